@@ -1,0 +1,50 @@
+# Everything happens in .venv, which the targets create and fill with what they need and no more.
+# A stamp in .venv records each installed extra; it is renewed when the pins or the metadata change.
+
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint format types docs bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-cli  ## clean a corrupted data set by its hypergradient, from nothing
+	$(BIN)/rfho run data-cleaning
+
+test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
+
+lint: $(VENV)/.installed-dev  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev  ## mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev $(VENV)/.installed-test  ## check the types of src/
+	$(BIN)/pyright src
+
+docs: $(VENV)/.installed-docs  ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.installed-test  ## time and weigh every method against plain training
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist docs/_build docs/reference/generated \
+		.pytest_cache .ruff_cache .hypothesis .jupyter_cache
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints.txt --editable '.[$*]'
+	@touch $@

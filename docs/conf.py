@@ -1,0 +1,44 @@
+"""Configuration of the documentation: Sphinx, MyST-NB and the Furo theme, built offline."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "rfho"
+author = "The RFHO authors"
+copyright = "2026, The RFHO authors"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "public_modules",
+]
+exclude_patterns = ["_build", "_ext"]
+
+html_theme = "furo"
+html_title = "rfho"
+
+# Pages are Markdown; a page with a `kernelspec` is a notebook and is run when it is built.
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+
+# Docstrings are reStructuredText in Google style. `name` links to what is documented under that
+# name and is plain code otherwise.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Cost"]
+
+# A room with no page in it yet is not a fault.
+suppress_warnings = ["toc.empty_glob"]
