@@ -1,0 +1,56 @@
+"""Fashion-MNIST: 60,000 + 10,000 pictures of clothes, in the format of MNIST.
+
+H. Xiao, K. Rasul, R. Vollgraf, arXiv 1708.07747. The four IDX files are looked for in the folder
+``fashion_mnist``, and downloaded from the authors' repository (its README states the MD5 sums).
+"""
+
+from pathlib import Path
+
+from rfho.datasets.base import Home, LabelledImages, TrainTest, find, labelled, locate, read_idx
+
+CLASS_NAMES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+_HOME = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
+_MD5 = {
+    "train-images-idx3": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+
+
+def load_fashion_mnist() -> TrainTest:
+    """Training and test part, images ``(n, 28, 28)`` in [0, 1].
+
+    Raises:
+        DataNotFoundError: a file is in no folder and cannot be downloaded.
+        DataFormatError: a file is truncated or no IDX file.
+
+    Example:
+        >>> from rfho.datasets import load_fashion_mnist
+        >>> train, test = load_fashion_mnist()  # doctest: +SKIP
+    """
+    return TrainTest(_part("train"), _part("t10k"))
+
+
+def _part(prefix: str) -> LabelledImages:
+    pixels = read_idx(_path(f"{prefix}-images-idx3"), dimensions=3)
+    labels = read_idx(_path(f"{prefix}-labels-idx1"), dimensions=1)
+    return labelled(pixels, labels, CLASS_NAMES, source=f"fashion_mnist/{prefix}-*")
+
+
+def _path(stem: str) -> Path:
+    file = f"{stem}-ubyte.gz"
+    home = Home(f"{_HOME}/{file}", f"md5:{_MD5[stem]}")
+    return find(f"fashion_mnist/{stem}-ubyte") or locate(f"fashion_mnist/{file}", home=home)
