@@ -1,0 +1,75 @@
+"""RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785)."""
+
+from rfho import domains, hyper_gradients, schedules
+from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, StoreAll
+from rfho.domains import (
+    AbstractDomain,
+    Box,
+    CappedL1,
+    ConvexSet,
+    Fixed,
+    NonNegative,
+    Positive,
+    Reals,
+    Simplex,
+    SymmetricNonNegative,
+    UnitInterval,
+)
+from rfho.dynamics import AbstractDynamics, Descent, DescentState, Dynamics, Keep, Way
+from rfho.hyper_gradient import hyper_gradient
+from rfho.hyper_gradients import AbstractHyperGradient, Aux, Estimate
+from rfho.problem import Objective, Problem
+from rfho.progress import AbstractProgress, NoProgress, RichProgress
+from rfho.result import HyperGradientError, Result
+from rfho.stream import Stream
+from rfho.tasks import over_tasks
+from rfho.tune import Report, Solution, iterate, tune
+from rfho.tuner import Tuner, TunerState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AbstractCheckpoint",
+    "AbstractDomain",
+    "AbstractDynamics",
+    "AbstractHyperGradient",
+    "AbstractProgress",
+    "Aux",
+    "Binomial",
+    "Box",
+    "CappedL1",
+    "ConvexSet",
+    "Descent",
+    "DescentState",
+    "Dynamics",
+    "Estimate",
+    "Fixed",
+    "HyperGradientError",
+    "Keep",
+    "NoProgress",
+    "NonNegative",
+    "Objective",
+    "Positive",
+    "Problem",
+    "Reals",
+    "Recompute",
+    "Report",
+    "Result",
+    "RichProgress",
+    "Simplex",
+    "Solution",
+    "StoreAll",
+    "Stream",
+    "SymmetricNonNegative",
+    "Tuner",
+    "TunerState",
+    "UnitInterval",
+    "Way",
+    "domains",
+    "hyper_gradient",
+    "hyper_gradients",
+    "iterate",
+    "over_tasks",
+    "schedules",
+    "tune",
+]

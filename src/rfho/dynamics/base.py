@@ -1,0 +1,102 @@
+"""A training algorithm as a dynamical system: s_0 = Φ_0(λ), s_t = Φ(s_{t-1}, λ, b_t) (eqs. 1-4 of arXiv 1703.01785).
+
+Forward mode needs `step` alone. The way back needs one step pulled back at a time,
+
+    (α, λ̄) ← (α A_t, λ̄ + α B_t),    A_t = ∂Φ/∂s, B_t = ∂Φ/∂λ,
+
+and `Way` says how a dynamics does that cheaply: what it keeps of a step, and how it uses it.
+"""
+
+import abc
+import enum
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+
+from rfho import tree
+from rfho.typing import Batch, Hyper, Params, PyTree, State
+
+
+class Keep(enum.Enum):
+    """What is kept of each step, beside its state, for the way back.
+
+    `STATES` keeps nothing more and computes the inner gradient a second time. `GRADIENTS` keeps the
+    inner gradient (one more copy of the parameters per step). `RESIDUALS` keeps all that the
+    linearised step needs except what is at hand anyway (state, hyperparameters, batch): the
+    fastest, small only where the activations are.
+    """
+
+    STATES = "states"
+    GRADIENTS = "gradients"
+    RESIDUALS = "residuals"
+
+
+class Way(NamedTuple):
+    """How one step is taken and later pulled back.
+
+    Attributes:
+        remember: ``(state, hyper, batch) -> (state, memory)``; the next state is that of `step`.
+        pull_back: ``(adjoint, state, memory, hyper, batch) -> (adjoint, hyper cotangent)``, at the
+            state from which the step started; adjoints and cotangents have None for leaves that are
+            not inexact.
+    """
+
+    remember: Callable[[State, Hyper, Batch], tuple[State, PyTree]]
+    pull_back: Callable[[PyTree, State, PyTree, Hyper, Batch], tuple[PyTree, PyTree]]
+
+
+class AbstractDynamics(eqx.Module):
+    """What every dynamics offers to the engines."""
+
+    @abc.abstractmethod
+    def init(self, hyper: Hyper) -> State:
+        """s_0 = Φ_0(λ)."""
+
+    @abc.abstractmethod
+    def step(self, state: State, hyper: Hyper, batch: Batch) -> State:
+        """s_t = Φ(s_{t-1}, λ, b_t)."""
+
+    @abc.abstractmethod
+    def output(self, state: State) -> Params:
+        """w_t, the part of the state that objectives see."""
+
+    @abc.abstractmethod
+    def way(self, keep: Keep) -> Way:
+        """How to pull one step back when ``keep`` is kept of it."""
+
+
+def way_through_step(step: Callable[[State, Hyper, Batch], State], keep: Keep) -> Way:
+    """The way back of any step function: its vjp, computed anew or with its residuals kept."""
+
+    def recompute(state: State, hyper: Hyper, batch: Batch) -> tuple[State, PyTree]:
+        return step(state, hyper, batch), ()
+
+    def remember(state: State, hyper: Hyper, batch: Batch) -> tuple[State, PyTree]:
+        after, vjp = _vjp_of_step(step, state, hyper, batch)
+        return after, tree.without(vjp, (state, hyper, batch))
+
+    def pull_back(
+        adjoint: PyTree, state: State, memory: PyTree, hyper: Hyper, batch: Batch
+    ) -> tuple[PyTree, PyTree]:
+        if keep is Keep.RESIDUALS:
+            vjp = tree.restored(memory, (state, hyper, batch))
+        else:
+            _, vjp = _vjp_of_step(step, state, hyper, batch)
+        return vjp(adjoint)
+
+    return Way(remember if keep is Keep.RESIDUALS else recompute, pull_back)
+
+
+def _vjp_of_step(
+    step: Callable[[State, Hyper, Batch], State], state: State, hyper: Hyper, batch: Batch
+) -> tuple[State, Callable[[PyTree], tuple[PyTree, PyTree]]]:
+    """The next state, and the vjp over inexact leaves: a pytree whose leaves are the residuals."""
+    state_in, rest = tree.split(state)
+
+    def inexact_step(state_in: PyTree, hyper: Hyper) -> tuple[PyTree, PyTree]:
+        return tree.split(step(eqx.combine(state_in, rest), hyper, batch))
+
+    after, vjp, after_rest = jax.vjp(inexact_step, state_in, hyper, has_aux=True)
+    return eqx.combine(after, after_rest), vjp

@@ -1,0 +1,49 @@
+"""One hypergradient."""
+
+import equinox as eqx
+
+from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
+from rfho.problem import Problem
+from rfho.typing import Hyper
+from rfho.validate import validate
+
+
+def hyper_gradient(
+    problem: Problem, hyper: Hyper, method: AbstractHyperGradient | None = None
+) -> Estimate:
+    """One estimate of f(λ) and ∇f(λ), from the start of training.
+
+    Args:
+        problem: what is tuned.
+        hyper: λ, a pytree of floating-point arrays or numbers.
+        method: how; `ReverseHyperGradient` by default. Online methods give their first estimate.
+
+    Returns:
+        `Estimate(value, hypergradient, aux)`. Compiled once per problem structure and method.
+
+    Raises:
+        TypeError, ValueError: problem and hyperparameters do not fit each other, see
+            `rfho.validate`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, rfho
+        >>> dynamics = rfho.Descent(
+        ...     lambda w, hyper, batch: (w - 1) ** 2,
+        ...     lambda hyper: optax.sgd(hyper["lr"]),
+        ...     jnp.zeros(()),
+        ... )
+        >>> problem = rfho.Problem(
+        ...     dynamics, lambda w, hyper, batch: w, train=None, valid=None, horizon=1
+        ... )
+        >>> float(rfho.hyper_gradient(problem, {"lr": 0.1}).hypergradient["lr"])
+        2.0
+    """
+    method = ReverseHyperGradient() if method is None else method
+    return estimate_once(problem, validate(problem, hyper), method)
+
+
+@eqx.filter_jit
+def estimate_once(problem: Problem, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:
+    """The first estimate of ``method``, compiled."""
+    estimate, _ = method.estimate(problem, hyper, method.init(problem, hyper))
+    return estimate

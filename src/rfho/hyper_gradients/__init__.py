@@ -1,0 +1,18 @@
+"""The methods: every way from a problem and its hyperparameters to an estimate of the hypergradient."""
+
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
+from rfho.hyper_gradients.forward import ForwardHyperGradient
+from rfho.hyper_gradients.real_time import RealTimeHyperGradient
+from rfho.hyper_gradients.reverse import ReverseHyperGradient
+from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
+
+__all__ = [
+    "AbstractHyperGradient",
+    "Aux",
+    "Estimate",
+    "ForwardHyperGradient",
+    "OnlineTruncatedHyperGradient",
+    "RealTimeHyperGradient",
+    "ReverseHyperGradient",
+    "TruncatedHyperGradient",
+]

@@ -1,0 +1,83 @@
+"""One interface for every way to a hypergradient.
+
+    carry = method.init(problem, hyper)
+    estimate, carry = method.estimate(problem, hyper, carry)
+
+The carry makes batch, warm-started and online methods the same thing: batch methods carry nothing,
+online methods the training run itself.
+"""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+
+from rfho.checkpoint import Span
+from rfho.problem import Problem
+from rfho.typing import Hyper, Params, PyTree, Scalar
+from rfho.unroll import roll
+
+
+class Aux(NamedTuple):
+    """What an estimate knows besides value and hypergradient.
+
+    Attributes:
+        params: w at which the objective was read.
+        stats: named scalars that say how far the estimate can be trusted; each method documents its
+            own.
+    """
+
+    params: Params
+    stats: dict[str, Scalar]
+
+
+class Estimate(NamedTuple):
+    """One estimate of f(λ) and ∇f(λ).
+
+    Attributes:
+        value: f(λ), a scalar (or a prefix of scalars, where the problem has several objectives).
+        hypergradient: ∇f(λ), in the structure of λ.
+        aux: see `Aux`.
+    """
+
+    value: PyTree
+    hypergradient: Hyper
+    aux: Aux
+
+
+class AbstractHyperGradient(eqx.Module):
+    """What every method offers; all methods are pure, and traceable unless they say otherwise."""
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, hyper: Hyper) -> Any:
+        """The carry before the first estimate."""
+
+    @abc.abstractmethod
+    def estimate(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[Estimate, Any]:
+        """One estimate at ``hyper``, and the carry for the next."""
+
+    @abc.abstractmethod
+    def conclude(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[PyTree, Params]:
+        """The objective and the trained parameters with which a run that ends at ``hyper`` ends."""
+
+    @abc.abstractmethod
+    def limit(self, problem: Problem) -> int | None:
+        """How many estimates one run can give; None if any number."""
+
+
+def evaluated(problem: Problem, hyper: Hyper) -> tuple[PyTree, Params]:
+    """f(λ) and w_T by a plain training run: the conclusion of batch methods."""
+    state = roll(problem, hyper, problem.init(hyper), span=Span(0, problem.horizon))
+    params = problem.dynamics.output(state)
+    return problem.evaluate(params, hyper), params
+
+
+def positive_int(value: Any, name: str, method: str) -> int:
+    """``value`` if it is an int of 1 or more.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{method} got {name}={value!r}, but it must be an int of 1 or more")
+    return value

@@ -1,0 +1,149 @@
+"""Truncated reverse: the sweep stops after K steps (arXiv 1810.10667), in batch and online."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
+
+from rfho import tree
+from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated, positive_int
+from rfho.problem import Problem
+from rfho.typing import Hyper, Params, PyTree, State
+from rfho.unroll import Sweep, own_objectives, roll, sweep, through_init
+
+
+class TruncatedHyperGradient(AbstractHyperGradient):
+    r"""Hypergradient of the last K steps, the earlier ones taken as given.
+
+    .. math:: h_{T-K} = \partial_\lambda E + \sum_{t=T-K+1}^{T} \alpha_t B_t
+
+    The bias falls geometrically with K where the inner problem is strongly convex near its end, and
+    is
+    unbounded where it is not: compare K with 2K.
+
+    Args:
+        window: K. With ``window >= horizon`` this is `ReverseHyperGradient`, initial dynamics
+            included.
+        checkpoint: the memory policy within the window.
+
+    Cost:
+        Time of T steps forward and K back; memory O(K) states. Biased for K < T. Learned initial
+        parameters receive nothing while K < T.
+
+    Aux:
+        ``stats["adjoint_norm"]``: ‖α_{T-K}‖, what the truncation threw away, against
+        ``"seed_norm"``.
+
+    Example:
+        >>> import rfho
+        >>> method = rfho.hyper_gradients.TruncatedHyperGradient(window=20)
+    """
+
+    window: int = eqx.field(static=True)
+    checkpoint: AbstractCheckpoint = eqx.field(default_factory=StoreAll)
+
+    def __check_init__(self) -> None:
+        positive_int(self.window, "window", type(self).__name__)
+
+    def init(self, problem: Problem, hyper: Hyper) -> None:
+        """Nothing is carried."""
+
+    def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
+        """h_{T-K} of one run."""
+        cut = max(0, problem.horizon - self.window)
+        state = roll(problem, hyper, problem.init(hyper), span=Span(0, cut))
+        span = Span(cut, problem.horizon)
+        swept = sweep(problem, hyper, state, span=span, checkpoint=self.checkpoint)
+        if cut == 0:
+            swept = through_init(problem, hyper, swept)
+        return _estimate(problem, hyper, swept), carry
+
+    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+        """f(λ) and w_T of a plain run."""
+        return evaluated(problem, hyper)
+
+    def limit(self, problem: Problem) -> None:
+        """Any number of estimates."""
+
+
+class TrainingRun(NamedTuple):
+    """The carry of online methods: the one training run and where it stands.
+
+    Attributes:
+        state: s_t, never reset.
+        t: the steps done so far, never reset.
+    """
+
+    state: State
+    t: Int[Array, ""]
+
+
+class OnlineTruncatedHyperGradient(AbstractHyperGradient):
+    r"""Truncated reverse while training goes on: every Δ steps a sweep over the last K of them.
+
+    Args:
+        window: K <= Δ; steps before the last update saw another λ, and are taken as given.
+        every: Δ, inner steps between outer updates.
+        checkpoint: the memory policy within the window.
+
+    Cost:
+        One training run in all, plus K steps back per update; memory O(K) states. Biased.
+
+    Aux:
+        ``stats["adjoint_norm"]`` and ``stats["seed_norm"]`` as in `TruncatedHyperGradient`;
+        ``stats["t"]``: inner steps done.
+
+    Example:
+        >>> import rfho
+        >>> method = rfho.hyper_gradients.OnlineTruncatedHyperGradient(window=5, every=10)
+    """
+
+    window: int = eqx.field(static=True)
+    every: int = eqx.field(static=True)
+    checkpoint: AbstractCheckpoint = eqx.field(default_factory=StoreAll)
+
+    def __check_init__(self) -> None:
+        name = type(self).__name__
+        positive_int(self.window, "window", name)
+        positive_int(self.every, "every", name)
+        if self.window > self.every:
+            raise ValueError(
+                f"{name} got window={self.window} and every={self.every}, but steps before the last update "
+                "saw other hyperparameters: choose window <= every"
+            )
+
+    def init(self, problem: Problem, hyper: Hyper) -> TrainingRun:
+        """The start of the one training run."""
+        return TrainingRun(problem.init(hyper), jnp.zeros((), jnp.int32))
+
+    def estimate(
+        self, problem: Problem, hyper: Hyper, carry: TrainingRun
+    ) -> tuple[Estimate, TrainingRun]:
+        """Δ further steps, the last K of them swept back."""
+        shifted = problem.from_step(carry.t)
+        cut = self.every - self.window
+        state = roll(shifted, hyper, carry.state, span=Span(0, cut))
+        span = Span(cut, self.every)
+        swept = sweep(shifted, hyper, state, span=span, checkpoint=self.checkpoint)
+        after = TrainingRun(swept.state, carry.t + self.every)
+        estimate = _estimate(problem, hyper, swept)
+        estimate.aux.stats["t"] = after.t
+        return estimate, after
+
+    def conclude(self, problem: Problem, hyper: Hyper, carry: TrainingRun) -> tuple[PyTree, Params]:
+        """The objective where the run stands."""
+        params = problem.dynamics.output(carry.state)
+        return problem.evaluate(params, hyper), params
+
+    def limit(self, problem: Problem) -> int:
+        """One training run of T steps."""
+        return problem.horizon // self.every
+
+
+def _estimate(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
+    stats = {"seed_norm": tree.norm(swept.seed), "adjoint_norm": tree.norm(swept.adjoint)}
+    aux = Aux(problem.dynamics.output(swept.state), stats)
+    return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)

@@ -1,0 +1,38 @@
+"""How a run can end, each with its sentence.
+
+Misuse is an exception before anything is traced. What goes wrong while running is a member of
+`Result`: `tune` raises it as a `HyperGradientError` unless it was told to return it.
+"""
+
+import enum
+
+
+class Result(enum.Enum):
+    """Why a run stopped.
+
+    Example:
+        >>> import rfho
+        >>> rfho.Result.STEPS_DONE.value
+        'all outer steps that were asked for are done'
+    """
+
+    STEPS_DONE = "all outer steps that were asked for are done"
+    CONVERGED = "the outer step became shorter than the tolerance"
+    HORIZON_REACHED = "the one training run of an online method came to its horizon"
+    STOPPED = "the caller stopped the run"
+    NON_FINITE_VALUE = "the objective became NaN or infinite"
+    NON_FINITE_HYPERGRADIENT = "the hypergradient became NaN or infinite"
+    NON_FINITE_HYPER = "an outer update made a hyperparameter NaN or infinite"
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is a failure rather than an end."""
+        return self.name.startswith("NON_FINITE")
+
+
+class HyperGradientError(RuntimeError):
+    """A run-time failure: its `result` says which, its message says where and what to do."""
+
+    def __init__(self, result: Result, message: str) -> None:
+        super().__init__(message)
+        self.result = result

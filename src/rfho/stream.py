@@ -1,0 +1,127 @@
+"""Minibatches without replacement as a pure function of the step.
+
+A stream must give the same batch on the way back as on the way forward, from any step, without
+storing an index sequence. So the permutation of an epoch is not drawn but *computed*, index by
+index: a Feistel network keyed by (key, epoch) permutes 0..2^b - 1, and cycle-walking restricts it
+to 0..n - 1 (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). A batch costs
+O(size) whatever n is.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Int
+
+from rfho.tree import path_of
+from rfho.typing import Batch, PyTree, Step
+
+_ROUNDS = 6
+
+
+class Stream(eqx.Module):
+    """Seeded minibatches of ``data``: each epoch visits every example at most once, in a new order.
+
+    Where ``size`` does not divide the number of examples n, the last n mod size examples *of that
+    epoch's order* are left out, as every epoch has n // size batches.
+
+    Args:
+        data: a pytree of arrays with a common leading axis of n examples.
+        size: examples per batch, 1 <= size <= n.
+        key: a JAX random key (or an int as its seed).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, rfho
+        >>> stream = rfho.Stream(jnp.arange(10), size=5, key=jax.random.key(0))
+        >>> sorted(jnp.concatenate([stream(0), stream(1)]).tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    data: PyTree
+    key: Array
+    size: int = eqx.field(static=True)
+
+    def __init__(self, data: PyTree, size: int, key: Array | int) -> None:
+        data = jax.tree.map(jnp.asarray, data)
+        examples = common_length(data, "data")
+        if (
+            isinstance(size, bool)
+            or not isinstance(size, int | np.integer)
+            or not 1 <= size <= examples
+        ):
+            raise ValueError(
+                f"Stream got size={size!r}, but a batch must be an int between 1 and the {examples} examples"
+            )
+        self.data = data
+        self.size = int(size)
+        self.key = jax.random.key(key) if isinstance(key, int) else key
+
+    def __call__(self, t: Step) -> Batch:
+        """The batch b_t of step t = 0, 1, …: ``data`` with a leading axis of ``size``."""
+        index = self.index(t)
+        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), self.data)
+
+    def index(self, t: Step) -> Int[Array, " size"]:
+        """Which examples make the batch of step t."""
+        examples = jax.tree.leaves(self.data)[0].shape[0]
+        per_epoch = examples // self.size
+        t = jnp.asarray(t)
+        places = (t % per_epoch) * self.size + jnp.arange(self.size)
+        return permuted(places, examples, jax.random.fold_in(self.key, t // per_epoch))
+
+
+def permuted(places: Int[Array, "*shape"], count: int, key: Array) -> Int[Array, "*shape"]:
+    """The images of ``places`` under the permutation of 0..count-1 that ``key`` names."""
+    low = max(1, (count - 1).bit_length() // 2)
+    high = max(1, (count - 1).bit_length() - low)
+    keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+
+    def walk(x: Array) -> Array:
+        return jnp.where(x < count, x, _feistel(x, keys, low=low, high=high))
+
+    start = _feistel(places.astype(jnp.uint32), keys, low=low, high=high)
+    image = jax.lax.while_loop(lambda x: jnp.any(x >= count), walk, start)
+    return image.astype(places.dtype)
+
+
+def _feistel(x: Array, keys: Array, *, low: int, high: int) -> Array:
+    # An unbalanced network: the halves (high, low bits) change places in every round.
+    for key in keys:
+        left, right = x >> low, x & ((1 << low) - 1)
+        left = left ^ (_mix(right ^ key) >> (32 - high))
+        x = (right << high) | left
+        low, high = high, low
+    return x
+
+
+def _mix(x: Array) -> Array:
+    # The finaliser of MurmurHash3.
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def common_length(data: PyTree, name: str) -> int:
+    """The length of the leading axis that all leaves share.
+
+    Raises:
+        ValueError: there is no leaf, a leaf is a scalar or empty, or two lengths differ.
+    """
+    lengths = {
+        path_of(path, name): (leaf.shape[0] if leaf.ndim else 0)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(data)
+    }
+    if not lengths:
+        raise ValueError(f"{name} has no arrays, but a stream needs at least one")
+    (first, length), *others = lengths.items()
+    if length == 0:
+        raise ValueError(
+            f"{first} has no examples, but every array needs a leading axis of one or more"
+        )
+    for path, other in others:
+        if other != length:
+            raise ValueError(
+                f"{path} has {other} examples and {first} has {length}, but they must agree"
+            )
+    return length

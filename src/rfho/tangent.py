@@ -1,0 +1,124 @@
+"""Forward-HO: push the state and its tangent together (alg. 2 of arXiv 1703.01785).
+
+    Z_0 = ∂Φ_0/∂λ D,    Z_t = A_t Z_{t-1} + B_t D,    ∇f D = ∂E/∂λ D + ∂E/∂s_T Z_T
+
+D holds the directions, one per row of the code's leading axis: the coordinates of λ for the whole
+hypergradient, anything else for directional derivatives.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from rfho import tree
+from rfho.checkpoint import Span
+from rfho.problem import Problem, Reading
+from rfho.typing import Hyper, PyTree, State, Step
+
+
+class Pushed(NamedTuple):
+    """A state and its tangent.
+
+    Attributes:
+        state: s_t.
+        tangent: Z_t, the inexact leaves of the state with a leading axis of directions.
+    """
+
+    state: State
+    tangent: PyTree
+
+
+def start(problem: Problem, hyper: Hyper, directions: Hyper) -> Pushed:
+    """s_0 and Z_0 = ∂Φ_0/∂λ D."""
+
+    def init(hyper: Hyper) -> tuple[PyTree, PyTree]:
+        return tree.split(problem.init(hyper))
+
+    state, push, rest = jax.linearize(init, hyper, has_aux=True)
+    return Pushed(eqx.combine(state, rest), jax.vmap(push)(directions))
+
+
+def push(problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, t: Step) -> Pushed:
+    """One step: one linearisation, pushed along every direction."""
+    inside, rest = tree.split(pushed.state)
+
+    def step(inside: PyTree, hyper: Hyper) -> tuple[PyTree, PyTree]:
+        return tree.split(problem.step(eqx.combine(inside, rest), hyper, t))
+
+    # Z_t = A_t Z_{t-1} + B_t D (eq. 13)
+    state, push_one, rest = jax.linearize(step, inside, hyper, has_aux=True)
+    return Pushed(eqx.combine(state, rest), jax.vmap(push_one)(pushed.tangent, directions))
+
+
+def push_span(
+    problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, span: Span
+) -> Pushed:
+    """All steps t = start, …, stop - 1 of the span."""
+    return push_steps(
+        problem, hyper, pushed, directions=directions, steps=jnp.arange(span.start, span.stop)
+    )
+
+
+def push_steps(
+    problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, steps: Array
+) -> Pushed:
+    """The steps whose indices ``steps`` lists, in that order."""
+
+    def one(pushed: Pushed, t: Array) -> tuple[Pushed, None]:
+        return push(problem, hyper, pushed, directions=directions, t=t), None
+
+    pushed, _ = jax.lax.scan(one, pushed, steps)
+    return pushed
+
+
+def read_along(
+    problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper
+) -> tuple[Reading, Float[Array, "*objectives directions"]]:
+    """The objectives at s_t, and their derivatives ∂E/∂λ D + ∂E/∂s_t Z_t (eq. 14)."""
+    reading = problem.read(pushed.state, hyper)
+
+    def along(by_state: PyTree, by_hyper: Hyper) -> Float[Array, " directions"]:
+        through = jax.vmap(lambda z, d: tree.dot(by_state, z) + tree.dot(by_hyper, d))
+        return through(pushed.tangent, directions)
+
+    several = reading.value.ndim == 1
+    return reading, (jax.vmap(along) if several else along)(reading.by_state, reading.by_hyper)
+
+
+class Coordinates(NamedTuple):
+    """The coordinate directions of λ, and the way back from numbers along them to a hypergradient.
+
+    Attributes:
+        count: m, the number of scalars in λ.
+    """
+
+    hyper: Hyper
+    count: int
+
+    def directions(self, index: Array) -> Hyper:
+        """The unit vectors of ``index`` (shape (m',)), in the structure of λ with a leading axis."""
+        flat, unravel = ravel_pytree(self.hyper)
+        return jax.vmap(unravel)(jax.nn.one_hot(index, self.count, dtype=flat.dtype))
+
+    def own_objective(self, problem: Problem) -> Array:
+        """For each coordinate, the index of the objective that it follows."""
+        owner = problem.objective_of(self.hyper)
+        spread = jax.tree.map(lambda i, leaf: jnp.full(jnp.shape(leaf), i), owner, self.hyper)
+        return ravel_pytree(spread)[0]
+
+    def assemble(self, problem: Problem, derivatives: Float[Array, "*objectives m"]) -> Hyper:
+        """The hypergradient from the derivatives along all coordinates."""
+        if derivatives.ndim == 2:
+            derivatives = derivatives[self.own_objective(problem), jnp.arange(self.count)]
+        flat, unravel = ravel_pytree(self.hyper)
+        return unravel(derivatives.astype(flat.dtype))
+
+
+def coordinates(hyper: Hyper) -> Coordinates:
+    """The coordinates of ``hyper``."""
+    return Coordinates(hyper, tree.size(hyper))

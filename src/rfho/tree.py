@@ -1,0 +1,137 @@
+"""Tree algebra, and checks that name the path of the leaf they complain about.
+
+States mix floating-point leaves with integers (step counts) and static values; derivatives exist
+for the inexact leaves alone. `split` separates the two, so that no float0 cotangent ever appears.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from rfho.typing import PyTree, Scalar
+
+
+def split(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """Inexact leaves, and all the rest; `equinox.combine` puts them together again."""
+    return eqx.partition(tree, eqx.is_inexact_array)
+
+
+def inexact(tree: PyTree) -> PyTree:
+    """The inexact leaves of ``tree``; None elsewhere."""
+    return eqx.filter(tree, eqx.is_inexact_array)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """The zero cotangent of ``tree``: zeros on its inexact leaves, None elsewhere."""
+    return jax.tree.map(jnp.zeros_like, inexact(tree))
+
+
+def add(left: PyTree, right: PyTree) -> PyTree:
+    """Leafwise sum."""
+    return jax.tree.map(jnp.add, left, right)
+
+
+def dot(left: PyTree, right: PyTree) -> Scalar:
+    """Euclidean inner product over all leaves; 0 for a tree without leaves."""
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), left, right)
+    return jax.tree.reduce(jnp.add, products, jnp.zeros(()))
+
+
+def norm(tree: PyTree) -> Scalar:
+    """Euclidean norm over all inexact leaves."""
+    return jnp.asarray(optax.tree.norm(inexact(tree)))
+
+
+def size(tree: PyTree) -> int:
+    """Number of scalars in the inexact leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(inexact(tree)))
+
+
+def nbytes(tree: PyTree) -> int:
+    """Bytes of all array leaves, abstract ones included."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+
+class _Known(eqx.Module):
+    """Stands for the leaf of that index of the known tree."""
+
+    index: int = eqx.field(static=True)
+
+
+def without(memory: PyTree, known: PyTree) -> PyTree:
+    """``memory`` with every leaf that *is* a leaf of ``known`` replaced by a mark: what need not be kept."""
+    index = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(known))}
+    return jax.tree.map(lambda leaf: _Known(index[id(leaf)]) if id(leaf) in index else leaf, memory)
+
+
+def restored(memory: PyTree, known: PyTree) -> PyTree:
+    """The inverse of `without`, given the same ``known`` tree."""
+    leaves = jax.tree.leaves(known)
+    return jax.tree.map(
+        lambda leaf: leaves[leaf.index] if isinstance(leaf, _Known) else leaf,
+        memory,
+        is_leaf=lambda leaf: isinstance(leaf, _Known),
+    )
+
+
+def path_of(path: tuple[Any, ...], name: str) -> str:
+    """A pytree path as one writes it: ``hyper["lr"]``, ``hyper.layers[0]``."""
+    return name + jax.tree_util.keystr(path).replace("'", '"')
+
+
+def first_non_finite(tree: PyTree, name: str) -> str | None:
+    """The path of the first leaf with a NaN or an infinity, or None. Reads values: not for use under jit."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if eqx.is_inexact_array_like(leaf) and not np.all(np.isfinite(np.asarray(leaf))):
+            return path_of(path, name)
+    return None
+
+
+def as_hyper(hyper: PyTree, name: str = "hyper") -> PyTree:
+    """``hyper`` with every leaf an inexact JAX array.
+
+    Raises:
+        TypeError: a leaf is an integer, a bool, a string or no array at all; the message names its
+            path.
+        ValueError: there is no leaf, or one holds a NaN or an infinity.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(hyper)
+    if not leaves:
+        raise ValueError(
+            f"{name} has no leaves, but there must be at least one hyperparameter to tune"
+        )
+    for path, leaf in leaves:
+        _check_leaf(leaf, path_of(path, name))
+    hyper = jax.tree.map(_strong, hyper)
+    bad = first_non_finite(hyper, name)
+    if bad is not None:
+        raise ValueError(f"{bad} is not finite, but hyperparameters must start from finite values")
+    return hyper
+
+
+def _check_leaf(leaf: Any, where: str) -> None:
+    if isinstance(leaf, jax.core.Tracer):
+        return
+    if not eqx.is_array_like(leaf):
+        raise TypeError(
+            f"{where} has type {type(leaf).__name__}, but hyperparameters must be floating-point arrays: "
+            "pass a number or an array, or mark it rfho.Fixed()"
+        )
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{where} has dtype {dtype}, but hyperparameters must be floating point: "
+            "write 0.1 rather than 1, or mark it rfho.Fixed()"
+        )
+
+
+def _strong(leaf: Any) -> Array:
+    # A weak type would change after the first update and retrace everything.
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
