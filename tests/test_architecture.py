@@ -45,6 +45,11 @@ ROWS = (
     ("runs: many", "population.py"),
     ("surface", "__init__.py"),
     ("edge", "adapters/", "datasets/", "plots.py", "testing/", "tracking/"),
+    ("clients: forms", "experiments/toml.py", "experiments/table.py", "experiments/pictures.py"),
+    ("clients: settings", "experiments/settings.py", "experiments/about.py"),
+    ("clients: run folder", "experiments/run_folder.py"),
+    ("clients: report", "experiments/report.py"),
+    ("clients: protocol", "experiments/base.py"),
     ("clients: experiments", "experiments/"),
     ("clients: command line", "cli.py"),
 )

@@ -1,7 +1,7 @@
 """Data sets of the experiments, and subsets, splits and label noise decided by a seed.
 
 Files are found in the folder that ``RFHO_DATA`` names or in the user's cache; see
-`rfho.datasets.base`. Needs the extra ``rfho[experiments]``.
+`rfho.datasets.base`. Needs the extra ``rfho[cli]``.
 """
 
 from rfho.datasets.base import (
