@@ -31,7 +31,7 @@ types: $(VENV)/.installed-dev $(VENV)/.installed-test  ## check the types of src
 	$(BIN)/pyright src
 
 docs: $(VENV)/.installed-docs  ## build the documentation into docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -E -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/.installed-test  ## time and weigh every method against plain training
 	$(BIN)/python -m benchmarks

@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "public_modules",
+    "readable_signatures",
 ]
 exclude_patterns = ["_build", "_ext"]
 
@@ -33,12 +34,11 @@ nb_execution_timeout = 300
 # name and is plain code otherwise.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 100
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_custom_sections = ["Cost"]
-
-# A room with no page in it yet is not a fault.
-suppress_warnings = ["toc.empty_glob"]

@@ -5,14 +5,16 @@ in place before `rfho` is first imported.
 """
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import jax
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 
-install_import_hook("rfho", "beartype.beartype")
+jaxtyping.install_import_hook("rfho", "beartype.beartype")
 
 # Compilation makes the first example slow and says nothing about the others: no deadline.
 hypothesis.settings.register_profile(
@@ -25,3 +27,14 @@ hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("local"), derandomize=True, database=None
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations are not checked, so that misuse meets the library's own words, as it does for users.
+
+    Use it as ``@pytest.mark.usefixtures("unchecked")`` where an argument of the wrong type is passed.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -85,13 +85,11 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def offered(module: str) -> set[str]:
-    """What `__all__` of a module lists."""
+    """The names that a module takes from others, as an `__init__.py` does to offer them."""
     if module not in BY_MODULE:
         return set()
-    for node in BY_MODULE[module].tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return set(ast.literal_eval(node.value))
-    return set()
+    taken = [node for node in BY_MODULE[module].tree.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for node in taken for alias in node.names}
 
 
 def _absolute(node: ast.ImportFrom, file: File) -> str:

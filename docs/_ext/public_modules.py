@@ -1,8 +1,8 @@
 """Write one reference page for each public module, from the package as it is.
 
-Public are the surface `rfho`, the modules that it lists in its `__all__`, every package of it, and
-the modules of the edge. The names on the surface are described once, on the surface's page; another
-module's page has what is offered there alone. The pages go to `reference/generated/`.
+Public are the surface `rfho`, its packages, the modules that it lists in its `__all__`, and those in
+`MODULES`. What is on the surface is described once, on the surface's page; another module's page has
+what is offered there alone. The pages go to `reference/generated/`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 PACKAGE = "rfho"
-EDGE = frozenset({"plots"})
+MODULES = frozenset({"grad", "diagnose", "plots", "schedules"})
 PRIVATE = frozenset({"experiments"})
 
 
@@ -33,8 +33,9 @@ def write_pages(source: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     surface = importlib.import_module(PACKAGE)
     pages = {f"{PACKAGE}.md": _page(surface, _offered(surface))}
+    described = {id(getattr(surface, name)) for name in _offered(surface)}
     for module in _public_modules(surface):
-        names = [name for name in _offered(module) if not _is_on(surface, name, module)]
+        names = [name for name in _offered(module) if id(getattr(module, name)) not in described]
         if names:
             pages[f"{module.__name__}.md"] = _page(module, names)
     for stale in {path.name for path in folder.glob("*.md")} - pages.keys():
@@ -47,32 +48,24 @@ def write_pages(source: Path) -> None:
 
 def _public_modules(surface: ModuleType) -> Iterator[ModuleType]:
     """Walk the first level of the package."""
-    listed = {
-        name
-        for name in getattr(surface, "__all__", ())
-        if isinstance(getattr(surface, name), ModuleType)
-    }
+    listed = frozenset(getattr(surface, "__all__", ()))
     for info in pkgutil.iter_modules(surface.__path__):
-        public = info.ispkg or info.name in listed | EDGE
+        is_named = info.name in listed and isinstance(getattr(surface, info.name), ModuleType)
+        public = info.ispkg or is_named or info.name in MODULES
         if public and info.name not in PRIVATE and not info.name.startswith("_"):
             yield importlib.import_module(f"{PACKAGE}.{info.name}")
 
 
 def _offered(module: ModuleType) -> list[str]:
-    """List what a module offers: its ``__all__``, or else the public objects that it defines."""
+    """List what a module offers: its ``__all__``, or else what it, or a file of it, defines."""
     defined = (
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        if not name.startswith("_")
+        and f"{getattr(value, '__module__', '')}.".startswith(f"{module.__name__}.")
     )
     names = getattr(module, "__all__", None) or defined
     return [name for name in names if not isinstance(getattr(module, name), ModuleType)]
-
-
-def _is_on(surface: ModuleType, name: str, module: ModuleType) -> bool:
-    """Whether the surface offers the very same object under the very same name."""
-    listed = name in getattr(surface, "__all__", ())
-    return listed and getattr(surface, name) is getattr(module, name)
 
 
 def _page(module: ModuleType, names: list[str]) -> str:
