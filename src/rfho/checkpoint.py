@@ -36,11 +36,14 @@ class Chain(NamedTuple):
         step: ``(state, t) -> state``.
         remember: ``(state, t) -> (state, memory)``.
         pull_back: ``(cotangents, state, memory, t) -> cotangents``.
+        invert: ``(state, t) -> (state, memory)``, from the state after step t to the one before it;
+            None where a step cannot be undone.
     """
 
     step: Callable[[State, Step], State]
     remember: Callable[[State, Step], tuple[State, PyTree]]
     pull_back: Callable[[PyTree, State, PyTree, Step], PyTree]
+    invert: Callable[[State, Step], tuple[State, PyTree]] | None = None
 
 
 class Span(NamedTuple):

@@ -84,7 +84,15 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
 
         return over_objectives(problem, one)(cotangents)
 
-    return Chain(lambda state, t: problem.step(state, hyper, t), remember, pull_back)
+    def step(state: State, t: Step) -> State:
+        return problem.step(state, hyper, t)
+
+    if way.invert is None:
+        return Chain(step, remember, pull_back)
+    invert = way.invert
+    return Chain(
+        step, remember, pull_back, lambda state, t: invert(state, whole, problem.train_batch(t))
+    )
 
 
 def _free(cotangent: Hyper, hyper: Hyper) -> Hyper:

@@ -41,10 +41,13 @@ class Way(NamedTuple):
         pull_back: ``(adjoint, state, memory, hyper, batch) -> (adjoint, hyper cotangent)``, at the
             state from which the step started; adjoints and cotangents have None for leaves that are
             not inexact.
+        invert: ``(state, hyper, batch) -> (state, memory)``, from the state after a step to the one
+            before it and what `remember` would have kept; None where a step cannot be undone.
     """
 
     remember: Callable[[State, Hyper, Batch], tuple[State, PyTree]]
     pull_back: Callable[[PyTree, State, PyTree, Hyper, Batch], tuple[PyTree, PyTree]]
+    invert: Callable[[State, Hyper, Batch], tuple[State, PyTree]] | None = None
 
 
 class AbstractDynamics(eqx.Module):
