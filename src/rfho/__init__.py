@@ -21,7 +21,7 @@ from rfho.hyper_gradients import AbstractHyperGradient, Aux, Estimate
 from rfho.problem import Objective, Problem
 from rfho.progress import AbstractProgress, NoProgress, RichProgress
 from rfho.result import HyperGradientError, Result
-from rfho.stream import Stream
+from rfho.stream import Indexed, Stream
 from rfho.tasks import over_tasks
 from rfho.tune import Report, Solution, iterate, tune
 from rfho.tuner import Tuner, TunerState
@@ -45,6 +45,7 @@ __all__ = [
     "Estimate",
     "Fixed",
     "HyperGradientError",
+    "Indexed",
     "Keep",
     "NoProgress",
     "NonNegative",

@@ -7,6 +7,8 @@ to 0..n - 1 (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). 
 O(size) whatever n is.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,48 @@ class Stream(eqx.Module):
         t = jnp.asarray(t)
         places = (t % per_epoch) * self.size + jnp.arange(self.size)
         return permuted(places, examples, jax.random.fold_in(self.key, t // per_epoch))
+
+
+class Indexed(eqx.Module):
+    """Minibatches by a fixed sequence of indices: row t of ``index`` is batch t.
+
+    Past the last row the sequence begins again.
+
+    Args:
+        data: a pytree of arrays with a common leading axis of n examples.
+        index: ints of shape (rows, size), each in 0..n - 1.
+
+    Example:
+        >>> import jax.numpy as jnp, rfho
+        >>> rfho.Indexed(jnp.arange(10) ** 2, [[1, 2], [3, 4]])(1).tolist()
+        [9, 16]
+    """
+
+    data: PyTree
+    index: Int[Array, "rows size"]
+
+    def __init__(self, data: PyTree, index: Any) -> None:
+        data = jax.tree.map(jnp.asarray, data)
+        examples = common_length(data, "data")
+        index = jnp.asarray(index)
+        if index.ndim != 2 or not jnp.issubdtype(index.dtype, jnp.integer) or index.size == 0:
+            raise ValueError(
+                f"Indexed got index of {index.dtype}{list(index.shape)}, but it must be ints of shape "
+                "(rows, size)"
+            )
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= examples:
+            raise ValueError(
+                f"Indexed got indices from {low} to {high}, but there are {examples} examples: 0 to "
+                f"{examples - 1}"
+            )
+        self.data = data
+        self.index = index
+
+    def __call__(self, t: Step) -> Batch:
+        """The batch b_t of step t: ``data`` with a leading axis of ``size``."""
+        row = self.index[jnp.asarray(t) % self.index.shape[0]]
+        return jax.tree.map(lambda leaf: jnp.take(leaf, row, axis=0), self.data)
 
 
 def permuted(places: Int[Array, "*shape"], count: int, key: Array) -> Int[Array, "*shape"]:
