@@ -175,8 +175,10 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     Raises:
         DataFormatError: not an ``npz`` file, truncated, an array is missing or is an object array.
     """
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, "is no npz file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
                 raise _damaged(path, f"has no array {missing[0]!r}, only {sorted(archive)}")

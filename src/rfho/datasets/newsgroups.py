@@ -134,7 +134,8 @@ def _shape(counts: sp.csr_array) -> tuple[int, int]:
 
 def _read_counts(path: Path) -> sp.csr_array:
     try:
-        return sp.csr_array(sp.load_npz(path))  # scipy never unpickles
+        with path.open("rb") as stream:
+            return sp.csr_array(sp.load_npz(stream))  # scipy never unpickles
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
         raise DataFormatError(f"{path} is damaged ({error}): replace it by a fresh copy") from error
 

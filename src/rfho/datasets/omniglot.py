@@ -2,8 +2,9 @@
 
 B. Lake, R. Salakhutdinov, J. Tenenbaum, "Human-level concept learning through probabilistic
 program induction", Science 350, 2015; MIT licence. Drawings are reduced from 105 x 105 to 28 x 28
-bits: a cell is ink where at least three tenths of its area are. The reduced data set is read from
-``omniglot_28x28_bits.npz`` if that is there, else made from the two published archives.
+bits: a cell is ink if at least three tenths of the pixels with their centre in it are. The reduced
+data set is read from ``omniglot_28x28_bits.npz`` if that is there, else made from the two
+published archives.
 """
 
 import io
@@ -123,7 +124,7 @@ def read_archives(background: Path, evaluation: Path) -> Omniglot:
 
 
 def reduce_drawing(drawing: Image.Image) -> Bool[np.ndarray, "28 28"]:
-    """Ink where the mean over a cell's area is at least 0.3; black is ink in a drawing."""
+    """Ink where the mean over a cell's pixels is at least 0.3; black is ink in a drawing."""
     ink = Image.eval(drawing.convert("L"), lambda value: 255 - value)
     return np.asarray(ink.resize((28, 28), Image.Resampling.BOX)) >= 0.3 * 255
 

@@ -47,7 +47,7 @@ def balanced_subset(
     wanted = np.full(len(classes), size // len(classes))
     wanted[generator.permutation(len(classes))[: size % len(classes)]] += 1
     chosen = [
-        _drawn(np.flatnonzero(labels == label), count, generator, what=f"class {label}")
+        _drawn(np.flatnonzero(labels == label), int(count), generator, what=f"class {label}")
         for label, count in zip(classes, wanted, strict=True)
     ]
     return generator.permutation(np.concatenate(chosen))
@@ -55,7 +55,7 @@ def balanced_subset(
 
 def random_split(
     count: int, sizes: Sequence[int], *, seed: int
-) -> tuple[Int[np.ndarray, " size"], ...]:
+) -> tuple[Int[np.ndarray, " _"], ...]:
     """Disjoint random positions among 0..count-1, one array per size.
 
     Raises:
@@ -68,8 +68,9 @@ def random_split(
     """
     if min(sizes, default=0) < 0 or sum(sizes) > count:
         raise ValueError(f"sizes = {tuple(sizes)}, but there are {count} examples to share out")
-    order = np.random.default_rng(seed).permutation(count)[: sum(sizes)]
-    return tuple(np.split(order, np.cumsum(sizes)[:-1]))
+    order = np.random.default_rng(seed).permutation(count)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return tuple(order[end - size : end] for end, size in zip(ends, sizes, strict=True))
 
 
 def flip_labels(

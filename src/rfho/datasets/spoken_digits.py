@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from rfho.datasets.base import DataFormatError, find, locate, read_arrays
 
@@ -64,7 +64,7 @@ def load_spoken_digits() -> SpokenDigits:
 
 
 def context_windows(
-    frames: Float[np.ndarray, "n features"], offsets: Int32[np.ndarray, " k"], *, radius: int
+    frames: Float[np.ndarray, "n features"], offsets: Int[np.ndarray, " k"], *, radius: int
 ) -> Float[np.ndarray, "n windows"]:
     """Every frame with its ``radius`` neighbours on each side, side by side in order of time.
 
