@@ -46,9 +46,9 @@ class TaskDynamics(AbstractDynamics):
             adjoint, by_task = one(adjoint, state, memory, hyper, batch)
             return adjoint, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), by_task)
 
-        over_tasks = lambda function: jax.vmap(function, in_axes=(0, None, 0))  # noqa: E731
-        invert = None if way.invert is None else over_tasks(way.invert)
-        return Way(over_tasks(way.remember), pull_back, invert)
+        each = lambda function: jax.vmap(function, in_axes=(0, None, 0))  # noqa: E731
+        invert = None if way.invert is None else each(way.invert)
+        return Way(each(way.remember), pull_back, invert)
 
 
 def over_tasks(
