@@ -4,6 +4,7 @@ States mix floating-point leaves with integers (step counts) and static values; 
 for the inexact leaves alone. `split` separates the two, so that no float0 cotangent ever appears.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -34,6 +35,16 @@ def zeros_like(tree: PyTree) -> PyTree:
 def add(left: PyTree, right: PyTree) -> PyTree:
     """Leafwise sum."""
     return jax.tree.map(jnp.add, left, right)
+
+
+def subtract(left: PyTree, right: PyTree) -> PyTree:
+    """Leafwise difference."""
+    return jax.tree.map(jnp.subtract, left, right)
+
+
+def scale(factor: Scalar | float, tree: PyTree) -> PyTree:
+    """``factor`` times every leaf, in the leaf's own dtype."""
+    return jax.tree.map(lambda leaf: (factor * leaf).astype(leaf.dtype), tree)
 
 
 def dot(left: PyTree, right: PyTree) -> Scalar:
@@ -78,6 +89,21 @@ def restored(memory: PyTree, known: PyTree) -> PyTree:
         memory,
         is_leaf=lambda leaf: isinstance(leaf, _Known),
     )
+
+
+def inputs_used(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, ...]:
+    """For each argument a tree of bools: whether the inexact outputs of ``function`` use that leaf.
+
+    ``arguments`` may be abstract. An equation that is used is taken to use all of its inputs, so that
+    True may be said of a leaf that is not used, and never the other way round.
+    """
+    jaxpr = jax.make_jaxpr(lambda *args: inexact(function(*args)))(*arguments).jaxpr
+    needed = {var for var in jaxpr.outvars if not hasattr(var, "val")}
+    for equation in reversed(jaxpr.eqns):
+        if any(var in needed for var in equation.outvars):
+            needed.update(var for var in equation.invars if not hasattr(var, "val"))
+    used = [var in needed for var in jaxpr.invars]
+    return jax.tree.unflatten(jax.tree.structure(arguments), used)
 
 
 def path_of(path: tuple[Any, ...], name: str) -> str:
