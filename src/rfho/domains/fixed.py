@@ -1,0 +1,36 @@
+"""A leaf that is given and not learned."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Num
+
+from rfho.domains.base import AbstractDomain
+
+
+class Fixed(AbstractDomain):
+    """Marks a leaf of ``hyper`` that keeps the value it was given.
+
+    The projection is the identity: it is the outer step that leaves a fixed leaf alone.
+    Unlike the other domains it holds anything: integers, booleans and infinities too.
+
+    Example:
+        >>> import rfho
+        >>> domain = {"lr": rfho.Positive(), "beta": rfho.Fixed()}
+    """
+
+    def project(self, x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
+        """The identity."""
+        return x
+
+    def contains(self, x: Num[Array, "..."], tol: float = 1e-6) -> Bool[Array, ""]:
+        """Whether ``x`` has no NaN."""
+        return ~jnp.any(jnp.isnan(x))
+
+    def objection(self, x: Any) -> str | None:
+        """Objects to NaN only."""
+        if eqx.is_inexact_array_like(x) and np.isnan(np.asarray(x)).any():
+            return "has a NaN, and Fixed() would keep it: give a number"
+        return None
