@@ -1,6 +1,7 @@
 """RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785)."""
 
 from rfho import domains, hyper_gradients, schedules
+from rfho.check import Check, check_hyper_gradient
 from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, StoreAll
 from rfho.domains import (
     AbstractDomain,
@@ -16,8 +17,10 @@ from rfho.domains import (
     UnitInterval,
 )
 from rfho.dynamics import AbstractDynamics, Descent, DescentState, Dynamics, Keep, Way
+from rfho.finite_differences import Verdict
 from rfho.hyper_gradient import hyper_gradient
 from rfho.hyper_gradients import AbstractHyperGradient, Aux, Estimate
+from rfho.population import iterate_many, tune_many
 from rfho.problem import Objective, Problem
 from rfho.progress import AbstractProgress, NoProgress, RichProgress
 from rfho.result import HyperGradientError, Result
@@ -38,6 +41,7 @@ __all__ = [
     "Binomial",
     "Box",
     "CappedL1",
+    "Check",
     "ConvexSet",
     "Descent",
     "DescentState",
@@ -65,12 +69,16 @@ __all__ = [
     "Tuner",
     "TunerState",
     "UnitInterval",
+    "Verdict",
     "Way",
+    "check_hyper_gradient",
     "domains",
     "hyper_gradient",
     "hyper_gradients",
     "iterate",
+    "iterate_many",
     "over_tasks",
     "schedules",
     "tune",
+    "tune_many",
 ]

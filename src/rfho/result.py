@@ -1,14 +1,14 @@
 """How a run can end, each with its sentence.
 
 Misuse is an exception before anything is traced. What goes wrong while running is a member of
-`Result`: `tune` raises it as a `HyperGradientError` unless it was told to return it.
+`Result`: `tune` and `check_hyper_gradient` raise it as a `HyperGradientError` unless told not to.
 """
 
 import enum
 
 
 class Result(enum.Enum):
-    """Why a run stopped.
+    """Why a run stopped, or a check was not passed.
 
     Example:
         >>> import rfho
@@ -23,11 +23,13 @@ class Result(enum.Enum):
     NON_FINITE_VALUE = "the objective became NaN or infinite"
     NON_FINITE_HYPERGRADIENT = "the hypergradient became NaN or infinite"
     NON_FINITE_HYPER = "an outer update made a hyperparameter NaN or infinite"
+    DISAGREES = "a derivative disagrees with finite differences"
+    UNDECIDED = "finite differences are too coarse to confirm a derivative"
 
     @property
     def failed(self) -> bool:
         """Whether this is a failure rather than an end."""
-        return self.name.startswith("NON_FINITE")
+        return self.name.startswith("NON_FINITE") or self in (Result.DISAGREES, Result.UNDECIDED)
 
 
 class HyperGradientError(RuntimeError):
