@@ -11,6 +11,7 @@ ends the experiment. The report is written in either case.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -28,7 +29,8 @@ USER_ERRORS = (SettingsError, DataNotFoundError, DataFormatError)
 """What a user mends, not a programmer: an experiment may raise these at its start."""
 
 
-class Experiment(NamedTuple, Generic[S]):
+@dataclass(frozen=True)
+class Experiment(Generic[S]):
     """An experiment.
 
     Attributes:
@@ -60,6 +62,9 @@ class Outcome(NamedTuple):
 @contextmanager
 def until_interrupted(folder: RunFolder, console: Console) -> Generator[None]:
     """Around the outer steps of an experiment: Ctrl-C ends the block, and the experiment goes on.
+
+    `rfho.tune` does not let the interruption through, but returns with `Result.STOPPED`: raise
+    KeyboardInterrupt then, if more steps would follow.
 
     Example:
         An experiment's ``run`` looks like this::

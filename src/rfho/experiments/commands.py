@@ -1,9 +1,11 @@
 """The commands of ``rfho``: list, run and report.
 
 They only translate between the command line and the functions of this package. Bad input is one
-line on stderr and exit code 2; Ctrl-C is exit code 130.
+line on stderr and exit code 2; a run whose numbers fail is one line and exit code 1; Ctrl-C is exit
+code 130.
 """
 
+import builtins
 import difflib
 import importlib.metadata
 import logging
@@ -11,124 +13,137 @@ import shlex
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from rfho import HyperGradientError
 from rfho.experiments.about import INTERRUPTED
 from rfho.experiments.base import USER_ERRORS, Experiment, execute
 from rfho.experiments.report import write_report
 from rfho.experiments.run_folder import RunFolderError, create_run_folder, open_run_folder
 from rfho.experiments.settings import assigned, changed, fields_of, read_toml
 from rfho.experiments.table import Column, Table, make_table, to_rich
+from rfho.experiments.toml import toml_value
 
-BAD_INPUT, BY_CTRL_C = 2, 130
+FAILED_RUN, BAD_INPUT, BY_CTRL_C = 1, 2, 130
 """Exit codes."""
 
 
-class Invocation(NamedTuple):
-    """What a command line was, and the experiments that it may name."""
-
-    arguments: tuple[str, ...]
-    experiments: tuple[Experiment[Any], ...]
+def _version(wanted: bool) -> bool:
+    if not wanted:
+        return False
+    Console().print(f"rfho {importlib.metadata.version('rfho')}", highlight=False)
+    raise typer.Exit
 
 
 class UnknownExperimentError(ValueError):
     """The command line names an experiment that does not exist."""
 
 
-app = typer.Typer(
-    name="rfho",
-    help="Gradient-based hyperparameter optimisation: the experiments of the papers.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
 def invoke(arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]) -> int:
     """Carries out a command line and returns its exit code."""
-    invocation = Invocation(tuple(arguments), experiments)
+    app = CommandLine(tuple(arguments), experiments).app()
     try:
-        code = app(list(arguments), prog_name="rfho", standalone_mode=False, obj=invocation)
+        code = app(list(arguments) or ["--help"], prog_name="rfho", standalone_mode=False)
     except KeyboardInterrupt:
         return BY_CTRL_C
     except (*USER_ERRORS, RunFolderError, UnknownExperimentError) as error:
-        return _refused(str(error))
+        return _said(str(error), BAD_INPUT)
+    except HyperGradientError as error:
+        return _said(str(error), FAILED_RUN)
     except Exception as error:
         # Typer's own complaints about a command line have this method, whichever the version.
         if not hasattr(error, "format_message"):
             raise
-        return _refused(f"{error.format_message()} (see rfho --help)")  # type: ignore[attr-defined]
+        message: str = error.format_message()  # type: ignore[attr-defined]
+        return _said(f"{message} (see rfho --help)", BAD_INPUT)
     return code if isinstance(code, int) else 0
 
 
-@app.callback()
-def about(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Show the version and leave.")
-    ] = False,
-) -> None:
-    if version:
-        Console().print(f"rfho {importlib.metadata.version('rfho')}", highlight=False)
-        raise typer.Exit
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line, and the experiments that it may name."""
 
+    arguments: tuple[str, ...]
+    experiments: tuple[Experiment[Any], ...]
 
-@app.command("list")
-def list_(
-    context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="An experiment, to see its settings.")] = None,
-) -> None:
-    """List the experiments, or the settings of one."""
-    invocation: Invocation = context.obj
-    experiments = invocation.experiments
-    table = _experiments(experiments) if name is None else _settings(_named(name, experiments))
-    Console().print(to_rich(table))
+    def app(self) -> typer.Typer:
+        """What reads it."""
+        app = typer.Typer(
+            name="rfho",
+            add_completion=False,
+            pretty_exceptions_enable=False,
+        )
+        app.callback()(self.about)
+        for command in (self.list, self.run, self.report):
+            app.command()(command)
+        return app
 
+    def about(
+        self,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_version, is_eager=True, help="Show the version and leave."
+            ),
+        ] = False,
+    ) -> None:
+        """Gradient-based hyperparameter optimisation: the experiments of the papers."""
 
-@app.command()
-def run(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The experiment; see rfho list.")],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings from a TOML file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder of the run, new or empty.")] = None,
-    seed: Annotated[str | None, typer.Option(help="Short for --set seed=…")] = None,
-    data: Annotated[str | None, typer.Option(help="Short for --set data=…")] = None,
-    full: Annotated[
-        bool, typer.Option("--full/--quick", help="The paper's protocol, or a quick look.")
-    ] = False,
-) -> None:
-    """Run an experiment and write its report."""
-    invocation: Invocation = context.obj
-    experiment = _named(name, invocation.experiments)
-    settings = experiment.full if full else experiment.quick
-    if config is not None:
-        settings = changed(settings, read_toml(config))
-    short = [f"{key}={text}" for key, text in (("seed", seed), ("data", data)) if text is not None]
-    settings = assigned(settings, [*(assignments or ()), *short])
-    console = Console()
-    folder = create_run_folder(experiment.name, out)
-    console.print(f"{experiment.title}: writing to {folder.path}", highlight=False)
-    command = shlex.join(["rfho", *invocation.arguments])
-    with _log_on(console):
-        outcome = execute(experiment, settings, folder, command=command, console=console)
-    console.print(f"{outcome.status}: {outcome.report}", highlight=False, soft_wrap=True)
-    if outcome.status == INTERRUPTED:
-        raise typer.Exit(BY_CTRL_C)
+    def list(
+        self,
+        name: Annotated[
+            str | None, typer.Argument(help="An experiment, to see its settings.")
+        ] = None,
+    ) -> None:
+        """List the experiments, or the settings of one."""
+        if name is None:
+            Console().print(to_rich(_experiments(self.experiments)))
+        else:
+            Console().print(to_rich(_settings(_named(name, self.experiments))))
 
+    def run(
+        self,
+        name: Annotated[str, typer.Argument(help="The experiment; see rfho list.")],
+        assignments: Annotated[
+            builtins.list[str] | None,
+            typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+        ] = None,
+        config: Annotated[Path | None, typer.Option(help="Settings from a TOML file.")] = None,
+        out: Annotated[Path | None, typer.Option(help="The run's folder, new or empty.")] = None,
+        seed: Annotated[str | None, typer.Option(help="Short for --set seed=…")] = None,
+        data: Annotated[str | None, typer.Option(help="Short for --set data=…")] = None,
+        full: Annotated[
+            bool, typer.Option("--full/--quick", help="The paper's protocol, or a quick look.")
+        ] = False,
+    ) -> None:
+        """Run an experiment and write its report."""
+        experiment = _named(name, self.experiments)
+        settings = experiment.full if full else experiment.quick
+        if config is not None:
+            settings = changed(settings, read_toml(config))
+        short = {"seed": seed, "data": data}
+        named = [f"{key}={text}" for key, text in short.items() if text is not None]
+        settings = assigned(settings, [*(assignments or ()), *named])
+        console = Console()
+        folder = create_run_folder(experiment.name, out)
+        console.print(f"{experiment.title}: writing to {folder.path}", highlight=False)
+        command = shlex.join(["rfho", *self.arguments])
+        with _log_on(console):
+            outcome = execute(experiment, settings, folder, command=command, console=console)
+        console.print(f"{outcome.status}: {outcome.report}", highlight=False, soft_wrap=True)
+        if outcome.status == INTERRUPTED:
+            raise typer.Exit(BY_CTRL_C)
 
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Make the report of a run again, from its folder alone."""
-    path = write_report(open_run_folder(folder))
-    Console().print(str(path), highlight=False, soft_wrap=True)
+    def report(self, folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+        """Make the report of a run again, from its folder alone."""
+        path = write_report(open_run_folder(folder))
+        Console().print(str(path), highlight=False, soft_wrap=True)
 
 
 def _named(name: str, experiments: Sequence[Experiment[Any]]) -> Experiment[Any]:
@@ -154,8 +169,8 @@ def _settings(experiment: Experiment[Any]) -> Table:
         (
             field.key,
             field.type_name,
-            str(getattr(experiment.quick, field.key)),
-            str(getattr(experiment.full, field.key)),
+            toml_value(getattr(experiment.quick, field.key)),
+            toml_value(getattr(experiment.full, field.key)),
             field.meaning,
         )
         for field in fields_of(type(experiment.quick))
@@ -178,7 +193,7 @@ def _log_on(console: Console) -> Generator[None]:
         logger.setLevel(level)
 
 
-def _refused(message: str) -> int:
-    """Says on one line of stderr what was wrong."""
+def _said(message: str, code: int) -> int:
+    """Says on one line of stderr what was wrong, and passes the exit code on."""
     print(f"rfho: {' '.join(message.split())}", file=sys.stderr)
-    return BAD_INPUT
+    return code

@@ -30,13 +30,11 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
 }
 
 
 def figure(
-    rows: int = 1, columns: int = 1, *, width: float = 6.4, height: float = 4.0
+    rows: int = 1, columns: int = 1, *, width: int | float = 6.4, height: int | float = 4.0
 ) -> tuple[Figure, np.ndarray]:
     """A figure in the common style, and its axes as an array ``(rows, columns)``.
 
@@ -80,14 +78,14 @@ def curves(
     for number, (name, values) in enumerate(series.items()):
         mean, std = _mean_and_std(np.atleast_2d(np.asarray(values, dtype=np.float64)))
         places = np.arange(len(mean)) if x is None else np.asarray(x)
-        colour = COLOURS[number % len(COLOURS)]
-        axis.plot(places, mean, LINES[number % len(LINES)], color=colour, label=name)
+        colour, line = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
+        axis.plot(places, mean, line, color=colour, linewidth=1.8, label=name)
         if np.any(std > 0):
             low, high = mean - std, mean + std
             axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
     axis.set(xlabel=x_label, ylabel=y_label, yscale=y_scale)
     if len(series) > 1:
-        axis.legend()
+        axis.legend(frameon=False)
     return drawn
 
 
@@ -156,7 +154,7 @@ def histograms(
         axis.stairs(counts, edges, fill=True, alpha=0.3, color=colour)
         axis.stairs(counts, edges, color=colour, linestyle=line, linewidth=1.5, label=name)
     axis.set(xlabel=x_label, ylabel=y_label)
-    axis.legend()
+    axis.legend(frameon=False)
     return drawn
 
 
@@ -165,7 +163,7 @@ def image_grid(
     captions: Sequence[str],
     *,
     columns: int = 10,
-    limits: tuple[float, float] = (0.0, 1.0),
+    limits: tuple[int | float, int | float] = (0.0, 1.0),
 ) -> Figure:
     """Images side by side, each with a caption.
 

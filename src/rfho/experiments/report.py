@@ -121,7 +121,7 @@ def _made(about: About) -> str:
     return f"<pre>{html.escape(about.command)}</pre>{to_html(table)}"
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: int | float) -> str:
     """As people say it: 12.3 s, 4 min 5 s, 2 h 3 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -62,17 +62,17 @@ def setting(default: T, meaning: str, check: Check | None = None) -> T:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def at_least(lowest: float) -> Check:
+def at_least(lowest: int | float) -> Check:
     """A check: the value is ``lowest`` or more."""
     return lambda value: None if value >= lowest else f"must be at least {lowest:g}"
 
 
-def above(lowest: float) -> Check:
+def above(lowest: int | float) -> Check:
     """A check: the value is more than ``lowest``."""
     return lambda value: None if value > lowest else f"must be greater than {lowest:g}"
 
 
-def between(lowest: float, highest: float) -> Check:
+def between(lowest: int | float, highest: int | float) -> Check:
     """A check: the value lies in the closed interval."""
     complaint = f"must be between {lowest:g} and {highest:g}"
     return lambda value: None if lowest <= value <= highest else complaint
@@ -174,8 +174,8 @@ def _known(key: str, value: object, known: Mapping[str, Field]) -> Field:
     if key in known:
         return known[key]
     raise SettingsError(
-        f"unknown setting {key!r} (given {value!r}){_suggestion(key, tuple(known))}; "
-        f"the settings are {', '.join(known)}"
+        f"unknown setting {key!r} (given {value!r}){_suggestion(key, tuple(known))} "
+        f"(the settings are {', '.join(known)})"
     )
 
 
