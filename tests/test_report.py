@@ -143,6 +143,17 @@ class TestRunFolder:
             stream.write('{"step": ')
         assert folder.history() == [{"step": 0}]
 
+    def test_a_damaged_history_is_named(self, folder):
+        (folder.path / "history.jsonl").write_text('{"step": 0}\n{"step"\n')
+        with pytest.raises(RunFolderError, match=r"history\.jsonl is damaged"):
+            render(folder)
+
+    def test_tables_are_kept_as_markdown_too(self, folder):
+        table = make_table("Title", [Column("a")], [[1]])
+        folder.add_table("some", table)
+        assert folder.table("some") == table
+        assert (folder.path / "tables" / "some.md").read_text() == to_markdown(table)
+
     def test_arrays_are_read_back(self, folder):
         arrays = {"file": np.arange(3), "λ": np.eye(2, dtype=np.float32)}
         folder.add_arrays("some", arrays, "Some:")

@@ -7,6 +7,7 @@ byte. It is self-contained: pictures are embedded, and nothing is loaded from an
 import base64
 import html
 import string
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _item(folder: RunFolder, item: Item) -> str:
                 return to_html(folder.table(item.name))
             case _:
                 return _arrays(folder.arrays(item.name), item)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         named = html.escape(f"The {item.kind} {item.name!r} cannot be read ({error}).")
         return f'<p class="failed">{named}</p>'
 

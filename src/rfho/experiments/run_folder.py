@@ -4,7 +4,7 @@
     run.json          which experiment, by which command, with which versions, and how it ended
     history.jsonl     one line per outer step, written at once
     contents.jsonl    what was added, in the order of the report
-    pictures/*.png, tables/*.json, arrays/*.npz
+    pictures/*.png, tables/*.json and *.md, arrays/*.npz
 
 A run that dies leaves a folder that can still be read.
 """
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from rfho.experiments.about import RUNNING, About, versions
 from rfho.experiments.pictures import save_png
 from rfho.experiments.settings import to_toml
-from rfho.experiments.table import Table, from_json, to_json
+from rfho.experiments.table import Table, from_json, to_json, to_markdown
 
 
 class RunFolderError(ValueError):
@@ -79,8 +79,9 @@ class RunFolder:
         self._list(Item("picture", name, caption))
 
     def add_table(self, name: str, table: Table) -> None:
-        """Saves a table; one of the same name is replaced."""
+        """Saves a table, as Markdown too; one of the same name is replaced."""
         self._file("tables", name, ".json").write_text(to_json(table), encoding="utf-8")
+        self._file("tables", name, ".md").write_text(to_markdown(table), encoding="utf-8")
         self._list(Item("table", name, table.title))
 
     def add_arrays(self, name: str, arrays: Mapping[str, np.ndarray], caption: str) -> None:
@@ -112,7 +113,11 @@ class RunFolder:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def history(self) -> list[dict[str, Any]]:
-        """The outer steps recorded so far."""
+        """The outer steps recorded so far.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
         return self._lines("history.jsonl")
 
     def contents(self) -> list[Item]:
@@ -164,7 +169,10 @@ class RunFolder:
         if not path.exists():
             return []
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a killed run may leave half
-        return [json.loads(line) for line in whole.split("\n") if line]
+        try:
+            return [dict(json.loads(line)) for line in whole.split("\n") if line]
+        except (TypeError, ValueError) as error:
+            raise RunFolderError(f"{path} is damaged ({error}): run it again") from error
 
     def _list(self, item: Item) -> None:
         self._append("contents.jsonl", json.dumps(item._asdict(), ensure_ascii=False))

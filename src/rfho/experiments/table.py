@@ -122,9 +122,10 @@ def to_html(table: Table) -> str:
     heads = _html_row("th", [column.name for column in table.columns], classes)
     body = "".join(_html_row("td", row, classes) for row in _texts(table))
     note = f"<figcaption>{html.escape(table.note)}</figcaption>" if table.note else ""
+    caption = f"<caption>{html.escape(table.title)}</caption>" if table.title else ""
     return (
-        f"<figure><table><caption>{html.escape(table.title)}</caption>"
-        f"<thead>{heads}</thead><tbody>{body}</tbody></table>{note}</figure>"
+        f"<figure><table>{caption}<thead>{heads}</thead>"
+        f"<tbody>{body}</tbody></table>{note}</figure>"
     )
 
 

@@ -14,8 +14,8 @@ def toml_value(value: object) -> str:
         TypeError: any other value.
 
     Example:
-        >>> toml_value(("a\\b", 1e-05, True))
-        '["a\\\\b", 1e-05, true]'
+        >>> toml_value(("digits", 1e-05, True))
+        '["digits", 1e-05, true]'
     """
     match value:
         case bool():
