@@ -101,7 +101,7 @@ entries = st.one_of(
 
 # The parameters of the domain are traced: one compilation for each class and shape.
 project_onto = jax.jit(lambda domain, x: domain.project(x))
-contains = jax.jit(lambda domain, x, tol: domain.contains(x, tol))
+contains = jax.jit(lambda domain, x, tol: domain.contains(x, tol), static_argnums=2)
 
 
 @functools.cache
