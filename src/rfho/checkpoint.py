@@ -5,9 +5,9 @@ hands every step to the caller's ``pull_back``. All policies visit the same stat
 order, so the hypergradient does not depend on the policy; only the number of stored states and of
 repeated steps does.
 
-    StoreAll            T states           1 step each
-    Recompute           2 √T states        2 steps each
-    Binomial(slots)     ``slots`` states   about r steps each, with C(slots + r, r) >= T
+    StoreAll            T states           every step run once
+    Recompute           2 √T states        every step run twice
+    Binomial(slots)     ``slots`` states   at most r + 1 times, with C(slots + r, r) >= T
 
 `Binomial` is the schedule of Griewank and Walther's revolve (ACM TOMS 26(1), 2000), provably
 optimal.
@@ -16,7 +16,7 @@ optimal.
 import abc
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -36,6 +36,8 @@ class Chain(NamedTuple):
         step: ``(state, t) -> state``.
         remember: ``(state, t) -> (state, memory)``.
         pull_back: ``(cotangents, state, memory, t) -> cotangents``.
+        needed: ``() -> (kept, dropped)``: the (state, memory) of a step, abstract; first what
+            ``pull_back`` uses, then the rest, each with None in place of the other's leaves.
         invert: ``(state, t) -> (state, memory)``, from the state after step t to the one before it;
             None where a step cannot be undone.
     """
@@ -43,6 +45,7 @@ class Chain(NamedTuple):
     step: Callable[[State, Step], State]
     remember: Callable[[State, Step], tuple[State, PyTree]]
     pull_back: Callable[[PyTree, State, PyTree, Step], PyTree]
+    needed: Callable[[], tuple[PyTree, PyTree]]
     invert: Callable[[State, Step], tuple[State, PyTree]] | None = None
 
 
@@ -59,27 +62,88 @@ class Span(NamedTuple):
 
 
 class AbstractCheckpoint(eqx.Module):
-    """A memory policy."""
+    """A memory policy.
+
+    The tape is memory that the caller owns: `blank` makes it, `forward` and `backward` fill it and hand it
+    back. A caller that donates it from one hypergradient to the next touches no fresh memory, which on a
+    CPU is worth a good part of a training run.
+    """
 
     @abc.abstractmethod
     def keep(self) -> Keep:
         """What of each step the policy asks the dynamics to keep."""
 
     @abc.abstractmethod
-    def forward(self, chain: Chain, state: State, span: Span) -> tuple[State, PyTree]:
+    def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
+        """A tape for this span, with nothing on it."""
+
+    @abc.abstractmethod
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
         """The state after the span, and the tape."""
 
     @abc.abstractmethod
-    def backward(self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree) -> PyTree:
-        """``cotangents`` pulled back through all steps of the span, last first."""
+    def backward(
+        self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """``cotangents`` pulled back through all steps of the span, last first; and the used tape."""
 
 
-def advance(chain: Chain, state: State, span: Span) -> State:
-    """The state after the steps of the span, none of them kept."""
-    final, _ = jax.lax.scan(
-        lambda s, t: (chain.step(s, t), None), state, jnp.arange(span.start, span.stop)
-    )
-    return final
+def advance(chain: Chain, state: State, start: Step, count: Step) -> State:
+    """The state after the steps t = start, …, start + count - 1, none of them kept."""
+    return jax.lax.fori_loop(0, count, lambda i, s: chain.step(s, start + i), state)
+
+
+class AbstractStorage(eqx.Module):
+    """In which form a step's memory (gradients, residuals) lies on the tape; states are always exact."""
+
+    @abc.abstractmethod
+    def encode(self, memory: PyTree) -> PyTree:
+        """What is written."""
+
+    @abc.abstractmethod
+    def decode(self, stored: PyTree, like: PyTree) -> PyTree:
+        """What is read, with the dtypes of ``like``."""
+
+
+class Exact(AbstractStorage):
+    """As it is."""
+
+    def encode(self, memory: PyTree) -> PyTree:
+        """Itself."""
+        return memory
+
+    def decode(self, stored: PyTree, like: PyTree) -> PyTree:
+        """Itself."""
+        del like
+        return stored
+
+
+class HalfPrecision(AbstractStorage):
+    """Rounded to bfloat16: half the memory, and a relative error of at most 2⁻⁸ in each stored number.
+
+    The hypergradient's own error is far smaller, as roundings of many steps average out; measure it against
+    `Exact` on your problem. The bits are stored as uint16, since bfloat16 arrays are slow in loops on CPU.
+    """
+
+    def encode(self, memory: PyTree) -> PyTree:
+        """Floating-point leaves rounded, the others as they are."""
+        return jax.tree.map(_to_half, memory)
+
+    def decode(self, stored: PyTree, like: PyTree) -> PyTree:
+        """The rounded numbers in their old dtype."""
+        return jax.tree.map(_from_half, stored, like)
+
+
+def _to_half(leaf: Array) -> Array:
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    return jax.lax.bitcast_convert_type(leaf.astype(jnp.bfloat16), jnp.uint16)
+
+
+def _from_half(leaf: Array, like: Array) -> Array:
+    if not jnp.issubdtype(like.dtype, jnp.floating):
+        return leaf
+    return jax.lax.bitcast_convert_type(leaf, jnp.bfloat16).astype(like.dtype)
 
 
 class StoreAll(AbstractCheckpoint):
@@ -87,35 +151,49 @@ class StoreAll(AbstractCheckpoint):
 
     Args:
         keeping: what is kept of each step beside the state, see `rfho.Keep`.
+        storage: in which form that is stored, `Exact` or `HalfPrecision`.
 
     Example:
         >>> import rfho
-        >>> method = rfho.hyper_gradients.ReverseHyperGradient(
-        ...     checkpoint=rfho.StoreAll(rfho.Keep.STATES)
-        ... )
+        >>> policy = rfho.StoreAll(keeping=rfho.Keep.STATES)
+        >>> method = rfho.hyper_gradients.ReverseHyperGradient(checkpoint=policy)
     """
 
     keeping: Keep = eqx.field(static=True, default=Keep.GRADIENTS)
+    storage: AbstractStorage = eqx.field(default_factory=Exact)
 
     def keep(self) -> Keep:
         """As configured."""
         return self.keeping
 
-    def forward(self, chain: Chain, state: State, span: Span) -> tuple[State, PyTree]:
-        """One scan that stacks the states before each step and the memories of each."""
-        return _record(chain, state, jnp.arange(span.start, span.stop))
+    def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
+        """T states and memories."""
+        return _blank_record(self.storage, chain, span.length)
 
-    def backward(self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree) -> PyTree:
-        """One scan in reverse."""
-        return _replay(chain, tape, jnp.arange(span.start, span.stop), cotangents)
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
+        """Writes the state before each step and the memory of each."""
+        return _record(self.storage, chain, state, tape=tape, start=span.start, count=span.length)
+
+    def backward(
+        self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """Reads them in reverse."""
+        start, count = span.start, span.length
+        return _replay(
+            self.storage, chain, tape, cotangents=cotangents, start=start, count=count
+        ), tape
 
 
 class Recompute(AbstractCheckpoint):
-    """The state at the start of every segment is kept; a segment is computed again when its turn comes.
+    """The state at the start of every segment is kept; a segment is run again when its turn comes.
+
+    The last segment is not: its turn comes first, while it is still on the tape.
 
     Args:
-        segment: steps per segment; √T by default, which needs the least memory: about 2 √T states.
+        segment: steps per segment; √T by default, which needs the least memory: about 2 √T states. With
+            T / 2 the memory is half that of `StoreAll`, and half the steps are repeated.
         keeping: what is kept of each step within the segment on the way back.
+        storage: in which form that is stored.
 
     Example:
         >>> import rfho
@@ -126,6 +204,7 @@ class Recompute(AbstractCheckpoint):
 
     segment: int | None = eqx.field(static=True, default=None)
     keeping: Keep = eqx.field(static=True, default=Keep.GRADIENTS)
+    storage: AbstractStorage = eqx.field(default_factory=Exact)
 
     def __check_init__(self) -> None:
         if self.segment is not None and (not isinstance(self.segment, int) or self.segment < 1):
@@ -137,44 +216,66 @@ class Recompute(AbstractCheckpoint):
         """As configured."""
         return self.keeping
 
-    def forward(self, chain: Chain, state: State, span: Span) -> tuple[State, PyTree]:
-        """Whole segments first, then the steps that are left over."""
-        whole, length = self._segments(span)
+    def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
+        """The states at the starts of all segments but the last, and the record of one segment."""
+        starts = _blank_states(state, self._count(span) - 1)
+        return starts, _blank_record(self.storage, chain, self._length(span))
 
-        def run(state: State, start: Array) -> tuple[State, State]:
-            end, _ = jax.lax.scan(
-                lambda s, i: (chain.step(s, start + i), None), state, jnp.arange(length)
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
+        """All segments but the last without their steps, the last with them."""
+        starts, record = tape
+
+        def segment(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
+            state, starts = at
+            starts = _put(starts, state, i)
+            return advance(chain, state, *self._steps(span, i)), starts
+
+        last = self._count(span) - 1
+        state, starts = jax.lax.fori_loop(0, last, segment, (state, starts))
+        start, count = self._steps(span, last)
+        state, record = _record(self.storage, chain, state, tape=record, start=start, count=count)
+        return state, (starts, record)
+
+    def backward(
+        self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """The last segment from the tape; the others, last first, run again and replayed."""
+        starts, record = tape
+        last = self._count(span) - 1
+
+        def replay(i: Step, record: PyTree, cotangents: PyTree) -> PyTree:
+            start, count = self._steps(span, i)
+            return _replay(
+                self.storage, chain, record, cotangents=cotangents, start=start, count=count
             )
-            return end, state
 
-        starts = span.start + length * jnp.arange(whole)
-        state, states = jax.lax.scan(run, state, starts)
-        rest = Span(span.start + whole * length, span.stop)
-        return advance(chain, state, rest), (states, state)
+        def segment(back: Array, at: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            cotangents, record = at
+            i = last - 1 - back
+            start, count = self._steps(span, i)
+            _, record = _record(
+                self.storage, chain, _get(starts, i), tape=record, start=start, count=count
+            )
+            return replay(i, record, cotangents), record
 
-    def backward(self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree) -> PyTree:
-        """Each segment, last first, run again and replayed."""
-        whole, length = self._segments(span)
-        states, last = tape
+        # The barrier keeps the record from being overwritten, and hence copied, while it is still read.
+        cotangents = replay(last, record, cotangents)
+        cotangents, record = jax.lax.optimization_barrier((cotangents, record))
+        cotangents, record = jax.lax.fori_loop(0, last, segment, (cotangents, record))
+        return cotangents, (starts, record)
 
-        def segment(
-            cotangents: PyTree, start_and_state: tuple[Array, State]
-        ) -> tuple[PyTree, None]:
-            start, state = start_and_state
-            steps = start + jnp.arange(length)
-            _, segment_tape = _record(chain, state, steps)
-            return _replay(chain, segment_tape, steps, cotangents), None
+    def _length(self, span: Span) -> int:
+        return min(self.segment or max(1, math.isqrt(span.length)), span.length)
 
-        left = jnp.arange(span.start + whole * length, span.stop)
-        _, left_tape = _record(chain, last, left)
-        cotangents = _replay(chain, left_tape, left, cotangents)
-        starts = span.start + length * jnp.arange(whole)
-        cotangents, _ = jax.lax.scan(segment, cotangents, (starts, states), reverse=True)
-        return cotangents
+    def _count(self, span: Span) -> int:
+        return -(-span.length // self._length(span))
 
-    def _segments(self, span: Span) -> tuple[int, int]:
-        length = self.segment or max(1, math.isqrt(span.length))
-        return span.length // length, length
+    def _steps(self, span: Span, i: Step) -> tuple[Step, Step]:
+        """Start and length of segment i; the first takes what does not divide evenly."""
+        length = self._length(span)
+        short = self._count(span) * length - span.length
+        begin = jnp.maximum(i * length - short, 0)
+        return span.start + begin, (i + 1) * length - short - begin
 
 
 class Binomial(AbstractCheckpoint):
@@ -202,60 +303,56 @@ class Binomial(AbstractCheckpoint):
         """Nothing: steps are pulled back one at a time, from their state."""
         return Keep.STATES
 
-    def forward(self, chain: Chain, state: State, span: Span) -> tuple[State, PyTree]:
-        """To the end without a stop; the tape is the initial state alone."""
-        return advance(chain, state, span), state
+    def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
+        """The slots."""
+        return _blank_states(state, self.slots)
 
-    def backward(self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree) -> PyTree:
-        """The schedule as data: one scan over the steps, each with its moves in the table."""
-        moves = schedule(span.length, self.slots)
-        slots = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.slots, *leaf.shape)), tape)
-        table = jax.tree.map(jnp.asarray, moves.table)
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
+        """To the end without a stop, with the initial state in the first slot."""
+        return advance(chain, state, span.start, span.length), _put(tape, state, 0)
 
-        def run(state: State, start: Array, count: Array) -> State:
-            return jax.lax.fori_loop(
-                0, count, lambda i, s: chain.step(s, span.start + start + i), state
-            )
+    def backward(
+        self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """The schedule as data: one loop over the steps, each with its moves in the table."""
+        moves = jax.tree.map(jnp.asarray, schedule(span.length, self.slots))
+        table = moves.table
 
         def store(i: Array, at: tuple[PyTree, State]) -> tuple[PyTree, State]:
             slots, state = at
-            state = run(state, table.start[i], table.count[i])
-            put = lambda slot, leaf: jax.lax.dynamic_update_index_in_dim(  # noqa: E731
-                slot, leaf, table.slot[i], 0
-            )
-            return jax.tree.map(put, slots, state), state
+            state = advance(chain, state, span.start + table.start[i], table.length[i])
+            return _put(slots, state, table.slot[i]), state
 
-        def pull(carry: tuple[PyTree, PyTree], row: "_Rows") -> tuple[tuple[PyTree, PyTree], None]:
-            cotangents, slots = carry
-            state = jax.tree.map(lambda slot: slot[row.source], slots)
-            slots, state = jax.lax.fori_loop(row.first, row.last, store, (slots, state))
-            state = run(state, row.start, row.t - row.start)
+        def pull(i: Array, at: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            cotangents, slots = at
+            row = jax.tree.map(lambda column: column[i], moves.rows)
+            slots, state = jax.lax.fori_loop(
+                row.first, row.last, store, (slots, _get(slots, row.source))
+            )
+            state = advance(chain, state, span.start + row.start, row.t - row.start)
             t = span.start + row.t
             _, memory = chain.remember(state, t)
-            return (chain.pull_back(cotangents, state, memory, t), slots), None
+            return chain.pull_back(cotangents, state, memory, t), slots
 
-        (cotangents, _), _ = jax.lax.scan(
-            pull, (cotangents, slots), jax.tree.map(jnp.asarray, moves.rows)
-        )
-        return cotangents
+        return jax.lax.fori_loop(0, span.length, pull, (cotangents, tape))
 
 
 class _Rows(NamedTuple):
     """One row per step to pull back, last step first."""
 
-    t: Int[np.ndarray, " steps"]
-    source: Int[np.ndarray, " steps"]  # the slot to start from
-    first: Int[np.ndarray, " steps"]  # moves first..last-1 of the table, each of which fills a slot
-    last: Int[np.ndarray, " steps"]
-    start: Int[np.ndarray, " steps"]  # where the state is after the moves
+    t: Int[Any, " steps"]
+    source: Int[Any, " steps"]  # the slot to start from
+    first: Int[Any, " steps"]  # moves first..last-1 of the table, each of which fills a slot
+    last: Int[Any, " steps"]
+    start: Int[Any, " steps"]  # where the state is after the moves
 
 
 class _Table(NamedTuple):
-    """Moves: from step ``start`` run ``count`` steps and put the state into ``slot``."""
+    """Moves: from step ``start`` run ``length`` steps and put the state into ``slot``."""
 
-    start: Int[np.ndarray, " moves"]
-    count: Int[np.ndarray, " moves"]
-    slot: Int[np.ndarray, " moves"]
+    start: Int[Any, " moves"]
+    length: Int[Any, " moves"]
+    slot: Int[Any, " moves"]
 
 
 class Schedule(NamedTuple):
@@ -310,18 +407,56 @@ def _covered(slots: int, repetitions: int) -> int:
     return math.comb(slots + repetitions, repetitions) if repetitions >= 0 else 0
 
 
-def _record(chain: Chain, state: State, steps: Array) -> tuple[State, PyTree]:
-    def record(state: State, t: Array) -> tuple[State, PyTree]:
-        after, memory = chain.remember(state, t)
-        return after, (state, memory)
-
-    return jax.lax.scan(record, state, steps)
+def _blank_record(storage: AbstractStorage, chain: Chain, count: int) -> PyTree:
+    state, memory = chain.needed()[0]
+    return _blank_states((state, jax.eval_shape(storage.encode, memory)), count)
 
 
-def _replay(chain: Chain, tape: PyTree, steps: Array, cotangents: PyTree) -> PyTree:
-    def replay(cotangents: PyTree, row: tuple[Array, tuple[State, PyTree]]) -> tuple[PyTree, None]:
-        t, (state, memory) = row
-        return chain.pull_back(cotangents, state, memory, t), None
+def _blank_states(state: PyTree, count: int) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
 
-    cotangents, _ = jax.lax.scan(replay, cotangents, (steps, tape), reverse=True)
-    return cotangents
+
+def _put(tape: PyTree, entry: PyTree, i: Step) -> PyTree:
+    return jax.tree.map(
+        lambda row, leaf: jax.lax.dynamic_update_index_in_dim(row, leaf, i, 0), tape, entry
+    )
+
+
+def _get(tape: PyTree, i: Step) -> PyTree:
+    return jax.tree.map(lambda row: jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False), tape)
+
+
+def _record(
+    storage: AbstractStorage, chain: Chain, state: State, *, tape: PyTree, start: Step, count: Step
+) -> tuple[State, PyTree]:
+    is_none = lambda leaf: leaf is None  # noqa: E731
+    is_kept = jax.tree.map(lambda leaf: leaf is not None, chain.needed()[0], is_leaf=is_none)
+
+    def record(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
+        state, tape = at
+        after, memory = chain.remember(state, start + i)
+        state, memory = eqx.filter((state, memory), is_kept)
+        return after, _put(tape, (state, storage.encode(memory)), i)
+
+    return jax.lax.fori_loop(0, count, record, (state, tape))
+
+
+def _replay(
+    storage: AbstractStorage,
+    chain: Chain,
+    tape: PyTree,
+    *,
+    cotangents: PyTree,
+    start: Step,
+    count: Step,
+) -> PyTree:
+    (_, like), dropped = chain.needed()
+    unused = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), dropped)
+
+    def replay(back: Array, cotangents: PyTree) -> PyTree:
+        i = count - 1 - back
+        state, stored = _get(tape, i)
+        state, memory = eqx.combine((state, storage.decode(stored, like)), unused)
+        return chain.pull_back(cotangents, state, memory, start + i)
+
+    return jax.lax.fori_loop(0, count, replay, cotangents)

@@ -69,26 +69,17 @@ def nbytes(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
-class _Known(eqx.Module):
-    """Stands for the leaf of that index of the known tree."""
-
-    index: int = eqx.field(static=True)
-
-
-def without(memory: PyTree, known: PyTree) -> PyTree:
-    """``memory`` with every leaf that *is* a leaf of ``known`` replaced by a mark: what need not be kept."""
-    index = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(known))}
-    return jax.tree.map(lambda leaf: _Known(index[id(leaf)]) if id(leaf) in index else leaf, memory)
+def leaves_beside(tree: PyTree, known: PyTree) -> tuple[Array, ...]:
+    """The leaves of ``tree`` that *are* none of the leaves of ``known``: what has to be kept of it."""
+    at_hand = {id(leaf) for leaf in jax.tree.leaves(known)}
+    return tuple(leaf for leaf in jax.tree.leaves(tree) if id(leaf) not in at_hand)
 
 
-def restored(memory: PyTree, known: PyTree) -> PyTree:
-    """The inverse of `without`, given the same ``known`` tree."""
-    leaves = jax.tree.leaves(known)
-    return jax.tree.map(
-        lambda leaf: leaves[leaf.index] if isinstance(leaf, _Known) else leaf,
-        memory,
-        is_leaf=lambda leaf: isinstance(leaf, _Known),
-    )
+def with_leaves(tree: PyTree, kept: tuple[Array, ...], known: PyTree) -> PyTree:
+    """``tree`` with ``kept`` in place of its `leaves_beside` ``known``."""
+    at_hand = {id(leaf) for leaf in jax.tree.leaves(known)}
+    fresh = iter(kept)
+    return jax.tree.map(lambda leaf: leaf if id(leaf) in at_hand else next(fresh), tree)
 
 
 def inputs_used(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, ...]:

@@ -88,7 +88,8 @@ def tune(
 
     Raises:
         TypeError, ValueError: the arguments do not fit each other; before anything runs.
-        HyperGradientError: the objective, the hypergradient or a hyperparameter became non-finite.
+        HyperGradientError: the objective, the hypergradient or a hyperparameter became non-finite, or
+            the method itself says that its estimate is useless.
 
     Example:
         >>> import jax.numpy as jnp, optax, rfho
@@ -171,16 +172,20 @@ def iterate(
 def _loop(
     tuner: Tuner, problem: Problem, state: TunerState, *, total: int
 ) -> Iterator[tuple[Report, TunerState]]:
+    steps = tuner.steps(problem, state)
     for step in range(1, total + 1):
         begin = time.perf_counter()
-        state, estimate = tuner.step(problem, state)
+        state, estimate = next(steps)
         # To the host at once: device scalars kept in a list leak.
         value, gradient, stats = jax.device_get(
             (estimate.value, estimate.hypergradient, estimate.aux.stats)
         )
         hyper = jax.device_get(state.hyper)
-        _check_finite(estimate, value, gradient, hyper=hyper, step=step)
         stats = {name: float(number) for name, number in stats.items()}
+        complaint = tuner.method.complaint(stats)
+        if complaint is not None:
+            raise HyperGradientError(complaint.result, f"at outer step {step} {complaint}")
+        _check_finite(estimate, value, gradient, hyper=hyper, step=step)
         seconds = time.perf_counter() - begin
         yield Report(step, hyper, _floats(value), gradient, stats, seconds), state
 

@@ -6,7 +6,7 @@ Projection after the step is that of arXiv 1703.01785; a chart changes what the 
 means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -106,6 +106,19 @@ class Tuner(eqx.Module):
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
         return _step(self, problem, state)
 
+    def steps(self, problem: Problem, state: TunerState) -> Iterator[tuple[TunerState, Estimate]]:
+        """`step` again and again, without end, in memory that is reserved once.
+
+        The states that it yields are yours to keep; the estimates' arrays too.
+        """
+        memory = _reserve(self, problem, state.hyper)
+        while True:
+            if memory is None:
+                state, estimate = self.step(problem, state)
+            else:
+                state, estimate, memory = _step_in_place((self, problem, state), memory)
+            yield state, estimate
+
     def conclude(self, problem: Problem, state: TunerState) -> tuple[PyTree, Params]:
         """The objective and the trained parameters with which a run that ends here ends."""
         return _conclude(self, problem, state)
@@ -155,13 +168,30 @@ def _init_carry(method: AbstractHyperGradient, problem: Problem, hyper: Hyper) -
     return method.init(problem, hyper)
 
 
-@eqx.filter_jit
-def _step(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
+def _pure_step(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
     free, fixed = tuner.split(state.hyper)
     problem = problem.with_fixed(fixed).at(state.step)
     estimate, carry = tuner.method.estimate(problem, free, state.carry)
     free, slots = tuner.updated(free, estimate.hypergradient, state.slots)
     return TunerState(eqx.combine(free, fixed), slots, carry, state.step + 1), estimate
+
+
+_step = eqx.filter_jit(_pure_step)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _step_in_place(
+    given: tuple[Tuner, Problem, TunerState], memory: PyTree
+) -> tuple[TunerState, Estimate, PyTree]:
+    tuner, problem, state = given
+    after, estimate = _pure_step(tuner, problem, state._replace(carry=memory))
+    return after._replace(carry=state.carry), estimate, after.carry
+
+
+@eqx.filter_jit
+def _reserve(tuner: Tuner, problem: Problem, hyper: Hyper) -> PyTree:
+    free, fixed = tuner.split(hyper)
+    return tuner.method.reserve(problem.with_fixed(fixed), free)
 
 
 @eqx.filter_jit

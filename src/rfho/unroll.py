@@ -3,6 +3,7 @@
 α_T = ∂E/∂s_T,    λ̄ ← λ̄ + α_t B_t,  α_{t-1} = α_t A_t,    ∇f = ∂E/∂λ + λ̄ + α_0 ∂Φ_0/∂λ
 """
 
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -25,6 +26,7 @@ class Sweep(NamedTuple):
         state: the state at the end of the span.
         seed: α at the end of the span.
         adjoint: α at its start.
+        tape: the memory, to be used again.
     """
 
     value: Array
@@ -32,26 +34,42 @@ class Sweep(NamedTuple):
     state: State
     seed: PyTree
     adjoint: PyTree
+    tape: PyTree
 
 
 def roll(problem: Problem, hyper: Hyper, state: State, *, span: Span) -> State:
     """The state after the steps of the span, none of them kept."""
-    return advance(chain_of(problem, hyper, Keep.STATES), state, span)
+    return advance(chain_of(problem, hyper, Keep.STATES), state, span.start, span.length)
+
+
+def blank_tape(
+    problem: Problem, hyper: Hyper, *, span: Span, checkpoint: AbstractCheckpoint
+) -> PyTree:
+    """The memory for one sweep."""
+    chain = chain_of(problem, hyper, checkpoint.keep())
+    return checkpoint.blank(chain, jax.eval_shape(problem.init, hyper), span)
 
 
 def sweep(
-    problem: Problem, hyper: Hyper, state: State, *, span: Span, checkpoint: AbstractCheckpoint
+    problem: Problem,
+    hyper: Hyper,
+    state: State,
+    *,
+    span: Span,
+    checkpoint: AbstractCheckpoint,
+    tape: PyTree = None,
 ) -> Sweep:
     """Rolls ``state`` over the span and pulls the objectives' adjoint back to its start.
 
-    The initial dynamics are left out: see `through_init`.
+    The initial dynamics are left out: see `through_init`. Without a ``tape`` one is made.
     """
     chain = chain_of(problem, hyper, checkpoint.keep())
-    final, tape = checkpoint.forward(chain, state, span)
+    tape = checkpoint.blank(chain, state, span) if tape is None else tape
+    final, tape = checkpoint.forward(chain, state, span, tape)
     reading = problem.read(final, hyper)
     cotangents = reading.by_state, reading.by_hyper
-    adjoint, hypergradient = checkpoint.backward(chain, tape, span, cotangents)
-    return Sweep(reading.value, hypergradient, final, reading.by_state, adjoint)
+    (adjoint, hypergradient), tape = checkpoint.backward(chain, tape, span, cotangents)
+    return Sweep(reading.value, hypergradient, final, reading.by_state, adjoint, tape)
 
 
 def through_init(problem: Problem, hyper: Hyper, swept: Sweep) -> Sweep:
@@ -87,12 +105,19 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
     def step(state: State, t: Step) -> State:
         return problem.step(state, hyper, t)
 
-    if way.invert is None:
-        return Chain(step, remember, pull_back)
-    invert = way.invert
-    return Chain(
-        step, remember, pull_back, lambda state, t: invert(state, whole, problem.train_batch(t))
-    )
+    def invert(state: State, t: Step) -> tuple[State, PyTree]:
+        return way.invert(state, whole, problem.train_batch(t))
+
+    @functools.cache
+    def needed() -> tuple[PyTree, PyTree]:
+        state = jax.eval_shape(problem.init, hyper)
+        _, memory = jax.eval_shape(lambda s: remember(s, 0), state)
+        cotangents = jax.eval_shape(lambda s: problem.read(s, hyper)[1:], state)
+        pull = lambda c, entry: pull_back(c, *entry, 0)  # noqa: E731
+        _, used = tree.inputs_used(pull, cotangents, (state, memory))
+        return eqx.partition((state, memory), used)
+
+    return Chain(step, remember, pull_back, needed, None if way.invert is None else invert)
 
 
 def _free(cotangent: Hyper, hyper: Hyper) -> Hyper:

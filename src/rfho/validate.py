@@ -5,8 +5,6 @@ jaxpr of their derivative finds hyperparameters that reach nothing. Each finding
 the remedy.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -47,9 +45,12 @@ def without_effect(problem: Problem, hyper: Hyper) -> list[str]:
     def tangents(directions: Hyper) -> PyTree:
         return jax.jvp(everything, (hyper,), (directions,))[1]
 
-    used = _used_inputs(jax.make_jaxpr(tangents)(hyper).jaxpr)
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(hyper)]
-    return [tree.path_of(path, "hyper") for path, use in zip(paths, used, strict=True) if not use]
+    (used,) = tree.inputs_used(tangents, hyper)
+    return [
+        tree.path_of(path, "hyper")
+        for path, use in jax.tree_util.tree_leaves_with_path(used)
+        if not use
+    ]
 
 
 def _check_effect(problem: Problem, hyper: Hyper) -> None:
@@ -60,15 +61,6 @@ def _check_effect(problem: Problem, hyper: Hyper) -> None:
             "hypergradient would be zero for ever: use it, look for a stop_gradient or a cast to int on its "
             "way, or mark it rfho.Fixed()"
         )
-
-
-def _used_inputs(jaxpr: Any) -> list[bool]:
-    # Backwards through the equations; an equation that is needed needs all of its inputs.
-    needed = {var for var in jaxpr.outvars if not hasattr(var, "val")}
-    for equation in reversed(jaxpr.eqns):
-        if any(var in needed for var in equation.outvars):
-            needed.update(var for var in equation.invars if not hasattr(var, "val"))
-    return [var in needed for var in jaxpr.invars]
 
 
 def _check_same(before: PyTree, after: PyTree) -> None:

@@ -10,7 +10,7 @@ and `Way` says how a dynamics does that cheaply: what it keeps of a step, and ho
 import abc
 import enum
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,9 +23,9 @@ class Keep(enum.Enum):
     """What is kept of each step, beside its state, for the way back.
 
     `STATES` keeps nothing more and computes the inner gradient a second time. `GRADIENTS` keeps the
-    inner gradient (one more copy of the parameters per step). `RESIDUALS` keeps all that the
-    linearised step needs except what is at hand anyway (state, hyperparameters, batch): the
-    fastest, small only where the activations are.
+    inner gradient (one more copy of the parameters per step). `RESIDUALS` keeps the results of the
+    matrix products and convolutions inside the inner gradient (the activations) instead, so that none
+    of them is computed a second time: the fastest where activations are smaller than parameters.
     """
 
     STATES = "states"
@@ -70,6 +70,15 @@ class AbstractDynamics(eqx.Module):
         """How to pull one step back when ``keep`` is kept of it."""
 
 
+def save_products(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, of whose linearisation only the matrix products and convolutions are kept."""
+    return jax.checkpoint(function, policy=_is_product)
+
+
+def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name in ("dot_general", "conv_general_dilated", "ragged_dot")
+
+
 def way_through_step(step: Callable[[State, Hyper, Batch], State], keep: Keep) -> Way:
     """The way back of any step function: its vjp, computed anew or with its residuals kept."""
 
@@ -78,15 +87,15 @@ def way_through_step(step: Callable[[State, Hyper, Batch], State], keep: Keep) -
 
     def remember(state: State, hyper: Hyper, batch: Batch) -> tuple[State, PyTree]:
         after, vjp = _vjp_of_step(step, state, hyper, batch)
-        return after, tree.without(vjp, (state, hyper, batch))
+        return after, tree.leaves_beside(vjp, (state, hyper, batch))
 
     def pull_back(
         adjoint: PyTree, state: State, memory: PyTree, hyper: Hyper, batch: Batch
     ) -> tuple[PyTree, PyTree]:
+        _, vjp = _vjp_of_step(step, state, hyper, batch)
         if keep is Keep.RESIDUALS:
-            vjp = tree.restored(memory, (state, hyper, batch))
-        else:
-            _, vjp = _vjp_of_step(step, state, hyper, batch)
+            # The residuals just traced are dead code once those that were kept take their place.
+            vjp = tree.with_leaves(vjp, memory, (state, hyper, batch))
         return vjp(adjoint)
 
     return Way(remember if keep is Keep.RESIDUALS else recompute, pull_back)
@@ -96,10 +105,11 @@ def _vjp_of_step(
     step: Callable[[State, Hyper, Batch], State], state: State, hyper: Hyper, batch: Batch
 ) -> tuple[State, Callable[[PyTree], tuple[PyTree, PyTree]]]:
     """The next state, and the vjp over inexact leaves: a pytree whose leaves are the residuals."""
-    state_in, rest = tree.split(state)
+    (state_in, hyper_in), rest = tree.split((state, hyper))
 
-    def inexact_step(state_in: PyTree, hyper: Hyper) -> tuple[PyTree, PyTree]:
-        return tree.split(step(eqx.combine(state_in, rest), hyper, batch))
+    def inexact_step(state_in: PyTree, hyper_in: PyTree) -> tuple[PyTree, PyTree]:
+        state, hyper = eqx.combine((state_in, hyper_in), rest)
+        return tree.split(step(state, hyper, batch))
 
-    after, vjp, after_rest = jax.vjp(inexact_step, state_in, hyper, has_aux=True)
+    after, vjp, after_rest = jax.vjp(save_products(inexact_step), state_in, hyper_in, has_aux=True)
     return eqx.combine(after, after_rest), vjp

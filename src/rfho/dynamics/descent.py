@@ -11,7 +11,7 @@ one jvp of a gradient, which needs neither the memory nor the time of reverse-ov
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from rfho import tree
-from rfho.dynamics.base import AbstractDynamics, Keep, Way
+from rfho.dynamics.base import AbstractDynamics, Keep, Way, save_products
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar
 
 
@@ -123,8 +123,8 @@ class Descent(AbstractDynamics):
         self, state: DescentState, hyper: Hyper, batch: Batch, *, keep: Keep
     ) -> tuple[DescentState, PyTree]:
         if keep is Keep.RESIDUALS:
-            (gradient, _), push = self._linearised(state.params, hyper, batch)
-            memory = gradient, tree.without(push, (state, hyper, batch))
+            (gradient, _), push = self._linearised(state.params, hyper, batch, remat=save_products)
+            memory = gradient, tree.leaves_beside(push, (state, hyper, batch))
         else:
             gradient = self.gradient(state.params, hyper, batch)
             memory = gradient if keep is Keep.GRADIENTS else ()
@@ -140,11 +140,13 @@ class Descent(AbstractDynamics):
         batch: Batch,
         keep: Keep,
     ) -> tuple[PyTree, PyTree]:
+        # What was kept takes the place of what is traced here, which then is dead code.
         if keep is Keep.RESIDUALS:
-            gradient, push = memory[0], tree.restored(memory[1], (state, hyper, batch))
+            _, push = self._linearised(state.params, hyper, batch, remat=save_products)
+            gradient, residuals = memory
+            push = tree.with_leaves(push, residuals, (state, hyper, batch))
         else:
             (gradient, _), push = self._linearised(state.params, hyper, batch)
-            # A gradient that was kept makes the one just traced dead code.
             gradient = memory if keep is Keep.GRADIENTS else gradient
         _, vjp = eqx.filter_vjp(self.update, state, gradient, hyper)
         adjoint, cotangent, hyper_cotangent = vjp(adjoint)
@@ -155,7 +157,12 @@ class Descent(AbstractDynamics):
         )
 
     def _linearised(
-        self, params: Params, hyper: Hyper, batch: Batch
+        self,
+        params: Params,
+        hyper: Hyper,
+        batch: Batch,
+        *,
+        remat: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
     ) -> tuple[tuple[PyTree, PyTree], Callable[[PyTree], tuple[PyTree, PyTree]]]:
         """∇_(w,λ) L at w, and its derivative along a direction of w."""
         inside, rest = tree.split(hyper)
@@ -163,4 +170,5 @@ class Descent(AbstractDynamics):
         def loss(params: Params, inside: PyTree) -> Scalar:
             return self.loss(params, eqx.combine(inside, rest), batch)
 
-        return jax.linearize(lambda w: jax.grad(loss, argnums=(0, 1))(w, inside), params)
+        gradients = remat(lambda w: jax.grad(loss, argnums=(0, 1))(w, inside))
+        return jax.linearize(gradients, params)

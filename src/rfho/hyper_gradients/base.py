@@ -14,6 +14,7 @@ import equinox as eqx
 
 from rfho.checkpoint import Span
 from rfho.problem import Problem
+from rfho.result import HyperGradientError
 from rfho.typing import Hyper, Params, PyTree, Scalar
 from rfho.unroll import roll
 
@@ -59,6 +60,17 @@ class AbstractHyperGradient(eqx.Module):
     @abc.abstractmethod
     def conclude(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[PyTree, Params]:
         """The objective and the trained parameters with which a run that ends at ``hyper`` ends."""
+
+    def reserve(self, problem: Problem, hyper: Hyper) -> Any:
+        """Memory that `estimate` takes as its carry, uses and gives back; None if it has no use for it.
+
+        For loops that donate it from one estimate to the next: no fresh memory is touched then.
+        """
+        return None
+
+    def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
+        """The error that `tune` and `hyper_gradient` raise about the statistics of an estimate, if any."""
+        return None
 
     @abc.abstractmethod
     def limit(self, problem: Problem) -> int | None:

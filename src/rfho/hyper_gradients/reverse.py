@@ -7,7 +7,7 @@ from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
 from rfho.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
-from rfho.unroll import own_objectives, sweep, through_init
+from rfho.unroll import blank_tape, own_objectives, sweep, through_init
 
 
 class ReverseHyperGradient(AbstractHyperGradient):
@@ -48,19 +48,30 @@ class ReverseHyperGradient(AbstractHyperGradient):
     def init(self, problem: Problem, hyper: Hyper) -> None:
         """Nothing is carried."""
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
-        """∇f(λ) of the whole run."""
+    def reserve(self, problem: Problem, hyper: Hyper) -> PyTree:
+        """The tape."""
         whole_run = Span(0, problem.horizon)
+        return blank_tape(problem, hyper, span=whole_run, checkpoint=self.checkpoint)
+
+    def estimate(self, problem: Problem, hyper: Hyper, carry: PyTree) -> tuple[Estimate, PyTree]:
+        """∇f(λ) of the whole run; ``carry`` is None or what `reserve` gave."""
         swept = sweep(
-            problem, hyper, problem.init(hyper), span=whole_run, checkpoint=self.checkpoint
+            problem,
+            hyper,
+            problem.init(hyper),
+            span=Span(0, problem.horizon),
+            checkpoint=self.checkpoint,
+            tape=carry,
         )
         swept = through_init(problem, hyper, swept)
         stats = {"seed_norm": tree.norm(swept.seed), "adjoint_norm": tree.norm(swept.adjoint)}
         aux = Aux(problem.dynamics.output(swept.state), stats)
         hypergradient = own_objectives(problem, hyper, swept)
-        return Estimate(problem.values(swept.value), hypergradient, aux), carry
+        return Estimate(problem.values(swept.value), hypergradient, aux), (
+            None if carry is None else swept.tape
+        )
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+    def conclude(self, problem: Problem, hyper: Hyper, carry: PyTree) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
         return evaluated(problem, hyper)
 
