@@ -28,12 +28,14 @@ from library_source import (
 ROWS = (
     ("vocabulary: types", "typing.py"),
     ("vocabulary", "tree.py", "result.py"),
-    ("nouns: parts", "finite_differences.py", "grad.py", "schedules.py"),
+    ("nouns: parts", "finite_differences.py", "grad.py", "schedules.py", "solvers/", "spectrum.py"),
     ("nouns", "dynamics/", "stream.py", "domains/", "optim/"),
     ("problem", "problem.py", "checkpoint.py"),
     ("problem: upon it", "over_tasks.py", "tasks.py", "validate.py"),
     ("engines: storage", "storage.py"),
-    ("engines", "unroll.py", "tangent.py", "adjoint.py"),
+    ("engines", "unroll.py", "tangent.py"),
+    ("engines: the end of training", "adjoint.py"),
+    ("engines: its examination", "audit.py", "refusal.py"),
     ("methods", "hyper_gradients/"),
     ("choice", "auto.py", "hyper_gradients/auto.py"),
     ("one estimate", "hyper_gradient.py", "second_order.py"),
@@ -64,6 +66,7 @@ PUBLIC = {
     "rfho.hyper_gradients",
     "rfho.optim",
     "rfho.schedules",
+    "rfho.solvers",
 }
 
 # Clocks, files, streams and hidden state: not before the runs, but for what stores outside of JAX.

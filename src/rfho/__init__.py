@@ -1,6 +1,8 @@
 """RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785)."""
 
-from rfho import domains, hyper_gradients, schedules
+from rfho import domains, hyper_gradients, schedules, solvers
+from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
+from rfho.audit import Audit
 from rfho.check import Check, check_hyper_gradient
 from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, StoreAll
 from rfho.domains import (
@@ -33,10 +35,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AbstractCheckpoint",
+    "AbstractCondition",
     "AbstractDomain",
     "AbstractDynamics",
     "AbstractHyperGradient",
     "AbstractProgress",
+    "Audit",
     "Aux",
     "Binomial",
     "Box",
@@ -48,6 +52,7 @@ __all__ = [
     "Dynamics",
     "Estimate",
     "Fixed",
+    "FixedPoint",
     "HyperGradientError",
     "Indexed",
     "Keep",
@@ -63,6 +68,7 @@ __all__ = [
     "RichProgress",
     "Simplex",
     "Solution",
+    "Stationary",
     "StoreAll",
     "Stream",
     "SymmetricNonNegative",
@@ -79,6 +85,7 @@ __all__ = [
     "iterate_many",
     "over_tasks",
     "schedules",
+    "solvers",
     "tune",
     "tune_many",
 ]

@@ -1,6 +1,7 @@
 """One hypergradient."""
 
 import equinox as eqx
+from jax.core import Tracer
 
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
 from rfho.problem import Problem
@@ -24,6 +25,7 @@ def hyper_gradient(
     Raises:
         TypeError, ValueError: problem and hyperparameters do not fit each other, see
             `rfho.validate`.
+        HyperGradientError: the method itself says that its estimate is useless.
 
     Example:
         >>> import jax.numpy as jnp, optax, rfho
@@ -39,7 +41,9 @@ def hyper_gradient(
         2.0
     """
     method = ReverseHyperGradient() if method is None else method
-    return estimate_once(problem, validate(problem, hyper), method)
+    estimate = estimate_once(problem, validate(problem, hyper), method)
+    _complain(method, estimate)
+    return estimate
 
 
 @eqx.filter_jit
@@ -47,3 +51,12 @@ def estimate_once(problem: Problem, hyper: Hyper, method: AbstractHyperGradient)
     """The first estimate of ``method``, compiled."""
     estimate, _ = method.estimate(problem, hyper, method.init(problem, hyper))
     return estimate
+
+
+def _complain(method: AbstractHyperGradient, estimate: Estimate) -> None:
+    stats = estimate.aux.stats
+    if any(isinstance(number, Tracer) for number in stats.values()):
+        return
+    complaint = method.complaint({name: float(number) for name, number in stats.items()})
+    if complaint is not None:
+        raise complaint

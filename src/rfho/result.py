@@ -24,12 +24,23 @@ class Result(enum.Enum):
     NON_FINITE_HYPERGRADIENT = "the hypergradient became NaN or infinite"
     NON_FINITE_HYPER = "an outer update made a hyperparameter NaN or infinite"
     DISAGREES = "a derivative disagrees with finite differences"
+    NOT_SYMMETRIC = "an adjoint system is not symmetric, which its solver takes for granted"
+    NEGATIVE_CURVATURE = "training has not ended at a minimum: a curvature is negative"
+    SINGULAR = "an adjoint system is singular and has no solution"
+    DIVERGING = "the series that solves an adjoint system diverges"
+    UNSOLVED = "the solver of an adjoint system broke down"
+    INACCURATE = "the error bound of a hypergradient is above what was asked for"
     UNDECIDED = "finite differences are too coarse to confirm a derivative"
 
     @property
     def failed(self) -> bool:
         """Whether this is a failure rather than an end."""
-        return self.name.startswith("NON_FINITE") or self in (Result.DISAGREES, Result.UNDECIDED)
+        return self not in (
+            Result.STEPS_DONE,
+            Result.CONVERGED,
+            Result.HORIZON_REACHED,
+            Result.STOPPED,
+        )
 
 
 class HyperGradientError(RuntimeError):

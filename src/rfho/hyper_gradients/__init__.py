@@ -2,6 +2,7 @@
 
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.hyper_gradients.forward import ForwardHyperGradient
+from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
@@ -11,6 +12,7 @@ __all__ = [
     "Aux",
     "Estimate",
     "ForwardHyperGradient",
+    "ImplicitHyperGradient",
     "OnlineTruncatedHyperGradient",
     "RealTimeHyperGradient",
     "ReverseHyperGradient",

@@ -1,0 +1,283 @@
+"""Implicit differentiation at the end of training (HOAG, arXiv 1602.02355; 1911.02590; 2006.16218)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
+
+from rfho import tree
+from rfho.adjoint import AbstractCondition, Stationary, System, settled
+from rfho.audit import Audit, Further, Verdict
+from rfho.checkpoint import Span
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
+from rfho.problem import Problem, Reading, select
+from rfho.refusal import complaint_about
+from rfho.result import HyperGradientError
+from rfho.solvers import CG, AbstractSolver, Solve
+from rfho.solvers.base import relative
+from rfho.typing import Hyper, Params, PyTree, Scalar, State, Step
+from rfho.unroll import roll
+
+Tolerance = float | Callable[[Step], Scalar | float]
+"""A number, or a function of the outer step k = 0, 1, …"""
+
+
+class Settled(NamedTuple):
+    """The carry of a warm start: where training and the solver stood at the last estimate.
+
+    Attributes:
+        state: s, optimiser's slots included.
+        t: inner steps done so far.
+        adjoint: q, with a leading axis if there are several objectives.
+    """
+
+    state: State
+    t: Int[Array, ""]
+    adjoint: PyTree
+
+
+class ImplicitHyperGradient(AbstractHyperGradient):
+    r"""Hypergradient of the *minimiser*, by one linear solve where training has ended.
+
+    The method of choice where the inner problem is solved well: its memory is that of a training
+    step, and a warm start pays for training once. It differentiates where training ends, not how
+    it gets there: a learning rate has no implicit gradient, and is refused.
+
+    .. math:: \partial^2_{ww} L \, q = \partial_w E, \quad
+              \nabla f = \partial_\lambda E - \partial^2_{\lambda w} L \, q
+
+    The answer is as good as two residuals are small, that of training and that of the solve. An
+    audit turns them into a bound on the error, see `rfho.audit`.
+
+    Args:
+        solver: how q is found, one of `rfho.solvers`.
+        condition: what holds at the end of training: `rfho.Stationary` or `rfho.FixedPoint`.
+        warm_start: training and solve go on from where they stood at the last estimate; otherwise
+            both begin anew.
+        tolerance: ε of the solve, ‖v - H q‖ <= ε ‖v‖; a function of the outer step k for an ε_k
+            whose sum is finite, as HOAG wants it: ``lambda k: 0.1 * 0.9**k``.
+        inner_tolerance: training stops before the horizon once ‖∂_w L‖ is below it, which is looked
+            at ten times; likewise a number or a function of k. By default all T steps are done.
+        audit: what looks after the answer; None saves its products, and its statistics.
+        refuse_above: the relative error bound above which `tune` and `hyper_gradient` raise a
+            `HyperGradientError` with `Result.INACCURATE`. Below 1 the answer is certainly a descent
+            direction. By default the bound is reported, and only what cannot be right is refused.
+
+    Cost:
+        T training steps (fewer under a warm start, as T may then be small), and about one gradient
+        per product; memory of one linearised gradient and four vectors under `rfho.solvers.CG`.
+
+    Aux:
+        ``stats`` has, with v = ∂_w E,
+
+        - ``"residual"``: ‖v - H q‖ / ‖v‖; ``"stationarity"``: ‖∂_w L‖ where training ended;
+        - ``"products"``: products with the matrix, the audit's included;
+        - ``"curvature"``: the smallest seen, below 0 if H is not positive definite, 0 if it is
+          singular to rounding;
+
+        and from the audit
+
+        - ``"error"``, ``"relative_error"``: the estimated error of the hypergradient's norm;
+          ``"error_bound"``, ``"relative_error_bound"``: what it is below, infinite if no lower
+          bound on the curvature could be established;
+        - ``"asymmetry"``: \|u·Hv - v·Hu\|, relative;
+        - ``"spectral_radius"``: of I - η H, for solvers that are series in it.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, rfho
+        >>> def ridge(w, hyper, batch):
+        ...     return 0.5 * (w - 1) ** 2 + 0.5 * hyper["l2"] * w**2
+        >>> dynamics = rfho.Descent(ridge, lambda hyper: optax.sgd(0.5), init=jnp.zeros(()))
+        >>> problem = rfho.Problem(
+        ...     dynamics, lambda w, hyper, batch: w, train=None, valid=None, horizon=60
+        ... )
+        >>> method = rfho.hyper_gradients.ImplicitHyperGradient(refuse_above=0.01)
+        >>> estimate = rfho.hyper_gradient(problem, {"l2": 1.0}, method)
+        >>> round(float(estimate.hypergradient["l2"]), 4)  # w = 1 / (1 + l2)
+        -0.25
+    """
+
+    solver: AbstractSolver = eqx.field(default_factory=CG)
+    condition: AbstractCondition = eqx.field(default_factory=Stationary)
+    warm_start: bool = eqx.field(static=True, default=True)
+    tolerance: Tolerance = eqx.field(static=True, default=1e-6)
+    inner_tolerance: Tolerance | None = eqx.field(static=True, default=None)
+    audit: Audit | None = eqx.field(default_factory=Audit)
+    refuse_above: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        _check_kind(self.solver, AbstractSolver, "solver", "one of rfho.solvers, as CG()")
+        _check_kind(self.condition, AbstractCondition, "condition", "rfho.Stationary()")
+        _check_tolerance(self.tolerance, "tolerance")
+        if self.inner_tolerance is not None:
+            _check_tolerance(self.inner_tolerance, "inner_tolerance")
+        if self.refuse_above is not None:
+            _check_tolerance(self.refuse_above, "refuse_above")
+            if self.audit is None:
+                raise ValueError(
+                    f"ImplicitHyperGradient got refuse_above={self.refuse_above!r} and audit=None, but it is "
+                    "the audit that bounds the error: give it an rfho.Audit()"
+                )
+
+    def init(self, problem: Problem, hyper: Hyper) -> Settled | None:
+        """Training and solve at their start, once the condition is known to apply.
+
+        Raises:
+            TypeError, ValueError: it does not; see `rfho.Stationary` and `rfho.FixedPoint`.
+        """
+        self.condition.check(problem, hyper)
+        return self._start(problem, hyper) if self.warm_start else None
+
+    def estimate(
+        self, problem: Problem, hyper: Hyper, carry: Settled | None
+    ) -> tuple[Estimate, Settled | None]:
+        """Train, solve, look."""
+        begin = self._start(problem, hyper) if carry is None else carry
+        state = settled(
+            self.condition,
+            problem.from_step(begin.t),
+            hyper,
+            state=begin.state,
+            tolerance=None
+            if self.inner_tolerance is None
+            else _at(self.inner_tolerance, problem.outer),
+        )
+        system = self.condition.system(problem, hyper, state)
+        reading = problem.read(state, hyper)
+        further = self._further(problem, hyper, state=state, system=system)
+
+        def one(seed: _Seed, start: PyTree, seed_there: _Seed | None) -> _Answer:
+            tolerance = _at(self.tolerance, problem.outer)
+            found = self.solver.solve(system.operator, seed.by_unknowns, start, tolerance=tolerance)
+            return self._answer(system, seed, found, further=further, seed_there=seed_there)
+
+        seed_there = None if further is None else self._seed(further.reading)
+        one = jax.vmap(one) if problem.several_objectives else one
+        answer = one(self._seed(reading), begin.adjoint, seed_there)
+        stats = _statistics(answer, system, further)
+        hypergradient = select(problem, hyper, answer.hypergradient)
+        aux = Aux(problem.dynamics.output(state), stats)
+        after = Settled(state, begin.t + problem.horizon, answer.adjoint)
+        estimate = Estimate(problem.values(reading.value), hypergradient, aux)
+        return estimate, after if self.warm_start else None
+
+    def conclude(
+        self, problem: Problem, hyper: Hyper, carry: Settled | None
+    ) -> tuple[PyTree, Params]:
+        """f(λ) and w after T more steps from where training stands."""
+        if carry is None:
+            return evaluated(problem, hyper)
+        state = roll(problem.from_step(carry.t), hyper, carry.state, span=Span(0, problem.horizon))
+        params = problem.dynamics.output(state)
+        return problem.evaluate(params, hyper), params
+
+    def limit(self, problem: Problem) -> None:
+        """Any number of estimates."""
+
+    def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
+        """What makes the answer useless: an assumption of the solver that does not hold, a solve that failed."""
+        return complaint_about(self.solver, stats, self.refuse_above)
+
+    def _start(self, problem: Problem, hyper: Hyper) -> Settled:
+        state = problem.init(hyper)
+        reading = jax.eval_shape(problem.read, state, hyper)
+        shapes = self.condition.unknowns(reading.by_state)
+        adjoint = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return Settled(state, jnp.zeros((), jnp.int32), adjoint)
+
+    def _seed(self, reading: Reading) -> "_Seed":
+        return _Seed(self.condition.unknowns(reading.by_state), reading.by_hyper)
+
+    def _further(
+        self, problem: Problem, hyper: Hyper, *, state: State, system: System
+    ) -> Further | None:
+        if self.audit is None:
+            return None
+        rate = self.solver.assumes().contraction
+        return self.audit.further(
+            self.condition, problem, hyper, state=state, system=system, contraction=rate
+        )
+
+    def _answer(
+        self,
+        system: System,
+        seed: "_Seed",
+        found: Solve,
+        *,
+        further: Further | None,
+        seed_there: "_Seed | None",
+    ) -> "_Answer":
+        q = found.solution
+        hypergradient = tree.subtract(seed.by_hyper, system.cross(q))
+        if self.audit is None or further is None or seed_there is None:
+            return _Answer(hypergradient, q, found, None)
+        verdict = self.audit.verdict(
+            further,
+            hypergradient,
+            q,
+            residual=tree.subtract(seed.by_unknowns, system.operator.apply(q)),
+            by_unknowns=seed_there.by_unknowns,
+            by_hyper=seed_there.by_hyper,
+        )
+        return _Answer(hypergradient, q, found, verdict)
+
+
+class _Seed(NamedTuple):
+    """The derivatives of one objective: v = ∂_wE, and ∂_λE."""
+
+    by_unknowns: PyTree
+    by_hyper: Hyper
+
+
+class _Answer(NamedTuple):
+    """What one objective's solve gave."""
+
+    hypergradient: Hyper
+    adjoint: PyTree
+    found: Solve
+    verdict: Verdict | None
+
+
+def _statistics(answer: _Answer, system: System, further: Further | None) -> dict[str, Scalar]:
+    """Of several objectives the worst."""
+    found, verdict = answer.found, answer.verdict
+    stats = {
+        "residual": jnp.max(found.residual),
+        "stationarity": tree.norm(system.slope),
+        "products": jnp.sum(found.products),
+        "curvature": jnp.min(found.curvature),
+    }
+    if further is None or verdict is None:
+        return stats
+    curvature = further.stats["curvature"]
+    curvature = jnp.minimum(curvature, stats["curvature"]) if system.symmetric else curvature
+    audited = {
+        "curvature": curvature,
+        "products": stats["products"] + further.products + jnp.sum(verdict.products),
+        "error": jnp.max(verdict.error),
+        "error_bound": jnp.max(verdict.error_bound),
+        "relative_error": jnp.max(relative(verdict.error, verdict.size)),
+        "relative_error_bound": jnp.max(relative(verdict.error_bound, verdict.size)),
+    }
+    return stats | further.stats | audited
+
+
+def _at(tolerance: Tolerance, k: Step) -> Scalar | float:
+    return tolerance(k) if callable(tolerance) else tolerance
+
+
+def _check_kind(value: Any, kind: type, name: str, example: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"ImplicitHyperGradient got {name}={value!r}, but it must be {example}")
+
+
+def _check_tolerance(value: Any, name: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not callable(value) and not (number and 0 <= value < float("inf")):
+        raise ValueError(
+            f"ImplicitHyperGradient got {name}={value!r}, but it must be a number of 0 or more"
+        )
