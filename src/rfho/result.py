@@ -30,6 +30,8 @@ class Result(enum.Enum):
     DIVERGING = "the series that solves an adjoint system diverges"
     UNSOLVED = "the solver of an adjoint system broke down"
     INACCURATE = "the error bound of a hypergradient is above what was asked for"
+    NO_ROOM = "the buffer of a reversible run has no room for what momentum loses"
+    NOT_RETURNED = "a run that was undone did not come back to its start"
     UNDECIDED = "finite differences are too coarse to confirm a derivative"
 
     @property

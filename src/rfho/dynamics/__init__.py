@@ -3,5 +3,25 @@
 from rfho.dynamics.base import AbstractDynamics, Keep, Way
 from rfho.dynamics.descent import Descent, DescentState
 from rfho.dynamics.function import Dynamics
+from rfho.dynamics.heavy_ball import (
+    HeavyBall,
+    HeavyBallState,
+    reversal_error,
+    steps_undone_within,
+)
+from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
 
-__all__ = ["AbstractDynamics", "Descent", "DescentState", "Dynamics", "Keep", "Way"]
+__all__ = [
+    "AbstractDynamics",
+    "Descent",
+    "DescentState",
+    "Dynamics",
+    "HeavyBall",
+    "HeavyBallState",
+    "Keep",
+    "ReversibleDescent",
+    "ReversibleState",
+    "Way",
+    "reversal_error",
+    "steps_undone_within",
+]

@@ -5,6 +5,7 @@ from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
+from rfho.hyper_gradients.reversible import ReversibleHyperGradient
 from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "OnlineTruncatedHyperGradient",
     "RealTimeHyperGradient",
     "ReverseHyperGradient",
+    "ReversibleHyperGradient",
     "TruncatedHyperGradient",
 ]
