@@ -1,0 +1,124 @@
+"""Forward-HO along random directions: memory free of the horizon and of the number of hyperparameters.
+
+The derivative along u costs one tangent, whatever λ holds. With b random directions, orthonormal
+and otherwise uniform, the projections of ∇f on them, scaled, are right on average:
+
+    ĝ = m/b Σ_k (∇f · u_k) u_k,    E ĝ = ∇f,    E‖ĝ - ∇f‖² = (m/b - 1) ‖∇f‖²
+
+(FG)²U (NeurIPS 2024) draws directions independently, as do forward gradients (arXiv 2202.08587);
+then the variance is (m - 1)/b ‖∇f‖² with signs and (m + 1)/b ‖∇f‖² with Gaussian entries. Among
+unbiased combinations of b derivatives none is better on all gradients than orthonormal directions,
+and b = m gives ∇f itself.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Int
+
+from rfho import tree
+from rfho.checkpoint import Span
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated, positive_int
+from rfho.problem import Problem
+from rfho.tangent import coordinates, push_span, read_along, start
+from rfho.typing import Hyper, Params, PyTree
+
+
+class RandomForwardHyperGradient(AbstractHyperGradient):
+    r"""Unbiased hypergradient from a few forward tangents along random directions.
+
+    For many hyperparameters and long horizons at once, where neither `ForwardHyperGradient` nor
+    stored states are affordable, and an outer optimiser that averages over noise. Each outer step
+    draws anew.
+
+    .. math:: \hat g = \frac{m}{b} \sum_{k=1}^{b} (\nabla f \cdot u_k) \, u_k,
+              \quad \mathbb{E} \, \hat g = \nabla f
+
+    Args:
+        directions: b. From ``b = m`` on, the number of scalars in λ, it is `ForwardHyperGradient`
+            in another basis.
+        key: a JAX random key, or an int as its seed.
+        chunk: directions pushed at a time; all b by default. Memory is ``chunk`` states, time grows
+            by one training run per chunk.
+
+    Cost:
+        Time O(T b), about 1 + 1.5 b times plain training; memory O(chunk) states and b copies of λ.
+        Unbiased with standard error :math:`\sqrt{m/b - 1} \, \|\nabla f\|`, the least for b
+        derivatives. Needs dynamics that can be differentiated in forward mode.
+
+    Aux:
+        ``stats["standard_error"]``: an estimate of the root mean square of ‖ĝ - ∇f‖, over all
+        objectives if there are several; ``stats["tangent_norm"]``: ‖Z_T‖ over all directions.
+
+    Example:
+        >>> import rfho
+        >>> method = rfho.hyper_gradients.RandomForwardHyperGradient(directions=8, key=0)
+    """
+
+    directions: int = eqx.field(static=True)
+    key: Array
+    chunk: int | None = eqx.field(static=True)
+
+    def __init__(self, directions: int, key: Array | int, *, chunk: int | None = None) -> None:
+        name = type(self).__name__
+        self.directions = positive_int(directions, "directions", name)
+        self.chunk = None if chunk is None else positive_int(chunk, "chunk", name)
+        self.key = jax.random.key(key) if isinstance(key, int) else key
+
+    def init(self, problem: Problem, hyper: Hyper) -> Int[Array, ""]:
+        """The number of draws so far."""
+        return jnp.zeros((), jnp.int32)
+
+    def estimate(
+        self, problem: Problem, hyper: Hyper, carry: Int[Array, ""]
+    ) -> tuple[Estimate, Int[Array, ""]]:
+        """ĝ for a new draw of directions, chunk by chunk."""
+        axes = coordinates(hyper)
+        count = min(self.directions, axes.count)
+        chunk = min(self.chunk or count, count)
+        drawn = orthonormal(jax.random.fold_in(self.key, carry), count, axes.count)
+        # Zeros fill the last chunk up: they derive to zero.
+        rows = jnp.pad(drawn, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, axes.count)
+
+        def along(rows: Float[Array, "chunk m"]) -> tuple[Array, Array, Array, Params]:
+            _, unravel = ravel_pytree(axes.hyper)
+            directions = jax.vmap(unravel)(rows)
+            pushed = start(problem, hyper, directions)
+            span = Span(0, problem.horizon)
+            pushed = push_span(problem, hyper, pushed, directions=directions, span=span)
+            reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
+            # ĝ is a sum over directions, so that chunks only have to be added up.
+            estimate = axes.count / count * derivatives @ rows.astype(derivatives.dtype)
+            squared = tree.norm(pushed.tangent) ** 2
+            return reading.value, estimate, squared, problem.dynamics.output(pushed.state)
+
+        if rows.shape[0] == 1:
+            value, estimate, squared, params = along(rows[0])
+        else:
+            values, estimates, squares, runs = jax.lax.map(along, rows)
+            value, params = jax.tree.map(lambda leaf: leaf[0], (values, runs))
+            estimate, squared = jnp.sum(estimates, axis=0), jnp.sum(squares)
+        stats = {
+            # ‖ĝ‖² is m/b ‖∇f‖² on average, so that this squared is the variance on average.
+            "standard_error": jnp.sqrt(1 - count / axes.count) * jnp.linalg.norm(estimate),
+            "tangent_norm": jnp.sqrt(squared),
+        }
+        hypergradient = axes.assemble(problem, estimate)
+        return Estimate(problem.values(value), hypergradient, Aux(params, stats)), carry + 1
+
+    def conclude(
+        self, problem: Problem, hyper: Hyper, carry: Int[Array, ""]
+    ) -> tuple[PyTree, Params]:
+        """f(λ) and w_T of a plain run."""
+        return evaluated(problem, hyper)
+
+    def limit(self, problem: Problem) -> None:
+        """Any number of estimates."""
+
+
+def orthonormal(key: Array, count: int, dimension: int) -> Float[Array, "count dimension"]:
+    """``count`` orthonormal vectors that span a uniformly distributed subspace."""
+    basis, _ = jnp.linalg.qr(jax.random.normal(key, (dimension, count)))
+    return basis.T
