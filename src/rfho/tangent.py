@@ -65,11 +65,20 @@ def push_span(
 
 
 def push_steps(
-    problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, steps: Array
+    problem: Problem,
+    hyper: Hyper,
+    pushed: Pushed,
+    *,
+    directions: Hyper,
+    steps: Array,
+    discount: float = 1.0,
 ) -> Pushed:
-    """The steps whose indices ``steps`` lists, in that order."""
+    """The steps whose indices ``steps`` lists, in that order; Z is multiplied by ``discount`` before each."""
 
     def one(pushed: Pushed, t: Array) -> tuple[Pushed, None]:
+        if discount != 1:
+            faded = jax.tree.map(lambda z: discount * z, pushed.tangent)
+            pushed = pushed._replace(tangent=faded)
         return push(problem, hyper, pushed, directions=directions, t=t), None
 
     pushed, _ = jax.lax.scan(one, pushed, steps)

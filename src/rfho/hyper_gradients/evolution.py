@@ -228,10 +228,8 @@ def _estimate(
 
 
 def _spread(sigma: PyTree, hyper: Hyper) -> Float[Array, " m"]:
-    each = jax.tree.broadcast(sigma, hyper)
-    return ravel_pytree(jax.tree.map(lambda s, leaf: jnp.broadcast_to(s, leaf.shape), each, hyper))[
-        0
-    ]
+    fill = lambda s, leaf: jnp.broadcast_to(jnp.asarray(s, leaf.dtype), leaf.shape)  # noqa: E731
+    return ravel_pytree(jax.tree.map(fill, jax.tree.broadcast(sigma, hyper), hyper))[0]
 
 
 def _checked(name: str, pairs: Any, sigma: PyTree, *, every: Any) -> tuple[int, int]:

@@ -31,15 +31,22 @@ class RealTimeHyperGradient(AbstractHyperGradient):
 
     At t = Δ, 2Δ, … the tangent that was pushed along gives :math:`\partial_\lambda E + \partial_s
     E\, Z_t`; the tuner updates λ, projects, and training goes on from where it stands. Nothing is
-    reset: Z_t keeps what earlier hyperparameters left in it.
+    reset: Z_t keeps what earlier hyperparameters left in it, fading by γ per step:
+
+    .. math:: Z_t = \gamma A_t Z_{t-1} + B_t
 
     Args:
         every: Δ, inner steps between outer updates.
+        discount: γ in [0, 1]. At 1, the default, nothing fades; at 0 only the last step counts, which
+            with ``every=1`` is hypergradient descent (arXiv 1703.04782) on the outer objective.
+            Between them, as in MARTHE (arXiv 1910.08525, where it is called μ), less is remembered
+            of dynamics under hyperparameters long since changed, and a tangent that would explode
+            can be held.
 
     Cost:
         One training run in all, at 1 + about 1.5 m times its plain cost; memory O(m) states.
-        Biased, as Z_t mixes derivatives taken at earlier λ; with ``every=horizon`` it is
-        `ForwardHyperGradient`.
+        Biased, as Z_t mixes derivatives taken at earlier λ, and by the discount; with
+        ``every=horizon`` and no discount it is `ForwardHyperGradient`.
 
     Aux:
         ``stats["tangent_norm"]``: ‖Z_t‖; ``stats["t"]``: inner steps done.
@@ -50,9 +57,14 @@ class RealTimeHyperGradient(AbstractHyperGradient):
     """
 
     every: int = eqx.field(static=True)
+    discount: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
         positive_int(self.every, "every", type(self).__name__)
+        if not isinstance(self.discount, float | int) or not 0 <= self.discount <= 1:
+            raise ValueError(
+                f"RealTimeHyperGradient got discount={self.discount!r}, but it must be a number from 0 to 1"
+            )
 
     def init(self, problem: Problem, hyper: Hyper) -> RealTimeRun:
         """s_0, Z_0 and t = 0."""
@@ -67,7 +79,14 @@ class RealTimeHyperGradient(AbstractHyperGradient):
         axes = coordinates(hyper)
         directions = axes.directions(jnp.arange(axes.count))
         steps = carry.t + jnp.arange(self.every)
-        pushed = push_steps(problem, hyper, carry.pushed, directions=directions, steps=steps)
+        pushed = push_steps(
+            problem,
+            hyper,
+            carry.pushed,
+            directions=directions,
+            steps=steps,
+            discount=self.discount,
+        )
         reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
         after = RealTimeRun(pushed, carry.t + self.every)
         stats = {"tangent_norm": tree.norm(pushed.tangent), "t": after.t}
