@@ -2,9 +2,18 @@
 
 from rfho import domains, hyper_gradients, schedules, solvers
 from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
+from rfho.anchored import Anchored
 from rfho.audit import Audit
 from rfho.check import Check, check_hyper_gradient
-from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, StoreAll
+from rfho.checkpoint import (
+    AbstractCheckpoint,
+    AbstractStorage,
+    Binomial,
+    Exact,
+    HalfPrecision,
+    Recompute,
+    StoreAll,
+)
 from rfho.domains import (
     AbstractDomain,
     Box,
@@ -18,7 +27,20 @@ from rfho.domains import (
     SymmetricNonNegative,
     UnitInterval,
 )
-from rfho.dynamics import AbstractDynamics, Descent, DescentState, Dynamics, Keep, Way
+from rfho.dynamics import (
+    AbstractDynamics,
+    Descent,
+    DescentState,
+    Dynamics,
+    HeavyBall,
+    HeavyBallState,
+    Keep,
+    ReversibleDescent,
+    ReversibleState,
+    Way,
+    reversal_error,
+    steps_undone_within,
+)
 from rfho.finite_differences import Verdict
 from rfho.hyper_gradient import hyper_gradient
 from rfho.hyper_gradients import AbstractHyperGradient, Aux, Estimate
@@ -40,6 +62,8 @@ __all__ = [
     "AbstractDynamics",
     "AbstractHyperGradient",
     "AbstractProgress",
+    "AbstractStorage",
+    "Anchored",
     "Audit",
     "Aux",
     "Binomial",
@@ -51,8 +75,12 @@ __all__ = [
     "DescentState",
     "Dynamics",
     "Estimate",
+    "Exact",
     "Fixed",
     "FixedPoint",
+    "HalfPrecision",
+    "HeavyBall",
+    "HeavyBallState",
     "HyperGradientError",
     "Indexed",
     "Keep",
@@ -65,6 +93,8 @@ __all__ = [
     "Recompute",
     "Report",
     "Result",
+    "ReversibleDescent",
+    "ReversibleState",
     "RichProgress",
     "Simplex",
     "Solution",
@@ -84,8 +114,10 @@ __all__ = [
     "iterate",
     "iterate_many",
     "over_tasks",
+    "reversal_error",
     "schedules",
     "solvers",
+    "steps_undone_within",
     "tune",
     "tune_many",
 ]
