@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
@@ -85,7 +86,8 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
     r"""Truncated reverse while training goes on: every Δ steps a sweep over the last K of them.
 
     Args:
-        window: K <= Δ; steps before the last update saw another λ, and are taken as given.
+        window: K <= Δ; steps before the last update saw another λ, and are taken as given. Learned
+            initial parameters receive something from the first update alone, and with K = Δ only.
         every: Δ, inner steps between outer updates.
         checkpoint: the memory policy within the window.
 
@@ -128,6 +130,9 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
         state = roll(shifted, hyper, carry.state, span=Span(0, cut))
         span = Span(cut, self.every)
         swept = sweep(shifted, hyper, state, span=span, checkpoint=self.checkpoint)
+        if cut == 0:
+            whole = lambda: through_init(problem, hyper, swept)  # noqa: E731
+            swept = jax.lax.cond(carry.t == 0, whole, lambda: swept)
         after = TrainingRun(swept.state, carry.t + self.every)
         estimate = _estimate(problem, hyper, swept)
         estimate.aux.stats["t"] = after.t
