@@ -253,7 +253,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return primals[0], tangents[1]
 
 
-def _rounded_momentum(momentum: Array) -> Array:
+def _rounded_momentum(momentum: Any) -> Array:
     momentum = jnp.asarray(momentum)
     n = fixed_point.numerator(jax.lax.stop_gradient(momentum))
     return _straight_through(n.astype(momentum.dtype) / float(fixed_point.DENOMINATOR), momentum)

@@ -103,9 +103,8 @@ class ReversibleHyperGradient(AbstractHyperGradient):
         swept = Sweep(reading.value, by_steps, ended.state, reading.by_state, adjoint, ended.tape)
         hypergradient = own_objectives(problem, hyper, through_init(problem, hyper, swept))
         returned = _same(digits, start.digits)
-        hypergradient = jax.tree.map(
-            lambda g: jnp.where(fits & returned, g, jnp.nan), hypergradient
-        )
+        right = fits & returned & ended.sound
+        hypergradient = jax.tree.map(lambda g: jnp.where(right, g, jnp.nan), hypergradient)
         stats = {
             "bits": _mean_bits(plan, start.params) / problem.horizon,
             "fits": jnp.asarray(fits, jnp.float32),
@@ -193,10 +192,17 @@ def _run(problem: Problem, hyper: Hyper) -> _Run:
 
 
 class _Ended(NamedTuple):
-    """The end of a run: the last state, and what left the heads of the buffers on the way, row by row."""
+    """The end of a run.
+
+    Attributes:
+        state: the last.
+        tape: what left the heads of the buffers on the way, row by row.
+        sound: whether all numbers stayed within the range of their integers.
+    """
 
     state: ReversibleState
     tape: PyTree
+    sound: Bool[Array, ""]
 
 
 def _forward(
@@ -215,7 +221,7 @@ def _forward(
     at = start.digits, tape, jnp.asarray(True)
     digits, tape, sound = jax.lax.fori_loop(0, steps, step, at)
     end = run.dynamics.view(digits, start._replace(t=start.t + steps))
-    return _Ended(end.nan_unless(sound), tape)
+    return _Ended(end.nan_unless(sound), tape, sound)
 
 
 def _backward(

@@ -1,0 +1,352 @@
+"""Reversible training: what was undone is what was there, to the bit or within a stated error."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rfho
+from rfho import exact_momentum, fixed_point
+from rfho.hyper_gradients import ForwardHyperGradient, ReverseHyperGradient, ReversibleHyperGradient
+
+D = fixed_point.DENOMINATOR
+MOMENTA = (0.5, 0.9, 0.98)
+
+
+# The product in integers
+
+
+@jax.jit
+def there_and_back(number, head, n):
+    product = fixed_point.multiply(number, head, n)
+    return product, fixed_point.divide(product.number, product.head, n)
+
+
+def words(integer):
+    high, low = divmod(integer % 2**64, 2**32)
+    return fixed_point.Words(jnp.uint32(high), jnp.uint32(low))
+
+
+def whole(words, signed):
+    integer = int(words.high) * 2**32 + int(words.low)
+    return integer - 2**64 if signed and integer >= 2**63 else integer
+
+
+@given(
+    v=st.integers(-(2**63), 2**63 - 1),
+    i=st.integers(0, 2**46),
+    n=st.integers(fixed_point.LEAST_NUMERATOR, D),
+)
+def test_a_product_is_right_to_one_unit_and_can_be_undone(v, i, n):
+    product, (number, head) = there_and_back(words(v), words(i), jnp.uint32(n))
+    u = i % n
+    assert whole(product.number, signed=True) == (v * n + u) // D
+    assert whole(product.head, signed=False) == i // n * D + (v * n + u) % D
+    assert (whole(number, signed=True), whole(head, signed=False)) == (v, i)
+
+
+@given(i=st.integers(0, 2**64 - 1))
+def test_16_bits_leave_the_head_and_come_back(i):
+    head = words(i)
+    rest, word = fixed_point.without_lowest(head), fixed_point.lowest(head)
+    assert (whole(rest, signed=False), int(word)) == divmod(i, 2**16)
+    assert whole(fixed_point.with_lowest(rest, word), signed=False) == i
+
+
+@given(x=st.floats(-1e5, 1e5), y=st.floats(-1e5, 1e5))
+def test_a_sum_is_rounded_to_the_last_place_and_can_be_undone(x, y):
+    number = fixed_point.add(fixed_point.zeros(()), jnp.asarray(x), 44)
+    total = fixed_point.add(number, jnp.asarray(y), 44)
+    there = fixed_point.decoded(total, 44, jnp.dtype(jnp.float64))
+    assert abs(float(there) - (x + y)) <= 2.0**-43 + 1e-16 * abs(x + y)
+    back = fixed_point.subtract(total, jnp.asarray(y), 44)
+    assert (int(back.high), int(back.low)) == (int(number.high), int(number.low))
+
+
+# The dynamics
+
+
+def quartic(w, hyper, batch):
+    return jnp.mean((w["a"] - batch) ** 2) + hyper["l2"] * jnp.sum(w["a"] ** 4) * w["b"] ** 2
+
+
+def start(hyper):
+    return {"a": hyper["scale"] * jnp.arange(1.0, 4.0) / 3, "b": jnp.ones(())}
+
+
+def coefficients():
+    return {
+        "rate": lambda hyper, t: {"a": hyper["lr"] * hyper["decay"] ** t, "b": hyper["lr"] / 2},
+        "momentum": lambda hyper, t: hyper["momentum"],
+        "init": start,
+    }
+
+
+def problem_of(dynamics, horizon):
+    rng = np.random.default_rng(0)
+    train = rfho.Stream(jnp.asarray(rng.normal(size=(12, 3))), size=4, key=0)
+    return rfho.Problem(dynamics, quartic, train, jnp.ones((2, 3)), horizon)
+
+
+HYPER = {"lr": 0.05, "decay": 0.999, "momentum": 0.9, "l2": 0.1, "scale": 1.0}
+FLOAT = rfho.HeavyBall(quartic, **coefficients())
+EXACT = rfho.ReversibleDescent(quartic, **coefficients())
+
+
+@jax.jit
+def round_trip(hyper):
+    """All states of 10,000 steps, and all states on the way back."""
+    problem, state = problem_of(EXACT, 10_000), EXACT.init(hyper)
+    plan = EXACT.plan(state.params, hyper, problem.horizon)
+
+    def forward(digits, row):
+        t, turn = row
+        spilled = exact_momentum.words_at_risk(digits, state.params)
+        batch = problem.train_batch(t)
+        taken = EXACT.take(digits, hyper, batch, t=t, turn=turn, like=state.params)
+        return taken.digits, (digits, spilled)
+
+    def backward(digits, row):
+        t, turn, spilled = row
+        batch = problem.train_batch(t)
+        before, _ = EXACT.undo(
+            digits, hyper, batch, t=t, turn=turn, tape=spilled, like=state.params
+        )
+        return before, before
+
+    rows = jnp.arange(problem.horizon), plan.turns
+    last, (there, spilled) = jax.lax.scan(forward, state.digits, rows)
+    _, back = jax.lax.scan(backward, last, (*rows, spilled), reverse=True)
+    return there, back, plan.bits
+
+
+@pytest.mark.parametrize("momentum", MOMENTA)
+def test_10_000_steps_come_back_to_the_bit(momentum):
+    there, back, bits = round_trip(HYPER | {"momentum": momentum})
+    for one, other in zip(jax.tree.leaves(there), jax.tree.leaves(back), strict=True):
+        assert np.array_equal(one, other)
+    assert len(np.unique(there.velocity["a"].low)) > 10_000  # and they did move
+    # 31 bits fill the empty head; then every step puts in log2(1/momentum).
+    lost = math.log2(1 / momentum)
+    assert float(bits["a"]) / 10_000 == pytest.approx(lost + 31 / 10_000, abs=1e-3)
+
+
+def test_the_float_dynamics_are_those_of_sgd_with_momentum():
+    sgd = rfho.Descent(
+        quartic, lambda hyper: optax.sgd(hyper["lr"], momentum=hyper["momentum"]), start
+    )
+    ball = rfho.HeavyBall(
+        quartic, lambda hyper, t: hyper["lr"], coefficients()["momentum"], init=start
+    )
+    hyper = {name: HYPER[name] for name in ("lr", "momentum", "l2", "scale")}
+    expected = rfho.hyper_gradient(problem_of(sgd, 20), hyper)
+    found = rfho.hyper_gradient(problem_of(ball, 20), hyper)
+    for name in hyper:
+        np.testing.assert_allclose(
+            found.hypergradient[name], expected.hypergradient[name], rtol=1e-12
+        )
+
+
+def test_the_reversible_hypergradient_is_that_of_the_float_dynamics_within_resolution():
+    expected = rfho.hyper_gradient(problem_of(FLOAT, 300), HYPER)
+    found = rfho.hyper_gradient(problem_of(EXACT, 300), HYPER, ReversibleHyperGradient(0.8))
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-9)
+    for name in HYPER:  # rate, schedule, momentum, loss and initial parameters
+        np.testing.assert_allclose(
+            found.hypergradient[name], expected.hypergradient[name], rtol=1e-7, err_msg=name
+        )
+    assert float(found.aux.stats["returned"]) == 1
+
+
+@pytest.mark.parametrize("method", [ReverseHyperGradient(), ForwardHyperGradient()])
+def test_every_method_sees_the_same_derivatives(method):
+    expected = rfho.hyper_gradient(problem_of(EXACT, 30), HYPER, ReversibleHyperGradient(0.5))
+    found = rfho.hyper_gradient(problem_of(EXACT, 30), HYPER, method)
+    for name in HYPER:
+        np.testing.assert_allclose(
+            found.hypergradient[name], expected.hypergradient[name], rtol=1e-10
+        )
+
+
+def test_it_needs_no_64_bit_types():
+    with jax.enable_x64(False):
+        problem = rfho.Problem(
+            rfho.ReversibleDescent(quartic, **coefficients()),
+            quartic,
+            jnp.linspace(-1, 1, 3)[None],
+            jnp.ones((2, 3)),
+            horizon=1000,
+        )
+        estimate = rfho.hyper_gradient(problem, HYPER, ReversibleHyperGradient(0.9))
+        assert estimate.aux.params["a"].dtype == jnp.float32
+        assert float(estimate.aux.stats["returned"]) == 1
+        expected = rfho.hyper_gradient(problem, HYPER)
+        for name in HYPER:
+            np.testing.assert_allclose(
+                estimate.hypergradient[name], expected.hypergradient[name], rtol=2e-4
+            )
+
+
+def test_many_tasks_are_undone_side_by_side():
+    data = jnp.arange(18.0).reshape(2, 3, 3) / 18, jnp.ones((2, 1, 3))
+    many = rfho.over_tasks(problem_of(EXACT, 40), data)
+    expected = rfho.hyper_gradient(many, HYPER)
+    found = rfho.hyper_gradient(many, HYPER, ReversibleHyperGradient(0.5))
+    for name in HYPER:
+        np.testing.assert_allclose(
+            found.hypergradient[name], expected.hypergradient[name], rtol=1e-10
+        )
+
+
+def test_its_memory_hardly_grows_with_the_horizon():
+    def small(w, hyper, batch):
+        return jnp.sum((w - batch) ** 2)
+
+    dynamics = rfho.ReversibleDescent(
+        small, lambda hyper, t: hyper, lambda hyper, t: 0.5, init=jnp.zeros(1000)
+    )
+
+    def memory(horizon):
+        problem = rfho.Problem(dynamics, small, jnp.ones(1000), jnp.ones(1000), horizon)
+        estimate = lambda h: ReversibleHyperGradient(0.5).estimate(problem, h, None)[0]  # noqa: E731
+        compiled = jax.jit(estimate).lower(0.1).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    per_step = (memory(2000) - memory(1000)) / 1000
+    assert per_step < 1000 / 8 + 32  # one bit for each of 1000 parameters, and what a plan takes
+
+
+# What can go wrong
+
+
+def test_a_run_that_does_not_fit_is_not_begun():
+    with pytest.raises(
+        rfho.HyperGradientError, match=r"loses 1\.\d+: choose a least_momentum below"
+    ):
+        rfho.hyper_gradient(
+            problem_of(EXACT, 300), HYPER | {"momentum": 0.45}, ReversibleHyperGradient(0.8)
+        )
+
+
+def test_a_gradient_that_is_another_one_on_the_way_back_is_an_error():
+    calls = itertools.count(1)
+
+    def unsteady(hyper, t):
+        rate = jax.ShapeDtypeStruct((), jnp.float64)
+        return hyper + jax.pure_callback(lambda t: np.float64(1e-3 * next(calls)), rate, t)
+
+    dynamics = rfho.ReversibleDescent(
+        lambda w, hyper, batch: w**2, unsteady, lambda hyper, t: 0.5, init=jnp.ones(())
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: w, None, None, horizon=20)
+    with pytest.raises(rfho.HyperGradientError, match="did not end at the initial state"):
+        rfho.hyper_gradient(problem, 0.01, ReversibleHyperGradient(0.4))
+
+
+def test_a_number_beyond_the_range_is_nan_rather_than_wrong():
+    dynamics = rfho.ReversibleDescent(
+        lambda w, hyper, batch: w**2,
+        lambda hyper, t: hyper,
+        lambda hyper, t: 0.5,
+        init=jnp.asarray(1.0),
+        fraction_bits=56,
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: w, None, None, horizon=40)
+    estimate, _ = jax.jit(lambda h: ReversibleHyperGradient().estimate(problem, h, None))(3.0)
+    assert np.isnan(estimate.value)
+    assert np.isnan(estimate.hypergradient)
+
+
+def test_what_cannot_be_meant_is_refused():
+    with pytest.raises(ValueError, match="fraction_bits=60"):
+        rfho.ReversibleDescent(quartic, **coefficients(), fraction_bits=60)
+    with pytest.raises(ValueError, match=r"least_momentum=0\.0"):
+        ReversibleHyperGradient(0.0)
+    with pytest.raises(TypeError, match="rate"):
+        rfho.HeavyBall(quartic, 0.1, 0.9, init=start)
+    with pytest.raises(TypeError, match=r"only a rfho\.ReversibleDescent runs backwards"):
+        rfho.hyper_gradient(problem_of(FLOAT, 3), HYPER, ReversibleHyperGradient())
+    each = rfho.ReversibleDescent(
+        quartic, coefficients()["rate"], lambda hyper, t: {"a": jnp.ones(3), "b": 0.9}, init=start
+    )
+    with pytest.raises(ValueError, match=r'momentum\["a"\] has shape \(3,\)'):
+        jax.eval_shape(lambda h: each.step(each.init(h), h, jnp.ones((1, 3))), HYPER)
+    short = rfho.HeavyBall(
+        quartic, lambda hyper, t: {"a": 0.1}, coefficients()["momentum"], init=start
+    )
+    with pytest.raises(ValueError, match="rate has structure"):
+        jax.eval_shape(lambda h: short.step(short.init(h), h, jnp.ones((1, 3))), HYPER)
+
+
+# In floats, from anchors
+
+
+@pytest.mark.parametrize("every", [7, 60])
+def test_anchored_is_stored_whatever_the_distance_of_anchors(every):
+    problem = problem_of(FLOAT, 60)
+    expected = rfho.hyper_gradient(problem, HYPER)
+    found = rfho.hyper_gradient(problem, HYPER, ReverseHyperGradient(rfho.Anchored(every)))
+    for name in HYPER:
+        np.testing.assert_allclose(
+            found.hypergradient[name], expected.hypergradient[name], rtol=1e-9
+        )
+
+
+def test_anchors_too_far_apart_give_nan_rather_than_a_wrong_hypergradient():
+    problem = problem_of(FLOAT, 60)
+    method = ReverseHyperGradient(rfho.Anchored(60))
+    estimate = jax.jit(lambda h: method.estimate(problem, h, None)[0])(HYPER | {"momentum": 0.2})
+    assert all(np.isnan(leaf) for leaf in jax.tree.leaves(estimate.hypergradient))
+
+
+@pytest.mark.parametrize("momentum", MOMENTA)
+def test_the_error_of_undoing_is_below_its_estimate(momentum):
+    hyper = HYPER | {"momentum": momentum}
+    invert, batch = FLOAT.way(rfho.Keep.STATES).invert, jnp.ones((1, 3))
+
+    @jax.jit
+    def error(steps, hyper):
+        first = jax.lax.fori_loop(
+            0, 50, lambda i, s: FLOAT.step(s, hyper, batch), FLOAT.init(hyper)
+        )
+        last = jax.lax.fori_loop(0, steps, lambda i, s: FLOAT.step(s, hyper, batch), first)
+        back = jax.lax.fori_loop(0, steps, lambda i, s: invert(s, hyper, batch)[0], last)
+        off = optax.tree.norm(jax.tree.map(jnp.subtract, back[:2], first[:2]))
+        return off / optax.tree.norm(first[:2])
+
+    steps = np.array([5, 20, 40])
+    measured = np.array([float(error(k, hyper)) for k in steps])
+    estimated = np.array([rfho.reversal_error(momentum, int(k), jnp.float64) for k in steps])
+    assert np.all(measured <= 3 * estimated)
+    assert measured[2] * momentum**20 <= 100 * measured[1]  # grows no faster than it says
+
+
+@given(momentum=st.floats(0.05, 1), digits=st.floats(1, 6))
+def test_as_many_steps_are_undone_as_the_tolerance_allows(momentum, digits):
+    tolerance = 10**-digits
+    steps = rfho.steps_undone_within(tolerance, momentum)
+    assert steps == 1 or rfho.reversal_error(momentum, steps) <= tolerance * (1 + 1e-6)
+    if rfho.reversal_error(momentum, 1) <= tolerance and steps < 10**6:
+        assert rfho.reversal_error(momentum, steps + 1) > tolerance * (1 - 1e-6)
+
+
+def test_anchored_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="every=0"):
+        rfho.Anchored(0)
+    with pytest.raises(ValueError, match=r"momentum=1\.5"):
+        rfho.Anchored(momentum=1.5)
+    with pytest.raises(ValueError, match=r"tolerance=0\.0"):
+        rfho.Anchored(tolerance=0.0)
+    sgd = rfho.Descent(quartic, lambda hyper: optax.sgd(hyper["lr"]), start)
+    with pytest.raises(TypeError, match="Anchored undoes steps"):
+        rfho.hyper_gradient(
+            problem_of(sgd, 3),
+            {name: HYPER[name] for name in ("lr", "l2", "scale")},
+            ReverseHyperGradient(rfho.Anchored()),
+        )
