@@ -5,15 +5,7 @@ from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
 from rfho.anchored import Anchored
 from rfho.audit import Audit
 from rfho.check import Check, check_hyper_gradient
-from rfho.checkpoint import (
-    AbstractCheckpoint,
-    AbstractStorage,
-    Binomial,
-    Exact,
-    HalfPrecision,
-    Recompute,
-    StoreAll,
-)
+from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, Replay, StoreAll
 from rfho.domains import (
     AbstractDomain,
     Box,
@@ -48,6 +40,7 @@ from rfho.population import iterate_many, tune_many
 from rfho.problem import Objective, Problem
 from rfho.progress import AbstractProgress, NoProgress, RichProgress
 from rfho.result import HyperGradientError, Result
+from rfho.storage import AbstractStorage, Exact, HalfPrecision
 from rfho.stream import Indexed, Stream
 from rfho.tasks import over_tasks
 from rfho.tune import Report, Solution, iterate, tune
@@ -91,6 +84,7 @@ __all__ = [
     "Problem",
     "Reals",
     "Recompute",
+    "Replay",
     "Report",
     "Result",
     "ReversibleDescent",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Int
 
 from rfho import tree
@@ -271,7 +272,7 @@ def as_data(data: Any, name: str) -> Any:
 
 
 def _traced(data: PyTree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(data))
 
 
 def _drawn(data: Any, k: Step) -> Batch:

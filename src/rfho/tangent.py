@@ -103,16 +103,16 @@ class Coordinates(NamedTuple):
     """The coordinate directions of λ, and the way back from numbers along them to a hypergradient.
 
     Attributes:
-        count: m, the number of scalars in λ.
+        number: m, the number of scalars in λ.
     """
 
     hyper: Hyper
-    count: int
+    number: int
 
     def directions(self, index: Array) -> Hyper:
         """The unit vectors of ``index`` (shape (m',)), in the structure of λ with a leading axis."""
         flat, unravel = ravel_pytree(self.hyper)
-        return jax.vmap(unravel)(jax.nn.one_hot(index, self.count, dtype=flat.dtype))
+        return jax.vmap(unravel)(jax.nn.one_hot(index, self.number, dtype=flat.dtype))
 
     def own_objective(self, problem: Problem) -> Array:
         """For each coordinate, the index of the objective that it follows."""
@@ -123,7 +123,7 @@ class Coordinates(NamedTuple):
     def assemble(self, problem: Problem, derivatives: Float[Array, "*objectives m"]) -> Hyper:
         """The hypergradient from the derivatives along all coordinates."""
         if derivatives.ndim == 2:
-            derivatives = derivatives[self.own_objective(problem), jnp.arange(self.count)]
+            derivatives = derivatives[self.own_objective(problem), jnp.arange(self.number)]
         flat, unravel = ravel_pytree(self.hyper)
         return unravel(derivatives.astype(flat.dtype))
 

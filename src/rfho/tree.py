@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 
 from rfho.typing import PyTree, Scalar
 
@@ -133,7 +134,7 @@ def as_hyper(hyper: PyTree, name: str = "hyper") -> PyTree:
 
 
 def _check_leaf(leaf: Any, where: str) -> None:
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         return
     if not eqx.is_array_like(leaf):
         raise TypeError(

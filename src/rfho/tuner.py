@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Int
 
 from rfho.domains import AbstractDomain, Fixed, Reals, domain_tree
@@ -152,7 +153,7 @@ class Tuner(eqx.Module):
         domains = jax.tree.leaves(domain_tree(self.domain, hyper), is_leaf=_is_domain)
         leaves = jax.tree_util.tree_leaves_with_path(hyper)
         for domain, (path, leaf) in zip(domains, leaves, strict=True):
-            if isinstance(leaf, jax.core.Tracer):
+            if isinstance(leaf, Tracer):
                 continue
             where = path_of(path, "hyper")
             domain.check(leaf, where)

@@ -105,9 +105,6 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
     def step(state: State, t: Step) -> State:
         return problem.step(state, hyper, t)
 
-    def invert(state: State, t: Step) -> tuple[State, PyTree]:
-        return way.invert(state, whole, problem.train_batch(t))
-
     @functools.cache
     def needed() -> tuple[PyTree, PyTree]:
         state = jax.eval_shape(problem.init, hyper)
@@ -117,7 +114,13 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
         _, used = tree.inputs_used(pull, cotangents, (state, memory))
         return eqx.partition((state, memory), used)
 
-    return Chain(step, remember, pull_back, needed, None if way.invert is None else invert)
+    chain = Chain(step, remember, pull_back, needed)
+    invert, again = way.invert, way.again
+    if invert is not None:
+        chain = chain._replace(invert=lambda s, t: invert(s, whole, problem.train_batch(t)))
+    if again is not None:
+        chain = chain._replace(again=lambda s, memory, t: again(s, memory, whole))
+    return chain
 
 
 def _free(cotangent: Hyper, hyper: Hyper) -> Hyper:

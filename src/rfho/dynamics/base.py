@@ -43,11 +43,14 @@ class Way(NamedTuple):
             not inexact.
         invert: ``(state, hyper, batch) -> (state, memory)``, from the state after a step to the one
             before it and what `remember` would have kept; None where a step cannot be undone.
+        again: ``(state, memory, hyper) -> state``: a step whose gradient is known, taken again; None
+            where there is no such thing.
     """
 
     remember: Callable[[State, Hyper, Batch], tuple[State, PyTree]]
     pull_back: Callable[[PyTree, State, PyTree, Hyper, Batch], tuple[PyTree, PyTree]]
     invert: Callable[[State, Hyper, Batch], tuple[State, PyTree]] | None = None
+    again: Callable[[State, PyTree, Hyper], State] | None = None
 
 
 class AbstractDynamics(eqx.Module):

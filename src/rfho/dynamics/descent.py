@@ -67,7 +67,7 @@ class Descent(AbstractDynamics):
 
     loss: Loss
     optim: Callable[[Hyper], optax.GradientTransformation]
-    _init: Params | Callable[[Hyper], Params]
+    _init: Any
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Descent(AbstractDynamics):
 
     def init(self, hyper: Hyper) -> DescentState:
         """s_0: initial parameters and empty slots."""
-        params = self._init(hyper) if callable(self._init) else self._init
+        params: Any = self._init(hyper) if callable(self._init) else self._init
         return DescentState(params, self.optim(hyper).init(params))
 
     def step(self, state: DescentState, hyper: Hyper, batch: Batch) -> DescentState:
@@ -117,6 +117,7 @@ class Descent(AbstractDynamics):
             lambda adjoint, state, memory, hyper, batch: self._pull_back(
                 adjoint, state, memory, hyper=hyper, batch=batch, keep=keep
             ),
+            again=self.update if keep is Keep.GRADIENTS else None,
         )
 
     def _remember(

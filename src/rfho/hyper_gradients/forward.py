@@ -48,8 +48,8 @@ class ForwardHyperGradient(AbstractHyperGradient):
     def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
         """∇f(λ), chunk by chunk of its coordinates."""
         axes = coordinates(hyper)
-        chunk = min(self.chunk or axes.count, axes.count)
-        chunks = -(-axes.count // chunk)
+        chunk = min(self.chunk or axes.number, axes.number)
+        chunks = -(-axes.number // chunk)
         index = jnp.arange(chunks * chunk).reshape(chunks, chunk)
 
         def along(index: Array) -> tuple[Array, Array, Array, Params]:
@@ -66,7 +66,7 @@ class ForwardHyperGradient(AbstractHyperGradient):
         else:
             values, derivatives, squared, runs = jax.lax.map(along, index)
             value, params = jax.tree.map(lambda leaf: leaf[0], (values, runs))
-            derivatives = _joined(derivatives)[..., : axes.count]
+            derivatives = _joined(derivatives)[..., : axes.number]
         aux = Aux(params, {"tangent_norm": jnp.sqrt(jnp.sum(squared))})
         hypergradient = axes.assemble(problem, derivatives)
         return Estimate(problem.values(value), hypergradient, aux), carry

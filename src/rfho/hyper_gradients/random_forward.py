@@ -76,11 +76,11 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
     ) -> tuple[Estimate, Int[Array, ""]]:
         """ĝ for a new draw of directions, chunk by chunk."""
         axes = coordinates(hyper)
-        count = min(self.directions, axes.count)
+        count = min(self.directions, axes.number)
         chunk = min(self.chunk or count, count)
-        drawn = orthonormal(jax.random.fold_in(self.key, carry), count, axes.count)
+        drawn = orthonormal(jax.random.fold_in(self.key, carry), count, axes.number)
         # Zeros fill the last chunk up: they derive to zero.
-        rows = jnp.pad(drawn, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, axes.count)
+        rows = jnp.pad(drawn, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, axes.number)
 
         def along(rows: Float[Array, "chunk m"]) -> tuple[Array, Array, Array, Params]:
             _, unravel = ravel_pytree(axes.hyper)
@@ -90,7 +90,7 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
             pushed = push_span(problem, hyper, pushed, directions=directions, span=span)
             reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
             # ĝ is a sum over directions, so that chunks only have to be added up.
-            estimate = axes.count / count * derivatives @ rows.astype(derivatives.dtype)
+            estimate = axes.number / count * derivatives @ rows.astype(derivatives.dtype)
             squared = tree.norm(pushed.tangent) ** 2
             return reading.value, estimate, squared, problem.dynamics.output(pushed.state)
 
@@ -102,7 +102,7 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
             estimate, squared = jnp.sum(estimates, axis=0), jnp.sum(squares)
         stats = {
             # ‖ĝ‖² is m/b ‖∇f‖² on average, so that this squared is the variance on average.
-            "standard_error": jnp.sqrt(1 - count / axes.count) * jnp.linalg.norm(estimate),
+            "standard_error": jnp.sqrt(1 - count / axes.number) * jnp.linalg.norm(estimate),
             "tangent_norm": jnp.sqrt(squared),
         }
         hypergradient = axes.assemble(problem, estimate)

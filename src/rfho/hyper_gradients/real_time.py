@@ -69,7 +69,7 @@ class RealTimeHyperGradient(AbstractHyperGradient):
     def init(self, problem: Problem, hyper: Hyper) -> RealTimeRun:
         """s_0, Z_0 and t = 0."""
         axes = coordinates(hyper)
-        pushed = start(problem, hyper, axes.directions(jnp.arange(axes.count)))
+        pushed = start(problem, hyper, axes.directions(jnp.arange(axes.number)))
         return RealTimeRun(pushed, jnp.zeros((), jnp.int32))
 
     def estimate(
@@ -77,7 +77,7 @@ class RealTimeHyperGradient(AbstractHyperGradient):
     ) -> tuple[Estimate, RealTimeRun]:
         """Δ further steps under the current λ, then the read-out."""
         axes = coordinates(hyper)
-        directions = axes.directions(jnp.arange(axes.count))
+        directions = axes.directions(jnp.arange(axes.number))
         steps = carry.t + jnp.arange(self.every)
         pushed = push_steps(
             problem,

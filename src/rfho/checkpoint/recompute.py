@@ -1,0 +1,106 @@
+"""The state at the start of every segment is kept; segments are run again."""
+
+import equinox as eqx
+import jax
+from jax import Array
+
+from rfho.checkpoint.base import (
+    AbstractCheckpoint,
+    Chain,
+    Span,
+    advance,
+    blank_record,
+    blank_states,
+    check_segment,
+    get,
+    put,
+    read_record,
+    segments_of,
+    write_record,
+)
+from rfho.dynamics import Keep
+from rfho.storage import AbstractStorage, Exact
+from rfho.typing import PyTree, State, Step
+
+
+class Recompute(AbstractCheckpoint):
+    """The state at the start of every segment is kept; a segment is run again when its turn comes.
+
+    The last segment is not: its turn comes first, while it is still on the tape.
+
+    Args:
+        segment: steps per segment; √T by default, which needs the least memory: about 2 √T states. With
+            T / 2 the memory is half that of `StoreAll`, and half the steps are repeated.
+        keeping: what is kept of each step within the segment on the way back.
+        storage: in which form that is stored.
+
+    Example:
+        >>> import rfho
+        >>> method = rfho.hyper_gradients.ReverseHyperGradient(
+        ...     checkpoint=rfho.Recompute(segment=100)
+        ... )
+    """
+
+    segment: int | None = eqx.field(static=True, default=None)
+    keeping: Keep = eqx.field(static=True, default=Keep.GRADIENTS)
+    storage: AbstractStorage = eqx.field(default_factory=Exact)
+
+    def __check_init__(self) -> None:
+        check_segment(self.segment, type(self).__name__)
+
+    def keep(self) -> Keep:
+        """As configured."""
+        return self.keeping
+
+    def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
+        """The states at the starts of all segments but the last, and the record of one segment."""
+        segments = segments_of(span, self.segment)
+        # One row more than is used where there is a single segment: a loop needs a row to trace.
+        starts = blank_states(state, max(1, segments.number - 1))
+        return starts, blank_record(self.storage, chain, segments.length)
+
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
+        """All segments but the last without their steps, the last with them."""
+        segments = segments_of(span, self.segment)
+        starts, record = tape
+
+        def segment(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
+            state, starts = at
+            return advance(chain, state, *segments.steps(i)), put(starts, state, i)
+
+        last = segments.number - 1
+        state, starts = jax.lax.fori_loop(0, last, segment, (state, starts))
+        start, count = segments.steps(last)
+        state, record = write_record(
+            self.storage, chain, state, record=record, start=start, count=count
+        )
+        return state, (starts, record)
+
+    def backward(
+        self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """The last segment from the tape; the others, last first, run again and read back."""
+        segments = segments_of(span, self.segment)
+        starts, record = tape
+        last = segments.number - 1
+
+        def read(i: Step, record: PyTree, cotangents: PyTree) -> PyTree:
+            start, count = segments.steps(i)
+            return read_record(
+                self.storage, chain, cotangents, record=record, start=start, count=count
+            )
+
+        def segment(back: Array, at: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            cotangents, record = at
+            i = last - 1 - back
+            start, count = segments.steps(i)
+            _, record = write_record(
+                self.storage, chain, get(starts, i), record=record, start=start, count=count
+            )
+            return read(i, record, cotangents), record
+
+        # The barrier keeps the record from being overwritten, hence copied, while it is still read.
+        cotangents = read(last, record, cotangents)
+        cotangents, record = jax.lax.optimization_barrier((cotangents, record))
+        cotangents, record = jax.lax.fori_loop(0, last, segment, (cotangents, record))
+        return cotangents, (starts, record)
