@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from rfho import tree
 from rfho.checkpoint import Span
-from rfho.dynamics import AbstractDynamics, Descent, Keep
+from rfho.dynamics import AbstractDynamics, Descent, HeavyBall, Keep
 from rfho.problem import Problem
 from rfho.solvers import Operator
 from rfho.tasks import TaskBatches, TaskDynamics
@@ -68,7 +68,7 @@ class AbstractCondition(eqx.Module):
 
 
 class Stationary(AbstractCondition):
-    """∂_w L(w, λ) = 0: the parameters minimise the loss of a `Descent` on one batch.
+    """∂_w L(w, λ) = 0: the parameters minimise the loss of a `Descent` or `HeavyBall` on one batch.
 
     The matrix is the Hessian H of the loss; a product is the derivative of ∇_(w,λ) L along q, whose
     two parts are H q and (∂²_λw L) q. What only the optimiser sees (a rate, a momentum) moves no
@@ -230,7 +230,7 @@ def loss_of(dynamics: AbstractDynamics) -> Loss:
     Raises:
         TypeError: they descend none.
     """
-    if isinstance(dynamics, Descent):
+    if isinstance(dynamics, Descent | HeavyBall):
         return dynamics.loss
     if isinstance(dynamics, TaskDynamics):
         single = loss_of(dynamics.single)

@@ -17,9 +17,14 @@ far smaller:
 
     ‖h* - ĥ‖ <= ‖h⁺ - ĥ‖ + (*) at (w⁺, q⁺).
 
-What it assumes: H positive definite on the way from w⁺ to w*, with no curvature below the μ seen
-at w⁺; L_λ, L_w at most twice what they were along the step. What it cannot know: another minimum,
-and an eigenvalue that Lanczos missed.
+The step also tells how fast H itself changes, L_H = 2 ‖F(w⁺) - F(ŵ) - H (w⁺ - ŵ)‖ / ‖w⁺ - ŵ‖², and
+the theorem of Newton and Kantorovich what that means: where L_H ‖F(w⁺)‖ <= μ² / 2 there is a w*, at
+a distance r of at most 2 ‖F(w⁺)‖ / μ, with no curvature below μ - L_H r on the way. Elsewhere there
+is no bound, unless the curvature was given.
+
+What it assumes: L_λ, L_w and L_H are at most twice as large on the rest of the way as they were
+along the step, ‖C‖ is what it was at w⁺, and Lanczos has seen the smallest curvature and the
+largest cross derivative to within its own error estimate.
 """
 
 from typing import NamedTuple
@@ -32,28 +37,26 @@ from jaxtyping import Int
 
 from rfho import tree
 from rfho.adjoint import AbstractCondition, System
+from rfho.curvature import Spread, contraction_of, cross_norm, spread_of
 from rfho.problem import Problem, Reading
 from rfho.solvers import CG, AbstractSolver, NormalEquations, Operator
 from rfho.solvers.base import count, positive, relative
-from rfho.spectrum import Spectrum, asymmetry, epsilon, lanczos, radius, random_direction
+from rfho.spectrum import asymmetry, epsilon, random_direction
 from rfho.typing import Hyper, PyTree, Scalar, State
 
 _SOLVED = 1e-4
 
 
-class Spread(NamedTuple):
-    """What is known of the matrix at w⁺.
+class Rest(NamedTuple):
+    """The way that is left from w⁺ to w*.
 
     Attributes:
-        curvature: its smallest eigenvalue as seen (singular value, if it is not symmetric); 0 if
-            it is lost in rounding.
-        least: μ, a lower estimate of it; 0 if there is none.
-        largest: an upper estimate of its largest.
+        distance: a bound on ‖w* - w⁺‖, infinite if there is none.
+        least: no curvature on it is below this; 0 if none is known.
     """
 
-    curvature: Scalar
+    distance: Scalar
     least: Scalar
-    largest: Scalar
 
 
 class Further(NamedTuple):
@@ -62,9 +65,9 @@ class Further(NamedTuple):
     Attributes:
         system: the condition at w⁺.
         reading: the objectives there.
-        spread: of its matrix.
         distance: ‖w⁺ - ŵ‖.
-        rest: the bound on ‖w* - w⁺‖.
+        rest: the way that is left.
+        largest: an upper estimate of the largest curvature.
         cross_norm: an upper estimate of ‖C‖.
         products: the products that it took.
         stats: what there is to report.
@@ -72,9 +75,9 @@ class Further(NamedTuple):
 
     system: System
     reading: Reading
-    spread: Spread
     distance: Scalar
-    rest: Scalar
+    rest: Rest
+    largest: Scalar
     cross_norm: Scalar
     products: Int[Array, ""]
     stats: dict[str, Scalar]
@@ -140,22 +143,25 @@ class Audit(eqx.Module):
         state = condition.replaced(state, unknowns)
         after = condition.system(problem, hyper, state)
         probe, other = random_direction(unknowns, 0), random_direction(unknowns, 1)
-        spread, looked = self._spread(after, probe)
-        rounding = 10 * epsilon(unknowns) * spread.largest * tree.norm(unknowns)
+        spread = spread_of(after, probe, self.products, known=self.curvature)
         stats = {
             "curvature": spread.curvature,
             "asymmetry": asymmetry(after.operator.apply, probe, other),
         }
         if contraction is not None:
-            stats["spectral_radius"] = self._radius(after, probe, contraction, spread)
+            stats["spectral_radius"] = contraction_of(
+                after, probe, spread, rate=contraction, products=self.products
+            )
+        few = self.products // 4
         return Further(
             after,
             problem.read(state, hyper),
-            spread,
             tree.norm(newton.solution),
-            _over(tree.norm(after.slope) + rounding, spread.least),
-            self._cross_norm(after, unknowns, hyper),
-            newton.products + looked + 2 * self._few,
+            self._rest(system, after, newton.solution, unknowns=unknowns, spread=spread),
+            spread.largest,
+            cross_norm(after, unknowns, hyper, products=few),
+            # Three more for the asymmetry and the bend.
+            newton.products + spread.products + 2 * few + 3,
             stats,
         )
 
@@ -179,7 +185,7 @@ class Audit(eqx.Module):
             by_unknowns: ∂_wE at w⁺.
             by_hyper: ∂_λE at w⁺.
         """
-        system, spread = further.system, further.spread
+        system, rest = further.system, further.rest
         left = tree.subtract(by_unknowns, system.operator.apply(q))
         slope_by_hyper = tree.subtract(by_hyper, system.cross(q))
         solved = self._solver(system).solve(system.operator, left, _zeros(left), tolerance=_SOLVED)
@@ -194,63 +200,36 @@ class Audit(eqx.Module):
             )
         )
         length = tree.norm(tree.add(q, solved.solution))
-        rounding = 10 * epsilon(q) * (tree.norm(by_unknowns) + spread.largest * length)
-        remains = solved.residual * tree.norm(left) + rounding + lip_unknowns * further.rest
+        rounding = 10 * epsilon(q) * (tree.norm(by_unknowns) + further.largest * length)
+        remains = solved.residual * tree.norm(left) + rounding + lip_unknowns * rest.distance
         # (*) at (w⁺, q⁺)
-        bound = lip_hyper * further.rest + _over(further.cross_norm * remains, spread.least)
+        bound = lip_hyper * rest.distance + _over(further.cross_norm * remains, rest.least)
+        bound += 10 * epsilon(better) * (tree.norm(by_hyper) + further.cross_norm * length)
         bound = error + jnp.where(jnp.isnan(bound), jnp.inf, bound)
         return Verdict(error, bound, tree.norm(better), solved.products + 1)
 
-    @property
-    def _few(self) -> int:
-        return self.products // 4
+    def _rest(
+        self, before: System, after: System, step: PyTree, *, unknowns: PyTree, spread: Spread
+    ) -> Rest:
+        """How far w* can be from w⁺ (Newton and Kantorovich)."""
+        size = tree.norm(step)
+        rounding = 10 * epsilon(step) * spread.largest * tree.norm(unknowns)
+        # F(w⁺) - F(ŵ) - H (w⁺ - ŵ)
+        line = tree.add(before.slope, before.operator.transpose(step))
+        bent = tree.norm(tree.subtract(after.slope, line))
+        bend = 2 * 2 * relative(jnp.maximum(bent - rounding, 0), size**2)
+        slope = tree.norm(after.slope) + rounding
+        near = _over(slope, spread.least)
+        if self.curvature is not None:
+            return Rest(near, spread.least)
+        h = bend * _over(near, spread.least)
+        known = h <= 0.5
+        distance = near * 2 / (1 + jnp.sqrt(jnp.where(known, 1 - 2 * h, 1)))
+        least = jnp.maximum(spread.least - bend * distance, 0)
+        return Rest(jnp.where(known, distance, jnp.inf), jnp.where(known, least, 0))
 
     def _solver(self, system: System) -> AbstractSolver:
         return CG(self.products) if system.symmetric else NormalEquations(2 * self.products)
-
-    def _spread(self, system: System, probe: PyTree) -> tuple[Spread, int]:
-        if system.symmetric:
-            seen = lanczos(system.operator.apply, probe, self.products)
-            values, looked = seen, self.products
-        else:
-            apply, transpose = system.operator
-            seen = lanczos(lambda q: apply(transpose(q)), probe, self.products)
-            values, looked = _roots(seen), 2 * self.products
-        lost = jnp.abs(seen.smallest) <= 100 * epsilon(probe) * seen.largest
-        curvature = jnp.where(lost, 0, values.smallest)
-        least = jnp.maximum(values.smallest - values.below, 0)
-        least = jnp.where(lost, 0, least)
-        if self.curvature is not None:
-            least = jnp.full_like(least, self.curvature)
-        return Spread(curvature, least, values.largest + values.above), looked
-
-    def _radius(self, system: System, probe: PyTree, rate: float, spread: Spread) -> Scalar:
-        if system.symmetric:
-            # Lanczos is surer of the ends than powers of the matrix are.
-            ends = jnp.stack([spread.curvature, spread.largest])
-            return jnp.max(jnp.abs(1 - rate * ends))
-        iteration = lambda q: tree.subtract(q, tree.scale(rate, system.operator.apply(q)))  # noqa: E731
-        return radius(iteration, probe, self.products)
-
-    def _cross_norm(self, system: System, unknowns: PyTree, hyper: Hyper) -> Scalar:
-        def squared(direction: Hyper) -> Hyper:
-            (across,) = jax.linear_transpose(system.cross, unknowns)(direction)
-            return system.cross(across)
-
-        seen = lanczos(squared, random_direction(hyper, 2), self._few)
-        return jnp.sqrt(jnp.maximum(seen.largest + seen.above, 0))
-
-
-def _roots(squares: Spectrum) -> Spectrum:
-    """Singular values from the eigenvalues of M Mᵀ."""
-    root = lambda value: jnp.sqrt(jnp.maximum(value, 0))  # noqa: E731
-    smallest, largest = root(squares.smallest), root(squares.largest)
-    return Spectrum(
-        smallest,
-        smallest - root(squares.smallest - squares.below),
-        largest,
-        root(squares.largest + squares.above) - largest,
-    )
 
 
 def _transposed(operator: Operator) -> Operator:

@@ -9,8 +9,8 @@ import math
 from rfho.result import HyperGradientError, Result
 from rfho.solvers import AbstractSolver
 
-ASYMMETRIC = 1e-3
-"""Relative asymmetry above which a matrix is no Hessian: rounding in float32 stays below 1e-5."""
+ASYMMETRIC = 1e-2
+"""Asymmetry above which a matrix is no Hessian; rounding in float32 reaches about 1e-7 √n."""
 
 UNSOLVED = 0.1
 """Residual above which a series that seems to diverge is taken to do so, and a singular system to
@@ -27,9 +27,9 @@ def complaint_about(
     if assumes.symmetric and stats.get("asymmetry", 0.0) > ASYMMETRIC:
         return HyperGradientError(
             Result.NOT_SYMMETRIC,
-            f"{name} needs a symmetric matrix, but |u·Mv - v·Mu| is {stats['asymmetry']:.2g} of what it could be: "
-            "take rfho.solvers.GMRES() or rfho.solvers.NormalEquations(); if the matrix is the Hessian of a "
-            "loss, a custom derivative in it is wrong",
+            f"{name} needs a symmetric matrix, but |u·Mv - v·Mu| is {stats['asymmetry']:.2g} of what it is for "
+            "unrelated numbers: take rfho.solvers.GMRES() or rfho.solvers.NormalEquations(); if the matrix is the Hessian "
+            "of a loss, a custom derivative in it is wrong",
         )
     if (assumes.definite or assumes.contraction is not None) and curvature < 0:
         return HyperGradientError(
@@ -68,8 +68,9 @@ def _inaccurate(name: str, stats: dict[str, float], refuse_above: float) -> str:
     )
     if math.isinf(bound):
         return (
-            f"{about}, and no bound could be established, as no lower bound on the curvature is known: give "
-            "rfho.Audit more products, or the curvature of a penalty"
+            f"{about}, and there is no bound: training is too far from a minimum for one Newton step, or the "
+            "smallest curvature is not known. Train longer, or give rfho.Audit more products or the curvature "
+            "of a penalty"
         )
     return (
         f"{about} and may be {100 * bound:.0f} %, but refuse_above={refuse_above:g}: train longer, or give the "

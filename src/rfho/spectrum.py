@@ -8,6 +8,7 @@ and every eigenpair (θ, s) of T_k is one of M up to |β_k s_k|: some eigenvalue
 to θ. From a random start the extreme ones are found first.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -87,11 +88,15 @@ def radius(apply: Callable[[PyTree], PyTree], start: PyTree, products: int) -> S
 
 
 def asymmetry(apply: Callable[[PyTree], PyTree], left: PyTree, right: PyTree) -> Scalar:
-    """|u·Mv - v·Mu| / (‖u‖ ‖Mv‖ + ‖v‖ ‖Mu‖): 0 for a symmetric M, up to 1 for others."""
+    """√n |u·Mv - v·Mu| / (‖Mu‖ + ‖Mv‖) for random directions u, v of length 1.
+
+    0 for a symmetric M, of order 1 for one that is far from it: √n is what a product of random
+    directions lacks.
+    """
     right_image, left_image = apply(right), apply(left)
     difference = tree.dot(left, right_image) - tree.dot(right, left_image)
-    scale = tree.norm(left) * tree.norm(right_image) + tree.norm(right) * tree.norm(left_image)
-    return jnp.abs(difference) / jnp.where(scale > 0, scale, 1)
+    scale = tree.norm(left_image) + tree.norm(right_image)
+    return math.sqrt(tree.size(left)) * jnp.abs(difference) / jnp.where(scale > 0, scale, 1)
 
 
 def random_direction(like: PyTree, seed: int) -> PyTree:
