@@ -10,7 +10,7 @@ members, which on data that are larger than the model is much cheaper than one r
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -244,9 +244,7 @@ def _where(alive: Array, after: TunerState, before: TunerState) -> TunerState:
     return jax.tree.map(pick, after, before)
 
 
-def _report(
-    step: int, seen: tuple[Hyper, PyTree, Hyper, dict[str, Array]], seconds: float
-) -> Report:
+def _report(step: int, seen: tuple[Hyper, PyTree, Hyper, dict[str, Any]], seconds: float) -> Report:
     hyper, value, hypergradient, stats = seen
     numbers = {name: float(number) for name, number in stats.items()}
     return Report(step, hyper, jax.tree.map(float, value), hypergradient, numbers, seconds)
