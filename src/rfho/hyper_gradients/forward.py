@@ -64,8 +64,14 @@ class ForwardHyperGradient(AbstractHyperGradient):
         if chunks == 1:
             value, derivatives, squared, params = along(index[0])
         else:
-            values, derivatives, squared, runs = jax.lax.map(along, index)
-            value, params = jax.tree.map(lambda leaf: leaf[0], (values, runs))
+            # All chunks train alike: only the last one's value and parameters are held, not all of them.
+            def one(_: PyTree, index: Array) -> tuple[PyTree, PyTree]:
+                value, derivatives, squared, params = along(index)
+                return (value, params), (derivatives, squared)
+
+            (value, params), _ = jax.eval_shape(one, None, index[0])
+            last = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, params))
+            (value, params), (derivatives, squared) = jax.lax.scan(one, last, index)
             derivatives = _joined(derivatives)[..., : axes.number]
         aux = Aux(params, {"tangent_norm": jnp.sqrt(jnp.sum(squared))})
         hypergradient = axes.assemble(problem, derivatives)

@@ -97,9 +97,14 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
         if rows.shape[0] == 1:
             value, estimate, squared, params = along(rows[0])
         else:
-            values, estimates, squares, runs = jax.lax.map(along, rows)
-            value, params = jax.tree.map(lambda leaf: leaf[0], (values, runs))
-            estimate, squared = jnp.sum(estimates, axis=0), jnp.sum(squares)
+            # All chunks train alike: only the last one's value and parameters are held, not all of them.
+            def one(sums: PyTree, rows: Float[Array, "chunk m"]) -> tuple[PyTree, None]:
+                value, estimate, squared, params = along(rows)
+                return (value, sums[1] + estimate, sums[2] + squared, params), None
+
+            blank = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)  # noqa: E731
+            sums = jax.tree.map(blank, jax.eval_shape(along, rows[0]))
+            (value, estimate, squared, params), _ = jax.lax.scan(one, sums, rows)
         stats = {
             # ‖ĝ‖² is m/b ‖∇f‖² on average, so that this squared is the variance on average.
             "standard_error": jnp.sqrt(1 - count / axes.number) * jnp.linalg.norm(estimate),
