@@ -2,10 +2,10 @@
 
 from rfho import domains, hyper_gradients, schedules, solvers
 from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
-from rfho.anchored import Anchored
 from rfho.audit import Audit
 from rfho.check import Check, check_hyper_gradient
-from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, Replay, StoreAll
+from rfho.checkpoint import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
+from rfho.diagnose import Diagnosis, Finding, HyperGradientWarning, Kind, Severity, diagnose
 from rfho.domains import (
     AbstractDomain,
     Box,
@@ -34,6 +34,7 @@ from rfho.dynamics import (
     steps_undone_within,
 )
 from rfho.finite_differences import Verdict
+from rfho.grad import grad
 from rfho.hyper_gradient import hyper_gradient
 from rfho.hyper_gradients import AbstractHyperGradient, Aux, Estimate
 from rfho.population import iterate_many, tune_many
@@ -66,17 +67,21 @@ __all__ = [
     "ConvexSet",
     "Descent",
     "DescentState",
+    "Diagnosis",
     "Dynamics",
     "Estimate",
     "Exact",
+    "Finding",
     "Fixed",
     "FixedPoint",
     "HalfPrecision",
     "HeavyBall",
     "HeavyBallState",
     "HyperGradientError",
+    "HyperGradientWarning",
     "Indexed",
     "Keep",
+    "Kind",
     "NoProgress",
     "NonNegative",
     "Objective",
@@ -90,6 +95,7 @@ __all__ = [
     "ReversibleDescent",
     "ReversibleState",
     "RichProgress",
+    "Severity",
     "Simplex",
     "Solution",
     "Stationary",
@@ -102,7 +108,9 @@ __all__ = [
     "Verdict",
     "Way",
     "check_hyper_gradient",
+    "diagnose",
     "domains",
+    "grad",
     "hyper_gradient",
     "hyper_gradients",
     "iterate",

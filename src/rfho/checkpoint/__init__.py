@@ -8,11 +8,13 @@ repeated steps does.
     StoreAll            T states           every step run once
     Recompute           2 √T states        every step run twice
     Binomial(slots)     ``slots`` states   at most r + 1 times, with C(slots + r, r) >= T
+    Anchored(every)     T/every states     every step run once, and undone where it can be
 
 `Binomial` is the schedule of Griewank and Walther's revolve (ACM TOMS 26(1), 2000), provably
 optimal.
 """
 
+from rfho.checkpoint.anchored import Anchored
 from rfho.checkpoint.base import AbstractCheckpoint, Chain, Span, advance
 from rfho.checkpoint.binomial import Binomial
 from rfho.checkpoint.recompute import Recompute
@@ -21,6 +23,7 @@ from rfho.checkpoint.store_all import StoreAll
 
 __all__ = [
     "AbstractCheckpoint",
+    "Anchored",
     "Binomial",
     "Chain",
     "Recompute",

@@ -80,7 +80,7 @@ class HeavyBall(AbstractDynamics):
     loss: Loss
     rate: Coefficient
     momentum: Coefficient
-    _init: Params | Callable[[Hyper], Params]
+    _init: Any
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class HeavyBall(AbstractDynamics):
 
     def init(self, hyper: Hyper) -> HeavyBallState:
         """s_0: initial parameters at rest."""
-        params = self._init(hyper) if callable(self._init) else self._init
+        params: Any = self._init(hyper) if callable(self._init) else self._init
         params = jax.tree.map(jnp.asarray, params)
         return HeavyBallState(params, tree.zeros_like(params), jnp.zeros((), jnp.int32))
 
@@ -167,7 +167,8 @@ class HeavyBall(AbstractDynamics):
             velocity = jax.tree.map(lambda m, g, μ: (m - g) / μ, state.velocity, gradient, momentum)
             return HeavyBallState(params, velocity, t), memory
 
-        return Way(remember, pull_back, invert)
+        again = self.update if keep is Keep.GRADIENTS else None
+        return Way(remember, pull_back, invert, again)
 
     def _recalled(
         self, params: Params, hyper: Hyper, batch: Batch, *, memory: PyTree, keep: Keep

@@ -159,7 +159,8 @@ class ReversibleDescent(AbstractDynamics):
             before, by_hyper = way.pull_back(_smooth(adjoint), _smooth(state), memory, hyper, batch)
             return adjoint._replace(params=before.params, velocity=before.velocity), by_hyper
 
-        return Way(remember, pull_back)
+        again = self.update if keep is Keep.GRADIENTS else None
+        return Way(remember, pull_back, again=again)
 
     def plan(self, params: Params, hyper: Hyper, horizon: int) -> Plan:
         """How ``horizon`` steps use the buffer; ``params`` gives structure alone."""

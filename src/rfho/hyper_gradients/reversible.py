@@ -252,4 +252,4 @@ def _same(left: PyTree, right: PyTree) -> Bool[Array, ""]:
 
 def _mean_bits(plan: Plan, params: Params) -> Array:
     bits = jax.tree.map(lambda w, b: w.size * b, params, plan.bits)
-    return sum(jax.tree.leaves(bits)) / sum(leaf.size for leaf in jax.tree.leaves(params))
+    return jax.tree.reduce(jnp.add, bits) / tree.size(params)

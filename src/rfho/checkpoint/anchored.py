@@ -13,7 +13,17 @@ from jax import Array
 from jaxtyping import Bool
 
 from rfho import tree
-from rfho.checkpoint import AbstractCheckpoint, Chain, Span, advance
+from rfho.checkpoint.base import (
+    AbstractCheckpoint,
+    Chain,
+    Segments,
+    Span,
+    advance,
+    blank_states,
+    get,
+    put,
+    segments_of,
+)
 from rfho.dynamics import Keep, steps_undone_within
 from rfho.typing import PyTree, State, Step
 
@@ -59,13 +69,7 @@ class Anchored(AbstractCheckpoint):
         return Keep.GRADIENTS
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
-        """The states at the starts of all stretches, and the last state."""
-        count = self._count(state, span)
-        anchors = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
-        return anchors, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
-
-    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
-        """Stretch after stretch, with the state at the start of each on the tape.
+        """The states at the starts of all stretches, and the last state.
 
         Raises:
             TypeError: the dynamics cannot undo a step.
@@ -75,18 +79,19 @@ class Anchored(AbstractCheckpoint):
                 "Anchored undoes steps, which these dynamics cannot: use rfho.HeavyBall, or a policy "
                 "such as rfho.Recompute"
             )
+        last = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
+        return blank_states(state, self._stretches(state, span).number), last
+
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
+        """Stretch after stretch, with the state at the start of each on the tape."""
+        stretches = self._stretches(state, span)
 
         def stretch(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
             state, anchors = at
-            anchors = jax.tree.map(
-                lambda row, leaf: jax.lax.dynamic_update_index_in_dim(row, leaf, i, 0),
-                anchors,
-                state,
-            )
-            return advance(chain, state, *self._steps(state, span, i)), anchors
+            return advance(chain, state, *stretches.steps(i)), put(anchors, state, i)
 
-        count = self._count(state, span)
-        final, anchors = jax.lax.fori_loop(0, count, stretch, (state, tape[0]))
+        anchors, _ = tape
+        final, anchors = jax.lax.fori_loop(0, stretches.number, stretch, (state, anchors))
         return final, (anchors, final)
 
     def backward(
@@ -94,37 +99,30 @@ class Anchored(AbstractCheckpoint):
     ) -> tuple[PyTree, PyTree]:
         """From the end of each stretch to its anchor, last stretch first."""
         anchors, final = tape
-        count = self._count(final, span)
+        stretches = self._stretches(final, span)
 
         def stretch(
             back: Array, at: tuple[PyTree, State, Bool[Array, ""]]
         ) -> tuple[PyTree, State, Bool[Array, ""]]:
             cotangents, end, sound = at
-            i = count - 1 - back
-            start, steps = self._steps(end, span, i)
-            cotangents, state = _undo(chain, end, cotangents, start=start, count=steps)
-            anchor = jax.tree.map(lambda row: row[i], anchors)
+            i = stretches.number - 1 - back
+            start, count = stretches.steps(i)
+            cotangents, state = _undone(chain, end, cotangents, start=start, count=count)
+            anchor = get(anchors, i)
             return cotangents, anchor, sound & self._close(state, anchor, end)
 
         carry = cotangents, final, jnp.asarray(True)
-        cotangents, _, sound = jax.lax.fori_loop(0, count, stretch, carry)
+        cotangents, _, sound = jax.lax.fori_loop(0, stretches.number, stretch, carry)
         return jax.tree.map(lambda leaf: jnp.where(sound, leaf, jnp.nan), cotangents), tape
 
-    def _length(self, state: State) -> int:
+    def _stretches(self, state: State, span: Span) -> Segments:
         if self.every is not None:
-            return self.every
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree.inexact(state))]
+            return segments_of(span, self.every)
+        dtypes = [
+            leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, float)
+        ]
         coarsest = max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
-        return steps_undone_within(self.tolerance, self.momentum, coarsest)
-
-    def _count(self, state: State, span: Span) -> int:
-        return -(-span.length // self._length(state))
-
-    def _steps(self, state: State, span: Span, i: Step) -> tuple[Step, Step]:
-        """Start and length of stretch i; the last takes what does not divide evenly."""
-        length = self._length(state)
-        start = span.start + i * length
-        return start, jnp.minimum(length, span.stop - start)
+        return segments_of(span, steps_undone_within(self.tolerance, self.momentum, coarsest))
 
     def _close(self, state: State, anchor: State, end: State) -> Bool[Array, ""]:
         # Relative to either end: a run may start from zero.
@@ -133,15 +131,18 @@ class Anchored(AbstractCheckpoint):
         return error <= self.tolerance * size
 
 
-def _undo(
+def _undone(
     chain: Chain, end: State, cotangents: PyTree, *, start: Step, count: Step
 ) -> tuple[PyTree, State]:
     """Cotangents pulled back through ``count`` steps, whose states are recovered from ``end``."""
+    invert = chain.invert
+    if invert is None:
+        raise TypeError("these dynamics cannot undo a step")
 
     def undo(back: Array, at: tuple[PyTree, State]) -> tuple[PyTree, State]:
         cotangents, after = at
         t = start + count - 1 - back
-        before, memory = chain.invert(after, t)
+        before, memory = invert(after, t)
         return chain.pull_back(cotangents, before, memory, t), before
 
     return jax.lax.fori_loop(0, count, undo, (cotangents, end))
