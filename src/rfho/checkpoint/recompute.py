@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from rfho.checkpoint.base import (
@@ -84,23 +85,19 @@ class Recompute(AbstractCheckpoint):
         starts, record = tape
         last = segments.number - 1
 
-        def read(i: Step, record: PyTree, cotangents: PyTree) -> PyTree:
-            start, count = segments.steps(i)
-            return read_record(
-                self.storage, chain, cotangents, record=record, start=start, count=count
-            )
-
         def segment(back: Array, at: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             cotangents, record = at
-            i = last - 1 - back
+            i = last - back
             start, count = segments.steps(i)
+            # No step of the last segment is run again: `forward` left it on the tape.
+            again = jnp.where(back == 0, 0, count)
             _, record = write_record(
-                self.storage, chain, get(starts, i), record=record, start=start, count=count
+                self.storage, chain, get(starts, i), record=record, start=start, count=again
             )
-            return read(i, record, cotangents), record
+            cotangents = read_record(
+                self.storage, chain, cotangents, record=record, start=start, count=count
+            )
+            return cotangents, record
 
-        # The barrier keeps the record from being overwritten, hence copied, while it is still read.
-        cotangents = read(last, record, cotangents)
-        cotangents, record = jax.lax.optimization_barrier((cotangents, record))
-        cotangents, record = jax.lax.fori_loop(0, last, segment, (cotangents, record))
+        cotangents, record = jax.lax.fori_loop(0, segments.number, segment, (cotangents, record))
         return cotangents, (starts, record)

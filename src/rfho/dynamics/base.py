@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 
 from rfho import tree
+from rfho.grad import pulling_back
 from rfho.typing import Batch, Hyper, Params, PyTree, State
 
 
@@ -112,7 +113,8 @@ def _vjp_of_step(
 
     def inexact_step(state_in: PyTree, hyper_in: PyTree) -> tuple[PyTree, PyTree]:
         state, hyper = eqx.combine((state_in, hyper_in), rest)
-        return tree.split(step(state, hyper, batch))
+        with pulling_back():
+            return tree.split(step(state, hyper, batch))
 
     after, vjp, after_rest = jax.vjp(save_products(inexact_step), state_in, hyper_in, has_aux=True)
     return eqx.combine(after, after_rest), vjp
