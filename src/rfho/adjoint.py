@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
 
 from rfho import tree
 from rfho.checkpoint import Span
@@ -200,28 +202,27 @@ def settled(
     *,
     state: State,
     tolerance: Scalar | float | None,
-) -> State:
-    """The state after at most T steps: fewer if ‖F‖ falls below ``tolerance``.
+) -> tuple[State, Int[Array, ""]]:
+    """The state after at most T steps, fewer if ‖F‖ falls below ``tolerance``, and their number.
 
     ‖F‖ is looked at every tenth of the horizon, as it costs a gradient.
     """
-    whole = Span(0, problem.horizon)
+    horizon = jnp.asarray(problem.horizon, jnp.int32)
     if tolerance is None:
-        return roll(problem, hyper, state, span=whole)
+        return roll(problem, hyper, state, span=Span(0, problem.horizon)), horizon
     stretch = -(-problem.horizon // 10)
 
-    def goes_on(at: tuple[State, jax.Array]) -> jax.Array:
+    def goes_on(at: tuple[State, Array]) -> Array:
         slope = condition.system(problem, hyper, at[0]).slope
-        return (at[1] < problem.horizon) & ~(tree.norm(slope) <= tolerance)
+        return (at[1] < horizon) & ~(tree.norm(slope) <= tolerance)
 
-    def run(at: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+    def run(at: tuple[State, Array]) -> tuple[State, Array]:
         state, t = at
-        stop = jnp.minimum(t + stretch, problem.horizon)
+        stop = jnp.minimum(t + stretch, horizon)
         step = lambda t, state: problem.step(state, hyper, t)  # noqa: E731
         return jax.lax.fori_loop(t, stop, step, state), stop
 
-    state, _ = jax.lax.while_loop(goes_on, run, (state, jnp.zeros((), jnp.int32)))
-    return state
+    return jax.lax.while_loop(goes_on, run, (state, jnp.zeros_like(horizon)))
 
 
 def loss_of(dynamics: AbstractDynamics) -> Loss:

@@ -28,8 +28,8 @@ def complaint_about(
         return HyperGradientError(
             Result.NOT_SYMMETRIC,
             f"{name} needs a symmetric matrix, but |u·Mv - v·Mu| is {stats['asymmetry']:.2g} of what it is for "
-            "unrelated numbers: take rfho.solvers.GMRES() or rfho.solvers.NormalEquations(); if the matrix is the Hessian "
-            "of a loss, a custom derivative in it is wrong",
+            "unrelated numbers: take rfho.solvers.GMRES() or rfho.solvers.NormalEquations(); if the matrix is the "
+            "Hessian of a loss, a custom derivative in it is wrong",
         )
     if (assumes.definite or assumes.contraction is not None) and curvature < 0:
         return HyperGradientError(

@@ -137,7 +137,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
     ) -> tuple[Estimate, Settled | None]:
         """Train, solve, look."""
         begin = self._start(problem, hyper) if carry is None else carry
-        state = settled(
+        state, steps = settled(
             self.condition,
             problem.from_step(begin.t),
             hyper,
@@ -161,7 +161,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         stats = _statistics(answer, system, further)
         hypergradient = select(problem, hyper, answer.hypergradient)
         aux = Aux(problem.dynamics.output(state), stats)
-        after = Settled(state, begin.t + problem.horizon, answer.adjoint)
+        after = Settled(state, begin.t + steps, answer.adjoint)
         estimate = Estimate(problem.values(reading.value), hypergradient, aux)
         return estimate, after if self.warm_start else None
 

@@ -115,7 +115,8 @@ def _through_lineax(
         options={"y0": tree.scale(inverse, start)},
         throw=False,
     )
-    return tree.scale(size, found.value), found.stats["num_steps"]
+    solution = jax.tree.map(lambda q: jnp.where(size > 0, q, 0), found.value)
+    return tree.scale(size, solution), found.stats["num_steps"]
 
 
 def _positive(tolerance: Scalar | float) -> Any:

@@ -21,7 +21,7 @@ from rfho.solvers.base import (
     finished,
     positive,
 )
-from rfho.typing import PyTree, Scalar
+from rfho.typing import PyTree, Scalar, Step
 
 
 class Neumann(AbstractSolver):
@@ -56,7 +56,7 @@ class Neumann(AbstractSolver):
     ) -> Solve:
         """K iterations from ``start``."""
 
-        def one(_: int, q: PyTree) -> PyTree:
+        def one(_: Step, q: PyTree) -> PyTree:
             return tree.add(q, tree.scale(self.rate, tree.subtract(right, operator.apply(q))))
 
         solution = jax.lax.fori_loop(0, self.terms, one, start)
