@@ -8,6 +8,7 @@ import jax
 import optax
 
 from rfho import tree
+from rfho.diagnose import Finding, Seen, Watch, warn
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate
 from rfho.problem import Problem
 from rfho.progress import AbstractProgress, NoProgress
@@ -91,6 +92,10 @@ def tune(
         HyperGradientError: the objective, the hypergradient or a hyperparameter became non-finite, or
             the method itself says that its estimate is useless.
 
+    Warns:
+        HyperGradientWarning: the numbers of the run itself give rise to doubt, see `rfho.diagnose`;
+            once for each kind.
+
     Example:
         >>> import jax.numpy as jnp, optax, rfho
         >>> dynamics = rfho.Descent(
@@ -172,7 +177,7 @@ def iterate(
 def _loop(
     tuner: Tuner, problem: Problem, state: TunerState, *, total: int
 ) -> Iterator[tuple[Report, TunerState]]:
-    steps = tuner.steps(problem, state)
+    steps, watch = tuner.steps(problem, state), Watch()
     for step in range(1, total + 1):
         begin = time.perf_counter()
         state, estimate = next(steps)
@@ -182,12 +187,27 @@ def _loop(
         )
         hyper = jax.device_get(state.hyper)
         stats = {name: float(number) for name, number in stats.items()}
-        complaint = tuner.method.complaint(stats)
-        if complaint is not None:
-            raise HyperGradientError(complaint.result, f"at outer step {step} {complaint}")
-        _check_finite(estimate, value, gradient, hyper=hyper, step=step)
+        symptoms, watch = watch.look(Seen(value, gradient, stats), estimate.aux.params, step)
+        try:
+            _complain(tuner.method, stats, step)
+            _check_finite(estimate, value, gradient, hyper=hyper, step=step)
+        except HyperGradientError as error:
+            raise _with_notes(error, symptoms) from None
+        warn(symptoms)
         seconds = time.perf_counter() - begin
         yield Report(step, hyper, _floats(value), gradient, stats, seconds), state
+
+
+def _complain(method: AbstractHyperGradient, stats: dict[str, float], step: int) -> None:
+    complaint = method.complaint(stats)
+    if complaint is not None:
+        raise HyperGradientError(complaint.result, f"at outer step {step} {complaint}")
+
+
+def _with_notes(error: HyperGradientError, symptoms: list[Finding]) -> HyperGradientError:
+    for symptom in symptoms:
+        error.add_note(str(symptom))
+    return error
 
 
 def _check_finite(

@@ -1,0 +1,188 @@
+"""Which equation of a program makes the first NaN or infinity.
+
+The program is run equation by equation. From an output that is not finite the walk goes back: to the
+equation that made it, from there to an operand that is not finite either, and so on, into calls and
+loops, until all operands of an equation are finite. That equation is the origin. √ has an infinite
+derivative at 0, which shows as a division by the root: the root is then named, not the division.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.extend import core
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+_SINGULAR = ("sqrt", "rsqrt", "cbrt", "log", "log1p", "pow", "acos", "asin", "atan2")
+_NOT_THE_USERS = tuple(
+    Path(file).parent for file in (jax.__file__, eqx.__file__, str(Path(__file__).parent))
+)
+
+
+class Origin(NamedTuple):
+    """The first equation with a non-finite result.
+
+    Attributes:
+        primitive: its name, or that of the singular function whose derivative it is.
+        operands: the ranges of its operands, as ``0`` or ``-1 to 3``.
+        line: file, line and function of the user's code, or "".
+    """
+
+    primitive: str
+    operands: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.primitive} of {self.operands}" + (f" at {self.line}" if self.line else "")
+
+
+def origin_of_non_finite(function: Callable[..., Any], *arguments: Any) -> Origin | None:
+    """The origin of the first non-finite output of ``function``; None if all are finite."""
+    program = jax.make_jaxpr(lambda *args: function(*args))(*arguments)
+    found = _walk(program, jax.tree.leaves(arguments))
+    return found if isinstance(found, Origin) else None
+
+
+def line_of(equation: JaxprEqn) -> str:
+    """Where the user's code asked for an equation: the innermost frame outside JAX and this library."""
+    traceback = equation.source_info.traceback
+    for frame in traceback.frames if traceback is not None else ():
+        path = Path(frame.file_name)
+        if not any(path.is_relative_to(package) for package in _NOT_THE_USERS):
+            return f"{path.name}:{frame.line_num} ({frame.function_name})"
+    return ""
+
+
+def inner_programs(equation: JaxprEqn) -> list[Jaxpr]:
+    """The programs that an equation calls."""
+    return list(core.jaxprs_in_params(equation.params))
+
+
+def _walk(program: ClosedJaxpr, arguments: Sequence[Any]) -> Origin | None:
+    """The origin of the first bad output; None if all are finite, or were so from the start."""
+    values = _evaluated(program, arguments)
+    maker = {var: eqn for eqn in program.jaxpr.eqns for var in eqn.outvars}
+    bad = next((var for var in program.jaxpr.outvars if not _all_finite(values(var))), None)
+    while bad is not None:
+        equation = maker.get(bad)
+        if equation is None:
+            return None
+        operands = [var for var in equation.invars if not _all_finite(values(var))]
+        if not operands:
+            return _origin(program.jaxpr, equation, values)
+        known = [var for var in operands if not isinstance(var, Literal) and var in maker]
+        if not known:
+            return _named(equation, equation.primitive.name, values)
+        bad = known[0]
+    return None
+
+
+def _origin(jaxpr: Jaxpr, equation: JaxprEqn, values: Callable[[Any], Any]) -> Origin:
+    given = [values(var) for var in equation.invars]
+    inner = _inner(equation, given)
+    if inner is not None:
+        return inner
+    name = equation.primitive.name
+    if name in ("div", "mul", "integer_pow"):
+        name = _singular_beside(jaxpr, equation) or name
+    return _named(equation, name, values)
+
+
+def _named(equation: JaxprEqn, name: str, values: Callable[[Any], Any]) -> Origin:
+    shown = [_range(values(var)) for var in equation.invars]
+    return Origin(
+        name, " and ".join(text for text in shown if text) or "nothing", line_of(equation)
+    )
+
+
+def _singular_beside(jaxpr: Jaxpr, equation: JaxprEqn) -> str | None:
+    """The singular function that made an operand, or that is applied to one: its derivative is asked for."""
+    operands = {var for var in equation.invars if not isinstance(var, Literal)}
+    for other in jaxpr.eqns:
+        near = operands & {
+            var for var in (*other.outvars, *other.invars) if type(var) is not Literal
+        }
+        names = [
+            other.primitive.name,
+            *(e.primitive.name for p in inner_programs(other) for e in p.eqns),
+        ]
+        singular = [name for name in names if name in _SINGULAR]
+        if near and singular:
+            return singular[0]
+    return None
+
+
+def _inner(equation: JaxprEqn, given: list[Any]) -> Origin | None:
+    """The origin inside a call, a branch or a loop."""
+    name, params = equation.primitive.name, equation.params
+    if name == "cond":
+        index = int(np.clip(given[0], 0, len(params["branches"]) - 1))
+        return _walk(params["branches"][index], given[1:])
+    if name == "scan":
+        return _inside_scan(params, given)
+    programs = _called(params)
+    return _walk(programs, given) if programs is not None else None
+
+
+def _called(params: dict[str, Any]) -> ClosedJaxpr | None:
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        program = params.get(key)
+        if isinstance(program, ClosedJaxpr):
+            return program
+        if isinstance(program, Jaxpr):
+            return ClosedJaxpr(program, [])
+    return None
+
+
+def _inside_scan(params: dict[str, Any], given: list[Any]) -> Origin | None:
+    program, constants, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    fixed, carry = given[:constants], given[constants : constants + carried]
+    rows = given[constants + carried :]
+    order = range(params["length"])
+    for i in reversed(order) if params["reverse"] else order:
+        arguments = [*fixed, *carry, *(row[i] for row in rows)]
+        results = core.jaxpr_as_fun(program)(*arguments)
+        if not all(map(_all_finite, results)):
+            return _walk(program, arguments)
+        carry = results[:carried]
+    return None
+
+
+def _evaluated(program: ClosedJaxpr, arguments: Sequence[Any]) -> Callable[[Any], Any]:
+    """All values of a program, by variable."""
+    jaxpr = program.jaxpr
+    known: dict[Any, Any] = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    known.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def value(var: Any) -> Any:
+        return var.val if isinstance(var, Literal) else known[var]
+
+    for equation in jaxpr.eqns:
+        params = equation.primitive.get_bind_params(equation.params)
+        results = equation.primitive.bind(*map(value, equation.invars), **params)
+        several = equation.primitive.multiple_results
+        known.update(zip(equation.outvars, results if several else [results], strict=True))
+    return value
+
+
+def _all_finite(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return True
+    array = np.asarray(value)
+    if not jax.numpy.issubdtype(array.dtype, jax.numpy.inexact):
+        return True
+    return bool(np.all(np.isfinite(array)))
+
+
+def _range(value: Any) -> str:
+    if not hasattr(value, "dtype") or not jax.numpy.issubdtype(value.dtype, jax.numpy.inexact):
+        return ""
+    array = np.asarray(value)
+    if array.size == 0:
+        return ""
+    low, high = float(array.min()), float(array.max())
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"

@@ -1,0 +1,485 @@
+"""Sick problems get their diagnosis, with step and leaf; healthy ones get none."""
+
+import itertools
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rfho
+from rfho import HyperGradientWarning, Kind, Severity, diagnose
+from rfho.diagnose import Where
+from rfho.hyper_gradients import (
+    ForwardHyperGradient,
+    ImplicitHyperGradient,
+    ReverseHyperGradient,
+    TruncatedHyperGradient,
+)
+
+NOTHING = {"train": None, "valid": None}
+
+
+def descent(loss, optim=lambda hyper: optax.sgd(hyper["lr"]), *, init, horizon, objective=None):
+    """Training on ``loss``, with Σ w² as the objective unless another is given."""
+    objective = objective or (lambda w, hyper, batch: jnp.sum(w**2))
+    dynamics = rfho.Descent(loss, optim, jnp.asarray(init))
+    return rfho.Problem(dynamics, objective, **NOTHING, horizon=horizon)
+
+
+def simulation(step, init, horizon, *, train=None, objective=lambda w, hyper, batch: jnp.sum(w)):
+    dynamics = rfho.Dynamics(lambda hyper: jnp.asarray(init), step)
+    return rfho.Problem(dynamics, objective, train, None, horizon)
+
+
+def the_only(diagnosis):
+    """The one finding there is."""
+    assert len(diagnosis.findings) == 1, str(diagnosis)
+    return diagnosis.findings[0]
+
+
+def bowl(w, hyper, batch):
+    return 0.5 * (w[0] ** 2 + 10 * w[1] ** 2)
+
+
+# Growth
+
+
+def test_a_rate_above_two_over_the_curvature_explodes():
+    problem = descent(bowl, init=[1.0, 1.0], horizon=40)
+    assert diagnose(problem, {"lr": 0.19}).healthy
+    diagnosis = diagnose(problem, {"lr": 0.25})
+    finding = the_only(diagnosis)
+    assert finding.kind is Kind.EXPLOSION
+    assert finding.where == Where("state.params", 0)
+    assert diagnosis.growth.per_step == pytest.approx(1.5, rel=0.02)  # 1 - 0.25 · 10
+
+
+def test_the_first_step_of_an_explosion_is_named():
+    """The rate is too large from step 20 on."""
+
+    def optim(hyper):
+        return optax.sgd(lambda t: jnp.where(t < 20, hyper["lr"], 10 * hyper["lr"]))
+
+    problem = descent(bowl, optim, init=[1.0, 1.0], horizon=40)
+    finding = the_only(diagnose(problem, {"lr": 0.03}))
+    assert finding.kind is Kind.EXPLOSION
+    assert abs(finding.where.step - 20) <= 1
+
+
+def test_the_logistic_map_is_chaotic():
+    problem = simulation(lambda x, hyper, batch: hyper["r"] * x * (1 - x), 0.3, 100)
+    kinds = diagnose(problem, {"r": 3.99}).kinds
+    assert Kind.CHAOS in kinds
+    assert Kind.EXPLOSION not in kinds
+    assert diagnose(problem, {"r": 2.8}).healthy
+
+
+def test_the_signal_of_a_contraction_fades_out_of_float32():
+    problem = descent(bowl, init=[1.0, 1.0], horizon=40)
+    growth = diagnose(problem, {"lr": 0.1}).growth
+    assert growth.per_step == pytest.approx(0.9, rel=0.02)
+    assert growth.float32_horizon == pytest.approx(np.log(2**23) / -np.log(0.9), rel=0.05)
+
+
+# What is not finite
+
+
+def test_training_that_becomes_nan_is_told_by_step_leaf_and_primitive():
+    problem = descent(lambda w, hyper, batch: jnp.sum(jnp.sqrt(w)), init=[1.0, 4.0], horizon=9)
+    finding = the_only(diagnose(problem, {"lr": 0.5}))
+    # w: 1, 0.75, 0.46, 0.09, -0.73: the gradient is NaN at the step that begins below zero.
+    assert finding.kind is Kind.NON_FINITE_TRAINING
+    assert finding.where == Where("state.params", 4)
+    assert "sqrt" in finding.message
+    assert "test_diagnose.py" in finding.message
+
+
+def test_training_that_overflows_is_told():
+    problem = descent(lambda w, hyper, batch: jnp.sum(w**4), init=[1.0], horizon=20)
+    finding = diagnose(problem, {"lr": 1.0}).findings[0]
+    assert finding.kind is Kind.NON_FINITE_TRAINING
+    assert "overflow" in finding.message
+
+
+def test_an_objective_that_is_nan_is_not_blamed_on_training():
+    problem = descent(
+        bowl, init=[1.0, 1.0], horizon=3, objective=lambda w, hyper, batch: jnp.log(-jnp.sum(w**2))
+    )
+    finding = the_only(diagnose(problem, {"lr": 0.1}))
+    assert finding.kind is Kind.NON_FINITE_OBJECTIVE
+    assert "log" in finding.message
+
+
+def test_a_root_at_zero_is_told_by_step():
+    """The drive is zero at step 3 alone."""
+    drive = rfho.Indexed(jnp.array([1.0, 1.0, 1.0, 0.0, 1.0]), [[0], [1], [2], [3], [4]])
+    problem = simulation(
+        lambda s, hyper, batch: s + hyper["a"] * jnp.sqrt(s * batch[0]), 1.0, 5, train=drive
+    )
+    finding = the_only(diagnose(problem, {"a": 0.1}))
+    assert finding.kind is Kind.NON_FINITE_DERIVATIVE
+    assert finding.where == Where("state", 3)
+    assert "sqrt" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("objective", "primitive"),
+    [
+        (lambda w, hyper, batch: jnp.linalg.norm(w), "sqrt"),
+        (lambda w, hyper, batch: jnp.sum(jnp.abs(w) ** 0.5), "sqrt"),
+        (lambda w, hyper, batch: jnp.sum(jnp.abs(w) ** 0.3), "pow"),
+        (lambda w, hyper, batch: jnp.sum(jax.scipy.special.xlogy(w, w)), "log"),
+    ],
+    ids=["norm", "root", "power", "xlogy"],
+)
+def test_an_objective_without_derivative_at_zero_is_told_by_primitive(objective, primitive):
+    problem = simulation(lambda s, hyper, batch: hyper["a"] * s, [0.0, 0.0], 2, objective=objective)
+    finding = diagnose(problem, {"a": 0.5}).findings[0]
+    assert finding.kind is Kind.NON_FINITE_DERIVATIVE
+    assert finding.where.step == 2
+    assert primitive in finding.message
+
+
+def masked_root(s, hyper, batch):
+    return s + hyper["a"] * (1 + jnp.where(s > 0, jnp.sqrt(s), 0.0))
+
+
+def test_a_masked_root_is_told_from_a_root_at_zero():
+    """Forward mode picks the other branch; reverse mode multiplies zero by infinity."""
+    problem = simulation(masked_root, -1.0, 3)
+    finding = the_only(diagnose(problem, {"a": 0.1}))
+    assert finding.kind is Kind.MASKED_DERIVATIVE
+    assert "masked_root" in finding.message
+    assert diagnose(problem, {"a": 0.1}, ForwardHyperGradient()).healthy
+
+
+def test_adam_where_a_gradient_is_exactly_zero():
+    def optim(hyper):
+        return optax.adam(hyper["lr"])
+
+    problem = descent(lambda w, hyper, batch: w[0] ** 2, optim, init=[1.0, 1.0], horizon=4)
+    finding = the_only(diagnose(problem, {"lr": 0.1}))
+    assert finding.kind is Kind.NON_FINITE_DERIVATIVE
+    assert "sqrt" in finding.message
+    assert "eps_root" in finding.message
+    assert finding.where.leaf.startswith("state.")
+
+
+# What is not smooth, not exact, or not there
+
+
+def test_a_kink_at_this_very_point():
+    problem = simulation(
+        lambda s, hyper, batch: s + jnp.abs(hyper["a"] - 1) + hyper["b"] * s, 1.0, 3
+    )
+    finding = the_only(diagnose(problem, {"a": 1.0, "b": 0.1}))
+    assert finding.kind is Kind.KINK
+    assert finding.where.leaf == 'hyper["a"]'
+    assert diagnose(problem, {"a": 1.1, "b": 0.1}).healthy
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_loses_the_signal(dtype):
+    start = jnp.ones(3, dtype)
+    problem = descent(
+        lambda w, hyper, batch: jnp.sum((w - 2) ** 2),
+        init=start,
+        horizon=5,
+        objective=lambda w, hyper, batch: jnp.sum(w**2),
+    )
+    diagnosis = diagnose(problem, {"lr": jnp.asarray(0.01, dtype)})
+    [finding] = [found for found in diagnosis.findings if found.kind is Kind.LOW_PRECISION]
+    assert finding.where.leaf == "state.params"
+    assert "four units in the last place" in finding.message
+
+
+def test_momentum_undone_in_floats_does_not_come_back():
+    dynamics = rfho.HeavyBall(
+        lambda w, hyper, batch: 0.5 * jnp.sum(w**2),
+        lambda hyper, t: hyper["lr"],
+        lambda hyper, t: 0.5,
+        init=jnp.ones(2),
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: jnp.sum(w), **NOTHING, horizon=60)
+    method = ReverseHyperGradient(rfho.Anchored(every=60))
+    finding = the_only(diagnose(problem, {"lr": 0.1}, method))
+    assert finding.kind is Kind.NOT_REVERSED
+    assert "Anchored" in finding.message
+
+
+def test_a_layer_whose_second_derivative_is_wrong():
+    def loss(w, hyper, batch):
+        return jnp.sum((w - jax.lax.stop_gradient(jnp.mean(w))) ** 2 * w) * hyper["scale"]
+
+    problem = descent(loss, lambda hyper: optax.sgd(0.01), init=[1.0, 2.0, 4.0], horizon=2)
+    diagnosis = diagnose(problem, {"scale": 1.0})
+    found = [f for f in diagnosis.findings if f.kind is Kind.WRONG_SECOND_DERIVATIVE]
+    assert [finding.where.leaf for finding in found] == ["params"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w, hyper, batch: jnp.sum(w**2) + hyper["l2"],
+        lambda w, hyper, batch: jnp.sum(w**2) * (1 + jax.lax.stop_gradient(hyper["l2"])),
+        lambda w, hyper, batch: jnp.sum(w**2) * jnp.round(hyper["l2"]),
+    ],
+    ids=["beside", "stopped", "rounded"],
+)
+def test_a_hyperparameter_without_effect(loss):
+    problem = descent(loss, init=[1.0], horizon=2)
+    finding = the_only(diagnose(problem, {"lr": 0.1, "l2": 1.0}))
+    assert finding.kind is Kind.NO_EFFECT
+    assert finding.where.leaf == 'hyper["l2"]'
+
+
+def test_a_hyperparameter_on_the_flat_side_of_a_clip_is_a_note():
+    def optim(hyper):
+        return optax.chain(optax.clip(hyper["clip"]), optax.sgd(hyper["lr"]))
+
+    problem = descent(bowl, optim, init=[1.0, 1.0], horizon=3)
+    diagnosis = diagnose(problem, {"lr": 0.01, "clip": 100.0})
+    assert the_only(diagnosis).kind is Kind.ZERO_GRADIENT
+    assert the_only(diagnosis).severity is Severity.NOTE
+    assert diagnosis.healthy
+
+
+# What is not a function
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        lambda t, order=itertools.count(1): jnp.arange(3.0) * next(order),
+        lambda t, rng=np.random.default_rng(0): jnp.asarray(rng.normal(size=3)),
+        lambda t, rng=np.random.default_rng(0): jax.pure_callback(
+            lambda: rng.normal(size=3), jax.ShapeDtypeStruct((3,), float)
+        ),
+    ],
+    ids=["iterator", "numpy", "callback"],
+)
+def test_a_batch_that_is_not_replayed(train):
+    problem = simulation(
+        lambda s, hyper, batch: s + hyper["a"] * batch, jnp.ones(3), 3, train=train
+    )
+    finding = the_only(diagnose(problem, {"a": 0.1}))
+    assert finding.kind is Kind.BATCH_NOT_REPLAYED
+    assert finding.where == Where("train", 0)
+
+
+def test_host_randomness_inside_the_step():
+    rng = np.random.default_rng(0)
+
+    def noisy(s, hyper, batch):
+        return hyper["a"] * s + rng.normal()
+
+    finding = the_only(diagnose(simulation(noisy, 1.0, 3), {"a": 0.1}))
+    assert finding.kind is Kind.HOST_RANDOMNESS
+    assert "(noisy)" in finding.message
+
+
+def test_host_randomness_inside_the_objective():
+    rng = np.random.default_rng(0)
+    problem = simulation(
+        lambda s, hyper, batch: hyper["a"] * s,
+        jnp.ones(2),
+        3,
+        objective=lambda w, hyper, batch: w @ rng.normal(size=2),
+    )
+    finding = the_only(diagnose(problem, {"a": 0.1}))
+    assert finding.kind is Kind.HOST_RANDOMNESS
+    assert "the objective" in finding.message
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda key, t: jax.random.normal(key),
+        lambda key, t: jax.random.normal(key) + jax.random.uniform(key),
+    ],
+    ids=["every step", "twice"],
+)
+def test_a_key_that_is_used_again(noise):
+    key = jax.random.key(0)
+    problem = simulation(
+        lambda s, hyper, batch: hyper["a"] * s + batch, 1.0, 3, train=lambda t: noise(key, t)
+    )
+    finding = the_only(diagnose(problem, {"a": 0.1}))
+    assert finding.kind is Kind.KEY_REUSE
+
+
+class Normalisation:
+    """A layer that writes its running mean into itself."""
+
+    def __init__(self):
+        self.mean = jnp.zeros(())
+
+    def __call__(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * jnp.mean(x)
+        return x - self.mean
+
+
+def test_a_layer_with_a_state_of_its_own():
+    layer = Normalisation()
+    problem = simulation(lambda s, hyper, batch: hyper["a"] * layer(s), jnp.ones(2), 3)
+    finding = the_only(diagnose(problem, {"a": 0.1}))
+    assert finding.kind is Kind.HIDDEN_STATE
+    assert "state that dynamics carry" in finding.message
+
+
+# What the method says of itself
+
+
+def ridge(horizon, curvatures=(1.0, 0.01), rate=0.5):
+    curvature = jnp.asarray(curvatures)
+
+    def loss(w, hyper, batch):
+        return 0.5 * jnp.sum((curvature + hyper["l2"]) * w**2) - jnp.sum(w)
+
+    return descent(
+        loss,
+        lambda hyper: optax.sgd(rate),
+        init=jnp.zeros(2),
+        horizon=horizon,
+        objective=lambda w, hyper, batch: jnp.sum((w - 1) ** 2),
+    )
+
+
+def test_an_implicit_gradient_where_training_has_not_converged():
+    finding = the_only(diagnose(ridge(10), {"l2": 0.01}, ImplicitHyperGradient()))
+    assert finding.kind is Kind.UNCONVERGED
+    assert diagnose(ridge(200), {"l2": 1.0}, ImplicitHyperGradient()).healthy
+
+
+def test_a_neumann_series_that_diverges():
+    method = ImplicitHyperGradient(rfho.solvers.Neumann(200, rate=1.5))
+    finding = the_only(diagnose(ridge(200), {"l2": 1.0}, method))
+    assert finding.kind is Kind.REFUSED
+    assert rfho.Result.DIVERGING.value in finding.message
+
+
+def test_conjugate_gradients_on_a_singular_system():
+    finding = diagnose(ridge(3, (1.0, 0.0)), {"l2": 0.0}, ImplicitHyperGradient()).findings[0]
+    assert finding.kind is Kind.REFUSED
+    assert rfho.Result.SINGULAR.value in finding.message
+
+
+def test_conjugate_gradients_on_a_system_that_is_not_symmetric():
+    problem = simulation(
+        lambda s, hyper, batch: hyper["a"] * jnp.stack([s[1], -0.5 * s[0]]) + 1, jnp.ones(2), 60
+    )
+    method = ImplicitHyperGradient(condition=rfho.FixedPoint())
+    finding = the_only(diagnose(problem, {"a": 0.5}, method))
+    assert finding.kind is Kind.REFUSED
+    assert rfho.Result.NOT_SYMMETRIC.value in finding.message
+
+
+def test_a_window_that_is_too_short():
+    problem = ridge(100, rate=0.1)
+    finding = the_only(diagnose(problem, {"l2": 0.1}, TruncatedHyperGradient(window=2)))
+    assert finding.kind is Kind.TRUNCATION_BIAS
+    assert finding.where == Where('hyper["l2"]', 98)
+    assert diagnose(problem, {"l2": 0.1}, TruncatedHyperGradient(window=80)).healthy
+
+
+# What tuning warns of by itself
+
+
+def quadratic(horizon=2):
+    return descent(
+        lambda w, hyper, batch: jnp.sum((w - hyper["x"]) ** 2),
+        lambda hyper: optax.sgd(0.25),
+        init=[0.0],
+        horizon=horizon,
+        objective=lambda w, hyper, batch: jnp.sum((w - 1) ** 2),
+    )
+
+
+def test_an_outer_step_that_is_too_large():
+    with pytest.warns(HyperGradientWarning, match="outer step is too large") as caught:
+        rfho.tune(quadratic(), {"x": 0.5}, optim=optax.sgd(1.9), steps=20)
+    assert [warning.message.finding.kind for warning in caught] == [Kind.OUTER_STEP_TOO_LARGE]
+
+
+def test_tuning_warns_of_an_adjoint_that_exploded():
+    problem = descent(bowl, init=[1.0, 1.0], horizon=120)
+    with pytest.warns(HyperGradientWarning, match="1/ε") as caught:
+        rfho.tune(problem, {"lr": 0.25}, optim=optax.sgd(0.0), steps=2)
+    assert caught[0].message.finding.where.step == 1
+    assert caught[0].filename == __file__
+
+
+def test_tuning_warns_of_half_precision_once():
+    problem = descent(bowl, init=jnp.ones(2, jnp.float16), horizon=2)
+    hyper = {"lr": jnp.asarray(0.01, jnp.float16)}
+    with pytest.warns(HyperGradientWarning, match="float16") as caught:
+        rfho.tune(problem, hyper, optim=optax.sgd(0.01), steps=3)
+    assert len(caught) == 1
+
+
+def test_tuning_warns_of_a_leaf_that_does_not_move():
+    def optim(hyper):
+        return optax.chain(optax.clip(hyper["clip"]), optax.sgd(hyper["lr"]))
+
+    problem = descent(bowl, optim, init=[1.0, 1.0], horizon=3)
+    with pytest.warns(HyperGradientWarning, match=r'hyper\["clip"\] was exactly zero'):
+        rfho.tune(problem, {"lr": 0.01, "clip": 100.0}, optim=optax.sgd(1e-4), steps=4)
+
+
+def test_a_failing_step_carries_its_symptoms_as_notes():
+    problem = descent(
+        lambda w, hyper, batch: 5 * jnp.sum(w**2),
+        init=[1e-200],
+        horizon=300,
+        objective=lambda w, hyper, batch: jnp.sum(w) * 1e3,
+    )
+    with pytest.raises(rfho.HyperGradientError) as caught:
+        rfho.tune(problem, {"lr": 10.0}, steps=2)
+    assert any("1/ε" in note for note in getattr(caught.value, "__notes__", []))
+
+
+def test_a_tuning_run_without_symptoms_does_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rfho.tune(quadratic(), {"x": 0.5}, optim=optax.sgd(0.3), steps=15)
+
+
+# What cannot even be built
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: rfho.Box(1.0, 0.0),
+        lambda: rfho.Positive(floor=-1.0),
+        lambda: rfho.Simplex(total=-1.0),
+        lambda: rfho.CappedL1(-1.0),
+        lambda: rfho.SymmetricNonNegative(radius=-1.0),
+    ],
+)
+def test_an_empty_domain_is_an_error_when_it_is_built(build):
+    with pytest.raises(ValueError):
+        build()
+
+
+def test_a_start_outside_the_domain_is_an_error_before_anything_runs():
+    with pytest.raises(ValueError, match=r'hyper\["x"\]'):
+        rfho.tune(quadratic(), {"x": 5.0}, domain=rfho.Box(0.0, 1.0))
+
+
+def test_a_diagnosis_prints_as_sentences():
+    problem = descent(bowl, init=[1.0, 1.0], horizon=40)
+    text = str(diagnose(problem, {"lr": 0.25}))
+    assert text.startswith(
+        "warning: from step 0 to step 39 the signal grows by a factor 1.5 per step"
+    )
+    assert "Lower the rate" in text
+
+
+def test_diagnose_wants_a_problem():
+    with pytest.raises(TypeError, match="where a rfho.Problem was expected"):
+        diagnose(bowl, {"lr": 0.1})
