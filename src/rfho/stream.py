@@ -7,6 +7,8 @@ to 0..n - 1 (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). 
 O(size) whatever n is.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -18,8 +20,6 @@ from jaxtyping import Int
 
 from rfho.tree import path_of
 from rfho.typing import Batch, PyTree, Step
-
-_ROUNDS = 6
 
 
 class Stream(eqx.Module):
@@ -115,17 +115,64 @@ class Indexed(eqx.Module):
         return jax.tree.map(lambda leaf: jnp.take(leaf, row, axis=0), self.data)
 
 
+class HostStream(eqx.Module):
+    """Batches that a Python function loads on the host, step by step: data that do not fit the device.
+
+    The function is called again on the way back and must return the same batch for the same step: read
+    from a file by index, draw from ``numpy.random.default_rng((seed, t))``.
+
+    Args:
+        load: ``t -> batch``, a pytree of NumPy arrays; t is an int.
+        example: one such batch, for shapes and dtypes; ``load(0)`` by default.
+
+    Example:
+        >>> import numpy as np, rfho
+        >>> stream = rfho.HostStream(lambda t: np.full(2, t, np.float32))
+        >>> stream(3).tolist()
+        [3.0, 3.0]
+    """
+
+    load: Callable[[int], Batch] = eqx.field(static=True)
+    like: PyTree = eqx.field(static=True)
+
+    def __init__(self, load: Callable[[int], Batch], example: Batch = None) -> None:
+        if not callable(load):
+            raise TypeError(f"HostStream got load={load!r}, but it must be a function of the step")
+        example = load(0) if example is None else example
+        leaves, structure = jax.tree.flatten(example)
+        dtypes = [jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype) for leaf in leaves]
+        shapes = [np.shape(leaf) for leaf in leaves]
+        self.load = load
+        self.like = structure, tuple(zip(shapes, dtypes, strict=True))
+
+    def __call__(self, t: Step) -> Batch:
+        """The batch b_t of step t."""
+        structure, leaves = self.like
+        like = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+
+        def loaded(t: Any) -> Batch:
+            cast = lambda leaf, like: np.asarray(leaf, like.dtype)  # noqa: E731
+            return jax.tree.map(cast, self.load(int(t)), like)
+
+        return jax.pure_callback(loaded, like, jnp.asarray(t), vmap_method="sequential")
+
+
+@functools.partial(jax.jit, static_argnames="count")
 def permuted(places: Int[Array, "*shape"], count: int, key: Array) -> Int[Array, "*shape"]:
     """The images of ``places`` under the permutation of 0..count-1 that ``key`` names."""
-    low = max(1, (count - 1).bit_length() // 2)
-    high = max(1, (count - 1).bit_length() - low)
-    keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    bits = max(2, (count - 1).bit_length())
+    # The smaller the domain, the more rounds until all permutations are about equally likely.
+    keys = jax.random.bits(key, (max(6, 48 // bits),), jnp.uint32)
 
-    def walk(x: Array) -> Array:
-        return jnp.where(x < count, x, _feistel(x, keys, low=low, high=high))
+    def walk(at: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, outside = at
+        x = jnp.where(outside, _feistel(x, keys, low=bits // 2, high=bits - bits // 2), x)
+        return x, x >= count
 
-    start = _feistel(places.astype(jnp.uint32), keys, low=low, high=high)
-    image = jax.lax.while_loop(lambda x: jnp.any(x >= count), walk, start)
+    everywhere = jnp.ones(places.shape, bool)
+    image, _ = jax.lax.while_loop(
+        lambda at: jnp.any(at[1]), walk, (places.astype(jnp.uint32), everywhere)
+    )
     return image.astype(places.dtype)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 from jax.core import Tracer
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from rfho.typing import PyTree, Scalar
 
@@ -86,15 +87,12 @@ def with_leaves(tree: PyTree, kept: tuple[Array, ...], known: PyTree) -> PyTree:
 def inputs_used(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, ...]:
     """For each argument a tree of bools: whether the inexact outputs of ``function`` use that leaf.
 
-    ``arguments`` may be abstract. An equation that is used is taken to use all of its inputs, so that
-    True may be said of a leaf that is not used, and never the other way round.
+    ``arguments`` may be abstract. Nested programs (of jit, scan, remat) are seen through; where that fails
+    all inputs count as used, so that True may be said of a leaf that is not used, and never the other
+    way round.
     """
     jaxpr = jax.make_jaxpr(lambda *args: inexact(function(*args)))(*arguments).jaxpr
-    needed = {var for var in jaxpr.outvars if not hasattr(var, "val")}
-    for equation in reversed(jaxpr.eqns):
-        if any(var in needed for var in equation.outvars):
-            needed.update(var for var in equation.invars if not hasattr(var, "val"))
-    used = [var in needed for var in jaxpr.invars]
+    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return jax.tree.unflatten(jax.tree.structure(arguments), used)
 
 
