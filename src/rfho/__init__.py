@@ -23,6 +23,7 @@ from rfho.dynamics import (
     AbstractDynamics,
     Descent,
     DescentState,
+    DescentWithValue,
     Dynamics,
     HeavyBall,
     HeavyBallState,
@@ -41,8 +42,9 @@ from rfho.population import iterate_many, tune_many
 from rfho.problem import Objective, Problem
 from rfho.progress import AbstractProgress, NoProgress, RichProgress
 from rfho.result import HyperGradientError, Result
+from rfho.shelf import AbstractShelf, DiskShelf, HostShelf
 from rfho.storage import AbstractStorage, Exact, HalfPrecision
-from rfho.stream import Indexed, Stream
+from rfho.stream import HostStream, Indexed, Stream
 from rfho.tasks import over_tasks
 from rfho.tune import Report, Solution, iterate, tune
 from rfho.tuner import Tuner, TunerState
@@ -56,6 +58,7 @@ __all__ = [
     "AbstractDynamics",
     "AbstractHyperGradient",
     "AbstractProgress",
+    "AbstractShelf",
     "AbstractStorage",
     "Anchored",
     "Audit",
@@ -67,7 +70,9 @@ __all__ = [
     "ConvexSet",
     "Descent",
     "DescentState",
+    "DescentWithValue",
     "Diagnosis",
+    "DiskShelf",
     "Dynamics",
     "Estimate",
     "Exact",
@@ -77,6 +82,8 @@ __all__ = [
     "HalfPrecision",
     "HeavyBall",
     "HeavyBallState",
+    "HostShelf",
+    "HostStream",
     "HyperGradientError",
     "HyperGradientWarning",
     "Indexed",

@@ -46,11 +46,17 @@ def hyper_gradient(
     return estimate
 
 
-@eqx.filter_jit
 def estimate_once(problem: Problem, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:
     """The first estimate of ``method``, compiled."""
-    estimate, _ = method.estimate(problem, hyper, method.init(problem, hyper))
-    return estimate
+    once = _estimate_once if method.driven_from_python else _estimate_once_compiled
+    return once(problem, hyper, method)
+
+
+def _estimate_once(problem: Problem, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:
+    return method.estimate(problem, hyper, method.init(problem, hyper))[0]
+
+
+_estimate_once_compiled = eqx.filter_jit(_estimate_once)
 
 
 def _complain(method: AbstractHyperGradient, estimate: Estimate) -> None:

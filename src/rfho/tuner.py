@@ -105,7 +105,8 @@ class Tuner(eqx.Module):
 
     def step(self, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
-        return _step(self, problem, state)
+        step = _pure_step if self.method.driven_from_python else _step
+        return step(self, problem, state)
 
     def steps(self, problem: Problem, state: TunerState) -> Iterator[tuple[TunerState, Estimate]]:
         """`step` again and again, without end, in memory that is reserved once.
@@ -122,7 +123,8 @@ class Tuner(eqx.Module):
 
     def conclude(self, problem: Problem, state: TunerState) -> tuple[PyTree, Params]:
         """The objective and the trained parameters with which a run that ends here ends."""
-        return _conclude(self, problem, state)
+        conclude = _conclude if self.method.driven_from_python else _conclude_compiled
+        return conclude(self, problem, state)
 
     def split(self, hyper: Hyper) -> tuple[Hyper, Hyper]:
         """The leaves to be learned, and those that are `Fixed`, with None in place of the others.
@@ -195,10 +197,12 @@ def _reserve(tuner: Tuner, problem: Problem, hyper: Hyper) -> PyTree:
     return tuner.method.reserve(problem.with_fixed(fixed), free)
 
 
-@eqx.filter_jit
 def _conclude(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[PyTree, Params]:
     free, fixed = tuner.split(state.hyper)
     return tuner.method.conclude(problem.with_fixed(fixed).at(state.step), free, state.carry)
+
+
+_conclude_compiled = eqx.filter_jit(_conclude)
 
 
 def _is_domain(node: Any) -> bool:

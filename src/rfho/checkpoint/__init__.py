@@ -16,7 +16,7 @@ optimal.
 
 from rfho.checkpoint.anchored import Anchored
 from rfho.checkpoint.base import AbstractCheckpoint, Chain, Span, advance
-from rfho.checkpoint.binomial import Binomial
+from rfho.checkpoint.binomial import Binomial, schedule
 from rfho.checkpoint.recompute import Recompute
 from rfho.checkpoint.replay import Replay
 from rfho.checkpoint.store_all import StoreAll
@@ -31,4 +31,5 @@ __all__ = [
     "Span",
     "StoreAll",
     "advance",
+    "schedule",
 ]

@@ -4,6 +4,7 @@ from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.hyper_gradients.evolution import PersistentEvolution, SingleEvolution
 from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
+from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
@@ -17,6 +18,7 @@ __all__ = [
     "Estimate",
     "ForwardHyperGradient",
     "ImplicitHyperGradient",
+    "LongReverseHyperGradient",
     "OnlineTruncatedHyperGradient",
     "PersistentEvolution",
     "RandomForwardHyperGradient",

@@ -68,6 +68,11 @@ class AbstractHyperGradient(eqx.Module):
         """
         return None
 
+    @property
+    def driven_from_python(self) -> bool:
+        """Whether `estimate` and `conclude` run from Python instead of being traced as a whole."""
+        return False
+
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """The error that `tune` and `hyper_gradient` raise about the statistics of an estimate, if any."""
         return None

@@ -1,0 +1,215 @@
+"""Reverse-HO over very long horizons: segments of bounded seconds, driven from Python.
+
+One compiled program cannot be interrupted, shows no progress, and holds all that it needs on the device.
+Here the horizon is cut into segments, each one compiled program; the states at their starts lie on a
+shelf, in host memory or on disk: all of them, or no more than a number of slots, filled by the binomial
+schedule over segments (as the k-ary tree of REPLAY, arXiv 2503.13751, memory O(log T) states).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from rfho import tree
+from rfho.checkpoint import AbstractCheckpoint, Recompute, Span, schedule
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, positive_int
+from rfho.problem import Problem
+from rfho.shelf import AbstractShelf, HostShelf
+from rfho.typing import Hyper, Params, PyTree, State, Step
+from rfho.unroll import Sweep, chain_of, own_objectives, roll, through_init
+
+
+def silent(done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+class LongReverseHyperGradient(AbstractHyperGradient):
+    """Exact hypergradient over horizons of 10^5 steps and more, in little memory.
+
+    Args:
+        segment: inner steps per compiled program; choose it so that one takes a second or so, which is
+            also how long Ctrl-C may have to wait.
+        slots: at most so many states on the shelf, one per segment by default.
+        shelf: where they lie, `HostShelf` or `DiskShelf`.
+        checkpoint: the memory policy within a segment.
+        on_segment: called with (segments done, segments in all) after each compiled program; the way
+            forward counts once, the way back twice.
+
+    Cost:
+        Time: one run more than that of ``checkpoint``, and r more where ``slots`` need r repetitions.
+        Device memory that of ``checkpoint`` over one segment; shelf ``slots`` states. Exact up to
+        rounding. Runs from Python: not under `jax.jit` or `jax.vmap`. Not for several objectives.
+
+    Aux:
+        ``stats["seed_norm"]`` and ``stats["adjoint_norm"]`` as in `ReverseHyperGradient`.
+
+    Example:
+        >>> import rfho
+        >>> method = rfho.hyper_gradients.LongReverseHyperGradient(segment=1000, slots=20)
+    """
+
+    segment: int = eqx.field(static=True)
+    slots: int | None = eqx.field(static=True, default=None)
+    shelf: AbstractShelf = eqx.field(default_factory=HostShelf)
+    checkpoint: AbstractCheckpoint = eqx.field(default_factory=Recompute)
+    on_segment: Callable[[int, int], None] = eqx.field(static=True, default=silent)
+
+    def __check_init__(self) -> None:
+        positive_int(self.segment, "segment", type(self).__name__)
+        if self.slots is not None:
+            positive_int(self.slots, "slots", type(self).__name__)
+
+    @property
+    def driven_from_python(self) -> bool:
+        """It is."""
+        return True
+
+    def init(self, problem: Problem, hyper: Hyper) -> None:
+        """Nothing is carried."""
+
+    def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
+        """∇f(λ) of the whole run."""
+        if problem.several_objectives:
+            raise ValueError(
+                "LongReverseHyperGradient follows one objective: use ReverseHyperGradient for several"
+            )
+        run = _Run(problem, hyper, self)
+        state = _init(problem, hyper)
+        handle = self.shelf.open(state)
+        try:
+            final = run.forward(handle, state)
+            reading = _read(problem, hyper, final)
+            adjoint, hypergradient = run.backward(handle, (reading.by_state, reading.by_hyper))
+        finally:
+            self.shelf.close(handle)
+        swept = Sweep(reading.value, hypergradient, final, reading.by_state, adjoint, None)
+        return _finish(problem, hyper, swept), carry
+
+    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+        """f(λ) and w_T of a plain run, in segments too."""
+        state = _init(problem, hyper)
+        for start in range(0, problem.horizon, self.segment):
+            length = min(self.segment, problem.horizon - start)
+            state = _advance(problem, hyper, state, jnp.asarray(start), Length(length))
+        params = problem.dynamics.output(state)
+        return _evaluate(problem, hyper, params), params
+
+    def limit(self, problem: Problem) -> None:
+        """Any number of estimates."""
+
+
+class Length(eqx.Module):
+    """A number of steps that a program is compiled for."""
+
+    steps: int = eqx.field(static=True)
+
+
+class _Run(NamedTuple):
+    """One way forward and back over the segments of a problem."""
+
+    problem: Problem
+    hyper: Hyper
+    method: LongReverseHyperGradient
+
+    @property
+    def segments(self) -> int:
+        return -(-self.problem.horizon // self.method.segment)
+
+    def forward(self, handle: Any, state: State) -> State:
+        """To the end; with one slot per segment the shelf is filled on the way."""
+        self.method.shelf.put(handle, 0, state)
+        for i in range(self.segments):
+            if self.method.slots is None and i > 0:
+                self.method.shelf.put(handle, i, state)
+            state = self._advanced(state, i)
+            self.method.on_segment(i + 1, 3 * self.segments)
+        return state
+
+    def backward(self, handle: Any, cotangents: PyTree) -> PyTree:
+        """Segment by segment, last first, each from its state on the shelf or run up to."""
+        starts = self._from_slots(handle) if self.method.slots else self._from_shelf(handle)
+        last_first = reversed(range(self.segments))
+        for done, (i, state) in enumerate(zip(last_first, starts, strict=True), start=1):
+            begin, length = self._steps(i)
+            given = state, cotangents
+            cotangents = _pull_back(
+                self.problem, self.hyper, given, begin, length, self.method.checkpoint
+            )
+            self.method.on_segment(self.segments + 2 * done, 3 * self.segments)
+        return cotangents
+
+    def _from_shelf(self, handle: Any) -> Iterator[State]:
+        """The states at the starts of all segments, last first."""
+        for i in reversed(range(self.segments)):
+            yield self.method.shelf.get(handle, i)
+
+    def _from_slots(self, handle: Any) -> Iterator[State]:
+        """The same where only some are on the shelf: the others are run up to again."""
+        moves = schedule(self.segments, self.method.slots or 1)
+        for row in zip(*moves.rows, strict=True):
+            i, source, first, last, start = map(int, row)
+            state = self.method.shelf.get(handle, source)
+            for move in range(first, last):
+                begin, length, slot = (int(column[move]) for column in moves.table)
+                state = self._run(state, begin, begin + length)
+                self.method.shelf.put(handle, slot, state)
+            yield self._run(state, start, i)
+
+    def _run(self, state: State, start: int, stop: int) -> State:
+        for i in range(start, stop):
+            state = self._advanced(state, i)
+        return state
+
+    def _advanced(self, state: State, i: int) -> State:
+        return _advance(self.problem, self.hyper, state, *self._steps(i))
+
+    def _steps(self, i: int) -> tuple[Step, Length]:
+        start = i * self.method.segment
+        length = min(self.method.segment, self.problem.horizon - start)
+        return jnp.asarray(start), Length(length)
+
+
+@eqx.filter_jit
+def _init(problem: Problem, hyper: Hyper) -> State:
+    return problem.init(hyper)
+
+
+@eqx.filter_jit
+def _read(problem: Problem, hyper: Hyper, state: State) -> Any:
+    return problem.read(state, hyper)
+
+
+@eqx.filter_jit
+def _evaluate(problem: Problem, hyper: Hyper, params: Params) -> PyTree:
+    return problem.evaluate(params, hyper)
+
+
+@eqx.filter_jit
+def _advance(problem: Problem, hyper: Hyper, state: State, start: Step, length: Length) -> State:
+    return roll(problem.from_step(start), hyper, state, span=Span(0, length.steps))
+
+
+@eqx.filter_jit
+def _pull_back(
+    problem: Problem,
+    hyper: Hyper,
+    state_and_cotangents: tuple[State, PyTree],
+    start: Step,
+    length: Length,
+    checkpoint: AbstractCheckpoint,
+) -> PyTree:
+    state, cotangents = state_and_cotangents
+    span = Span(0, length.steps)
+    chain = chain_of(problem.from_step(start), hyper, checkpoint.keep())
+    _, tape = checkpoint.forward(chain, state, span, checkpoint.blank(chain, state, span))
+    return checkpoint.backward(chain, tape, span, cotangents)[0]
+
+
+@eqx.filter_jit
+def _finish(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
+    swept = through_init(problem, hyper, swept)
+    stats = {"seed_norm": tree.norm(swept.seed), "adjoint_norm": tree.norm(swept.adjoint)}
+    aux = Aux(problem.dynamics.output(swept.state), stats)
+    return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)

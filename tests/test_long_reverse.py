@@ -1,0 +1,118 @@
+"""Very long horizons: segments driven from Python, states on a shelf, data from the host."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rfho
+from rfho.hyper_gradients import LongReverseHyperGradient, ReverseHyperGradient
+
+TARGETS = np.random.default_rng(0).normal(size=(23, 3))
+HYPER = {"lr": 0.05, "momentum": 0.8}
+
+
+def problem(train):
+    dynamics = rfho.Descent(
+        lambda w, hyper, batch: jnp.mean((jnp.sin(w) - batch) ** 2),
+        lambda hyper: optax.sgd(hyper["lr"], momentum=hyper["momentum"]),
+        init=jnp.array([0.1, 0.2, 0.3]),
+    )
+    objective = lambda w, hyper, batch: jnp.sum(w**2) + hyper["lr"]  # noqa: E731
+    return rfho.Problem(dynamics, objective, train, None, horizon=23)
+
+
+ON_DEVICE = problem(rfho.Indexed(TARGETS, np.arange(23)[:, None]))
+FROM_HOST = problem(rfho.HostStream(lambda t: TARGETS[t : t + 1]))
+
+
+def agree(ours, theirs):
+    np.testing.assert_allclose(ours.value, theirs.value, rtol=1e-14)
+    for name in HYPER:
+        np.testing.assert_allclose(ours.hypergradient[name], theirs.hypergradient[name], rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return rfho.hyper_gradient(ON_DEVICE, HYPER, ReverseHyperGradient())
+
+
+@pytest.mark.parametrize("slots", [None, 1, 2, 4])
+@pytest.mark.parametrize("segment", [5, 23, 40])
+def test_segments_change_nothing(exact, segment, slots):
+    method = LongReverseHyperGradient(segment, slots=slots)
+    agree(rfho.hyper_gradient(ON_DEVICE, HYPER, method), exact)
+
+
+def test_states_may_lie_on_disk(exact, tmp_path):
+    method = LongReverseHyperGradient(5, shelf=rfho.DiskShelf(tmp_path))
+    agree(rfho.hyper_gradient(ON_DEVICE, HYPER, method), exact)
+    assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
+
+
+def test_data_may_come_from_the_host(exact):
+    agree(rfho.hyper_gradient(FROM_HOST, HYPER, LongReverseHyperGradient(10)), exact)
+
+
+def test_host_batches_are_the_same_in_a_compiled_loop(exact):
+    agree(rfho.hyper_gradient(FROM_HOST, HYPER, ReverseHyperGradient()), exact)
+
+
+def test_progress_ends_at_its_total():
+    seen = []
+    method = LongReverseHyperGradient(5, on_segment=lambda done, total: seen.append((done, total)))
+    rfho.hyper_gradient(ON_DEVICE, HYPER, method)
+    assert seen == sorted(seen)
+    assert seen[-1] == (15, 15)
+
+
+def test_tune_runs_segments_from_python():
+    options = {"optim": optax.sgd(0.01), "steps": 3, "domain": rfho.NonNegative()}
+    long = rfho.tune(ON_DEVICE, HYPER, method=LongReverseHyperGradient(10), **options)
+    short = rfho.tune(ON_DEVICE, HYPER, **options)
+    np.testing.assert_allclose(long.hyper["lr"], short.hyper["lr"], rtol=1e-12)
+    np.testing.assert_allclose(long.value, short.value, rtol=1e-12)
+
+
+def test_a_disk_without_room_is_a_clear_error(tmp_path):
+    """A real limit on file size, in a process of its own."""
+    code = f"""
+import resource, signal, sys
+import jax.numpy as jnp
+import rfho
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+shelf = rfho.DiskShelf({str(tmp_path)!r})
+handle = shelf.open(jnp.zeros(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    shelf.put(handle, 0, jnp.zeros(100_000))
+except OSError as error:
+    sys.exit(0 if "0.4 MB could not be written" in str(error) else str(error))
+sys.exit("no error")
+"""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == 0
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(NotADirectoryError, match="make it first"):
+        rfho.DiskShelf(tmp_path / "nowhere")
+
+
+def test_memory_on_the_device_does_not_grow_with_the_horizon():
+    def peak(horizon):
+        long = rfho.Problem(ON_DEVICE.dynamics, ON_DEVICE.objective, ON_DEVICE.train, None, horizon)
+        method = LongReverseHyperGradient(50, slots=3)
+        rfho.hyper_gradient(long, HYPER, method)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = peak(200)
+    assert peak(2000) < before + 50_000, "in kB"
+    assert len(jax.live_arrays()) < 500
