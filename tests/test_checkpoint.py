@@ -1,0 +1,164 @@
+"""Memory policies: the same hypergradient from fewer states, and no more repeated steps than needed."""
+
+import functools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rfho
+from rfho.checkpoint.binomial import repetitions, schedule
+from rfho.hyper_gradients import ReverseHyperGradient
+
+# --- The binomial schedule, without running anything ---------------------------------------------------
+
+
+class Replayed:
+    """What happens when a schedule is followed: steps run, and states held."""
+
+    def __init__(self, steps, slots):
+        moves = schedule(steps, slots)
+        held, self.runs, self.most, self.order = {0: 0}, np.zeros(steps, int), 1, []
+        for t, source, first, last, at in zip(*moves.rows, strict=True):
+            here = held[source]
+            for start, length, slot in zip(
+                *(column[first:last] for column in moves.table), strict=True
+            ):
+                assert here == start
+                self.runs[here : here + length] += 1
+                here += length
+                held[slot] = here
+                self.most = max(self.most, slot + 1)
+            assert here == at <= t
+            self.runs[here:t] += 1
+            self.order.append(t)
+
+
+@functools.cache
+def fewest_runs(steps, slots):
+    """The least number of steps to run again, by dynamic programming over where to store next."""
+    if steps == 1:
+        return 0
+    if slots == 1:
+        return steps * (steps - 1) // 2
+    return min(
+        first + fewest_runs(steps - first, slots - 1) + fewest_runs(first, slots)
+        for first in range(1, steps)
+    )
+
+
+@pytest.mark.parametrize("slots", range(1, 8))
+def test_no_schedule_repeats_fewer_steps(slots):
+    for steps in range(1, 41):
+        assert Replayed(steps, slots).runs.sum() == fewest_runs(steps, slots)
+
+
+@given(steps=st.integers(1, 600), slots=st.integers(1, 40))
+def test_repeated_steps_follow_the_closed_form(steps, slots):
+    """Griewank and Walther: r T - C(s + r, r - 1), with the least r for which C(s + r, r) >= T."""
+    r = repetitions(steps, slots)
+    replayed = Replayed(steps, slots)
+    assert math.comb(slots + r, r) >= steps
+    assert r == 0 or math.comb(slots + r - 1, r - 1) < steps
+    assert replayed.runs.sum() == r * steps - (math.comb(slots + r, r - 1) if r else 0)
+    assert replayed.runs.max() <= r
+
+
+@given(steps=st.integers(1, 600), slots=st.integers(1, 40))
+def test_a_schedule_pulls_back_every_step_once_and_holds_no_more_than_it_may(steps, slots):
+    replayed = Replayed(steps, slots)
+    assert replayed.order == list(reversed(range(steps)))
+    assert replayed.most <= slots
+
+
+# --- Policies on a run ---------------------------------------------------------------------------------
+
+POLICIES = {
+    "states": rfho.StoreAll(rfho.Keep.STATES),
+    "gradients": rfho.StoreAll(rfho.Keep.GRADIENTS),
+    "residuals": rfho.StoreAll(rfho.Keep.RESIDUALS),
+    "root segments": rfho.Recompute(),
+    "segments of 1": rfho.Recompute(1),
+    "segments of 4, states": rfho.Recompute(4, rfho.Keep.STATES),
+    "segment longer than the run": rfho.Recompute(50),
+    "1 slot": rfho.Binomial(1),
+    "3 slots": rfho.Binomial(3),
+    "more slots than steps": rfho.Binomial(12),
+}
+
+
+def loss(w, hyper, batch):
+    x, y = batch
+    return jnp.mean((jnp.tanh(x @ w) - y) ** 2) + hyper["l2"] * jnp.sum(w**2)
+
+
+@functools.cache
+def problem_of(horizon):
+    x = np.random.default_rng(0).normal(size=(12, 3))
+    data = x, np.sin(x[:, 0])
+    # Momentum for a slot, a schedule for an integer in the state.
+    dynamics = rfho.Descent(
+        loss,
+        lambda hyper: optax.sgd(lambda count: hyper["lr"] / (1 + count), momentum=0.5),
+        init=x[0],
+    )
+    train = rfho.Indexed(data, np.arange(24).reshape(6, 4) % 12)
+    return rfho.Problem(dynamics, loss, train, data, horizon)
+
+
+HYPER = {"lr": jnp.asarray(0.3), "l2": jnp.asarray(0.05)}
+
+
+@functools.cache
+def estimate(policy, horizon):
+    method = ReverseHyperGradient(POLICIES[policy])
+    # The programs run once: what the compiler would save in running them it spends many times over.
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    arrays, rest = eqx.partition(problem_of(horizon), eqx.is_array)
+    run = jax.jit(
+        lambda arrays, hyper: method.estimate(eqx.combine(arrays, rest), hyper, None)[0],
+        compiler_options=options,
+    )
+    return jax.device_get(run(arrays, HYPER))
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 10])
+@pytest.mark.parametrize("policy", list(POLICIES)[1:])
+def test_the_policy_does_not_change_the_result(policy, horizon):
+    """To a few roundings: programs of different shape are compiled to different arithmetic."""
+    expected, found = estimate("states", horizon), estimate(policy, horizon)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-14)
+    np.testing.assert_allclose(found.aux.params, expected.aux.params, rtol=1e-14)
+    for name, derivative in expected.hypergradient.items():
+        np.testing.assert_allclose(found.hypergradient[name], derivative, rtol=1e-12)
+
+
+def test_the_tape_of_a_policy_holds_what_the_policy_says():
+    def rows(policy, horizon=10):
+        problem = problem_of(horizon)
+        tape = rfho.unroll.blank_tape(
+            problem, HYPER, span=rfho.checkpoint.Span(0, horizon), checkpoint=POLICIES[policy]
+        )
+        return {leaf.shape[0] for leaf in jax.tree.leaves(tape)}
+
+    assert rows("states") == rows("gradients") == {10}
+    assert rows("1 slot") == {1}
+    assert rows("3 slots") == {3}
+    assert rows("root segments") == {3}
+    assert rows("segments of 4, states") == {2, 4}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("number", [0, -1, True, 2.0, "all"])
+@pytest.mark.parametrize("policy", [rfho.Recompute, rfho.Binomial])
+def test_numbers_of_steps_and_states_must_be_positive_ints(policy, number):
+    with pytest.raises(
+        ValueError, match=rf"{policy.__name__} got \w+={number!r}, but it must be an int"
+    ):
+        policy(number)
