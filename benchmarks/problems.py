@@ -5,7 +5,7 @@ network under Adam; P4 a transformer under AdamW; P5 (in `benchmarks.implicit`) 
 come from NumPy, so that programs in other frameworks read the same numbers.
 """
 
-from collections.abc import Callable
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +19,7 @@ import rfho
 class Benchmark(NamedTuple):
     """One problem as rfho sees it.
 
-    `hyper` is where it is differentiated; `rates` maps a number of hyperparameters to another start, for
-    the growth with their number.
+    `hyper` is where it is differentiated.
     """
 
     name: str
@@ -28,7 +27,9 @@ class Benchmark(NamedTuple):
     hyper: Any
 
 
-def images(count: int, seed: int, side: int = 28, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+def images(
+    count: int, seed: int, side: int = 28, classes: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
     """Images in [0, 1] with class structure: smooth class templates, shifted, scaled and noisy."""
     rng = np.random.default_rng(20170612)
     templates = rng.random((classes, 7, 7)).repeat(side // 7, axis=1).repeat(side // 7, axis=2)
@@ -91,13 +92,45 @@ def tanh_network(horizon: int = 200, rates: int = 1, size: int = 100) -> Benchma
     sizes = (784, 300, 300, 10)
     init = [
         (jnp.asarray(rng.normal(0, 1 / np.sqrt(m), (m, n)), x.dtype), jnp.zeros(n, x.dtype))
-        for m, n in zip(sizes[:-1], sizes[1:], strict=True)
+        for m, n in itertools.pairwise(sizes)
     ]
     log_rate = jnp.full((rates,) if rates > 1 else (), jnp.log(0.05), x.dtype)
-    hyper = {"log_rate": log_rate, "momentum": jnp.asarray(0.9, x.dtype), "l2": jnp.asarray(1e-4, x.dtype)}
+    hyper = {
+        "log_rate": log_rate,
+        "momentum": jnp.asarray(0.9, x.dtype),
+        "l2": jnp.asarray(1e-4, x.dtype),
+    }
     train = rfho.Indexed((x, y), index)
     problem = rfho.Problem(rfho.Descent(loss, optim, init), objective, train, (xv, yv), horizon)
     return Benchmark("P2", problem, hyper)
+
+
+def small_network(horizon: int, rates: int = 1) -> Benchmark:
+    """A network of the kind of P2, small enough for long horizons: 66-32-10 on subsampled images."""
+    x, y = images(1000, seed=1, side=14)
+    x, y = jnp.asarray(x.reshape(1000, -1)[:, ::3], jnp.result_type(float)), jnp.asarray(y)
+    stream = rfho.Stream((x[:500], y[:500]), size=50, key=0)
+
+    def loss(params: Any, hyper: Any, batch: Any) -> jax.Array:
+        hidden = jnp.tanh(batch[0] @ params["w1"])
+        return jnp.mean(_cross_entropy(hidden @ params["w2"], batch[1]))
+
+    def optim(hyper: Any) -> optax.GradientTransformation:
+        rate = jnp.exp(hyper)
+        return optax.sgd(
+            rate if rates == 1 else rfho.schedules.piecewise(rate, horizon), momentum=0.9
+        )
+
+    rng = np.random.default_rng(4)
+    shapes = {"w1": (x.shape[1], 32), "w2": (32, 10)}
+    init = {
+        name: jnp.asarray(rng.normal(0, shape[0] ** -0.5, shape), x.dtype)
+        for name, shape in shapes.items()
+    }
+    valid = (x[500:], y[500:])
+    problem = rfho.Problem(rfho.Descent(loss, optim, init), loss, stream, valid, horizon)
+    hyper = jnp.full((rates,) if rates > 1 else (), np.log(0.05), x.dtype)
+    return Benchmark("small", problem, hyper)
 
 
 def convolutional_network(horizon: int = 50, size: int = 64) -> Benchmark:
@@ -122,7 +155,9 @@ def convolutional_network(horizon: int = 50, size: int = 64) -> Benchmark:
 
     def loss(params: Any, hyper: Any, batch: Any) -> jax.Array:
         x, y, index = batch
-        return jnp.mean(jax.nn.sigmoid(hyper["weights"][index]) * _cross_entropy(logits(params, x), y))
+        return jnp.mean(
+            jax.nn.sigmoid(hyper["weights"][index]) * _cross_entropy(logits(params, x), y)
+        )
 
     def objective(params: Any, hyper: Any, batch: Any) -> jax.Array:
         return jnp.mean(_cross_entropy(logits(params, batch[0]), batch[1]))
@@ -182,7 +217,9 @@ def transformer(horizon: int = 50, size: int = 8, layers: int = 4, width: int = 
         return jnp.mean(losses(params, batch))
 
     def normal(*shape: int) -> jax.Array:
-        return jnp.asarray(rng.normal(0, 0.02 if len(shape) == 1 else shape[0] ** -0.5, shape), jnp.float32)
+        return jnp.asarray(
+            rng.normal(0, 0.02 if len(shape) == 1 else shape[0] ** -0.5, shape), jnp.float32
+        )
 
     ones = lambda: (jnp.ones(width), jnp.zeros(width))  # noqa: E731
     init = {
@@ -205,18 +242,8 @@ def transformer(horizon: int = 50, size: int = 8, layers: int = 4, width: int = 
     init = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), init)
     train = rfho.Indexed((train_text, jnp.arange(horizon * size)), index)
     optim = lambda hyper: optax.adamw(1e-3, eps_root=1e-8, weight_decay=1e-2)  # noqa: E731
-    problem = rfho.Problem(
-        rfho.Descent(loss, optim, init), objective, train, valid_text, horizon
-    )
+    problem = rfho.Problem(rfho.Descent(loss, optim, init), objective, train, valid_text, horizon)
     return Benchmark("P4", problem, jnp.zeros(horizon * size))
-
-
-BENCHMARKS: tuple[Callable[..., Benchmark], ...] = (
-    softmax_regression,
-    tanh_network,
-    convolutional_network,
-    transformer,
-)
 
 
 def _flat(count: int, seed: int) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,136 @@
+"""The page of results: a table and four pictures from the stored figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from benchmarks.suite import RESULTS
+
+DOCS = Path(__file__).parent.parent / "docs"
+PICTURES = DOCS / "_static"
+
+
+def write() -> None:
+    """Writes ``docs/explanation/speed.md`` and its pictures from all stored results."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    PICTURES.mkdir(exist_ok=True)
+    of_part = {(result["device"], result["part"]): result for result in results if "rows" in result}
+    sections = [_INTRODUCTION]
+    for (device, part), result in of_part.items():
+        if part.startswith("P"):
+            sections.append(_section(device, part, result))
+    problems = [result for (_, part), result in of_part.items() if part.startswith("P")]
+    _time_against_memory(problems, PICTURES / "speed-time-memory.png")
+    sections.append(
+        _picture("speed-time-memory.png", "Time against memory, every problem and method")
+    )
+    for part, picture, column, label in _GROWTHS:
+        found = [result for (_, name), result in of_part.items() if name == part]
+        if found:
+            _growth(found[0]["rows"], PICTURES / picture, column, label)
+            sections.append(_picture(picture, f"Growth with {label}"))
+    (DOCS / "explanation" / "speed.md").write_text("\n".join(sections))
+
+
+_INTRODUCTION = """# Speed and memory
+
+What a hypergradient costs beside plain training of the same problem in the same process. *Ratio* is CPU
+time by that of plain training, the median of interleaved rounds; *memory* is what the compiled program
+needs beyond plain training: its temporaries and the tape that `tune` reserves once. *Limit* is the least
+ratio by counting operations, with activations kept and with states kept. `grad over scan` is
+`jax.grad` over a hand-written `lax.scan`. The command is
+
+```console
+$ python -m benchmarks
+```
+"""
+
+_GROWTHS = (
+    ("horizon", "speed-horizon.png", "T", "the horizon T"),
+    ("number", "speed-number.png", "hyperparameters", "the number of hyperparameters"),
+)
+
+
+def _section(device: str, part: str, result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    first = rows[0]
+    lines = [
+        f"## {part}: T = {first['T']}, {first['hyperparameters']} hyperparameters",
+        "",
+        f"{device}; JAX {result['jax']}.",
+    ]
+    if limit := result.get("limits"):
+        kept, states = limit["activations_kept"], limit["states_kept"]
+        lines.append(f"Limit: {kept:.2f} with activations kept, {states:.2f} with states kept.")
+    lines += [
+        "",
+        "| | seconds | ratio | memory, MB | compiled in, s |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['megabytes']:.1f} "
+            f"| {row['compile_seconds']:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _picture(name: str, caption: str) -> str:
+    return f"![{caption}](../_static/{name})\n\n*{caption}.*\n"
+
+
+def _time_against_memory(results: list[dict[str, Any]], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    markers = "osD^v<>"
+    for result, marker in zip(results, markers, strict=False):
+        rows = [row for row in result["rows"] if row["name"] != "plain training"]
+        ours = [row for row in rows if row["name"] != "grad over scan"]
+        theirs = [row for row in rows if row["name"] == "grad over scan"]
+        points = axes.scatter(
+            [max(row["megabytes"], 0.1) for row in ours],
+            [row["ratio"] for row in ours],
+            marker=marker,
+            label=f"{result['part']}, rfho",
+        )
+        axes.scatter(
+            [max(row["megabytes"], 0.1) for row in theirs],
+            [row["ratio"] for row in theirs],
+            marker=marker,
+            s=90,
+            facecolors="none",
+            edgecolors=points.get_facecolor(),
+            label=f"{result['part']}, grad over scan",
+        )
+    axes.set(
+        xscale="log",
+        xlabel="memory beyond plain training (MB)",
+        ylabel="time by that of plain training",
+        title="Below and left is better",
+    )
+    axes.legend(ncols=2, fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _growth(rows: list[dict[str, Any]], path: Path, column: str, label: str) -> None:
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for name in dict.fromkeys(row["name"] for row in rows):
+        if name == "plain training":
+            continue
+        mine = [row for row in rows if row["name"] == name]
+        x = [row[column] for row in mine]
+        time.plot(x, [row["ratio"] for row in mine], marker="o", label=name)
+        memory.plot(x, [max(row["megabytes"], 1e-3) for row in mine], marker="o", label=name)
+    time.set(xscale="log", yscale="log", xlabel=label, ylabel="time by that of plain training")
+    memory.set(xscale="log", yscale="log", xlabel=label, ylabel="memory beyond plain training (MB)")
+    time.legend(fontsize="small")
+    for axes in (time, memory):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,167 @@
+"""What is measured: for each problem the methods that make sense on it, and two growths."""
+
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import rfho
+from benchmarks import problems
+from benchmarks.limits import limits
+from benchmarks.measure import measure
+from rfho.hyper_gradients import (
+    ForwardHyperGradient,
+    RealTimeHyperGradient,
+    ReverseHyperGradient,
+    TruncatedHyperGradient,
+)
+
+RESULTS = Path(__file__).parent / "results"
+
+Keep = rfho.Keep
+
+
+def _reverse(policy: rfho.AbstractCheckpoint) -> ReverseHyperGradient:
+    return ReverseHyperGradient(policy)
+
+
+def p1(*, quick: bool) -> list[dict[str, Any]]:
+    """Softmax regression, one weight per example: T = 50, for memory, and 200, for time."""
+    methods = {
+        "grad over scan": None,
+        "StoreAll(RESIDUALS)": _reverse(rfho.StoreAll(Keep.RESIDUALS)),
+        "StoreAll(STATES)": _reverse(rfho.StoreAll(Keep.STATES)),
+        "Recompute()": _reverse(rfho.Recompute()),
+        "Truncated(10)": TruncatedHyperGradient(10),
+    }
+    return _rows([problems.softmax_regression(50)], methods, quick=quick)
+
+
+def p2(*, quick: bool) -> list[dict[str, Any]]:
+    """The tanh network under momentum, by every policy, forward and in real time."""
+    horizon = 200
+    methods = {
+        "grad over scan": None,
+        "StoreAll(RESIDUALS)": _reverse(rfho.StoreAll(Keep.RESIDUALS)),
+        "StoreAll()": _reverse(rfho.StoreAll()),
+        "StoreAll(STATES)": _reverse(rfho.StoreAll(Keep.STATES)),
+        "Replay()": _reverse(rfho.Replay()),
+        "Recompute(100, STATES)": _reverse(rfho.Recompute(100, Keep.STATES)),
+        "Recompute()": _reverse(rfho.Recompute()),
+        "Binomial(20)": _reverse(rfho.Binomial(20)),
+        "forward, 3 directions": ForwardHyperGradient(),
+        "real-time, 3 directions": RealTimeHyperGradient(horizon),
+    }
+    return _rows([problems.tanh_network(horizon)], methods, quick=quick)
+
+
+def p3(*, quick: bool) -> list[dict[str, Any]]:
+    """The convolutional network under Adam."""
+    methods = {
+        "grad over scan": None,
+        "StoreAll(RESIDUALS)": _reverse(rfho.StoreAll(Keep.RESIDUALS)),
+        "StoreAll()": _reverse(rfho.StoreAll()),
+        "Replay()": _reverse(rfho.Replay()),
+        "Recompute()": _reverse(rfho.Recompute()),
+    }
+    return _rows([problems.convolutional_network()], methods, quick=quick)
+
+
+def p4(*, quick: bool) -> list[dict[str, Any]]:
+    """The transformer under AdamW."""
+    if quick:
+        return []
+    methods = {
+        "grad over scan": None,
+        "StoreAll()": _reverse(rfho.StoreAll()),
+        "Replay()": _reverse(rfho.Replay()),
+        "Replay(HalfPrecision)": _reverse(rfho.Replay(storage=rfho.HalfPrecision())),
+        "Recompute()": _reverse(rfho.Recompute()),
+    }
+    return _rows([problems.transformer()], methods, quick=True)
+
+
+def horizon(*, quick: bool) -> list[dict[str, Any]]:
+    """Growth with T on a small tanh network of the P2 kind."""
+    methods = {
+        "StoreAll()": _reverse(rfho.StoreAll()),
+        "Recompute()": _reverse(rfho.Recompute()),
+        "Binomial(10)": _reverse(rfho.Binomial(10)),
+        "forward": ForwardHyperGradient(),
+    }
+    horizons = (100, 400, 1600) if quick else (100, 400, 1600, 6400)
+    return _rows([problems.small_network(t) for t in horizons], methods, quick=True)
+
+
+def number(*, quick: bool) -> list[dict[str, Any]]:
+    """Growth with the number of hyperparameters on the same network."""
+    methods = {
+        "StoreAll()": _reverse(rfho.StoreAll()),
+        "forward": ForwardHyperGradient(),
+        "forward in chunks of 10": ForwardHyperGradient(chunk=10),
+    }
+    numbers = (1, 10, 100) if quick else (1, 10, 100, 1000)
+    many = [problems.small_network(200 if m < 1000 else 1000, rates=m) for m in numbers]
+    return _rows(many, methods, quick=True)
+
+
+PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "P1": p1,
+    "P2": p2,
+    "P3": p3,
+    "P4": p4,
+    "horizon": horizon,
+    "number": number,
+}
+
+
+PROBLEMS = {
+    "P1": problems.softmax_regression,
+    "P2": problems.tanh_network,
+    "P3": problems.convolutional_network,
+    "P4": problems.transformer,
+}
+
+
+def run(parts: list[str], *, quick: bool) -> None:
+    """Measures the parts and stores each under the name of the device."""
+    RESULTS.mkdir(exist_ok=True)
+    for part in parts:
+        rows = PARTS[part](quick=quick)
+        if rows:
+            result = {"part": part, "device": device(), "jax": jax.__version__, "rows": rows}
+            if part in PROBLEMS:
+                _, problem, hyper = PROBLEMS[part]()
+                result["limits"] = limits(problem, hyper)._asdict()
+            place = RESULTS / f"{jax.default_backend()}-{part}.json"
+            place.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def device() -> str:
+    """The chip's name."""
+    if jax.default_backend() != "cpu":
+        return jax.devices()[0].device_kind
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, one thread"
+
+
+def _rows(
+    benchmarks: list[problems.Benchmark], methods: dict[str, Any], *, quick: bool
+) -> list[dict[str, Any]]:
+    rows = []
+    for name, problem, hyper in benchmarks:
+        hypers = sum(leaf.size for leaf in jax.tree.leaves(hyper))
+        for row in measure(problem, hyper, methods, rounds=3 if quick else 7):
+            shape = {"problem": name, "T": problem.horizon, "hyperparameters": hypers}
+            rows.append({**shape, **row._asdict()})
+            print(
+                f"{name} T={problem.horizon} m={hypers} {row.name:26s} {row.seconds:8.3f} s "
+                f"{row.ratio:6.2f} x {row.megabytes:8.1f} MB  compiled in {row.compile_seconds:.1f} s",
+                flush=True,
+            )
+    return rows
