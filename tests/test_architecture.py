@@ -27,7 +27,7 @@ from library_source import (
 # a file of a package that is named itself stands where it is named.
 ROWS = (
     ("vocabulary: types", "typing.py"),
-    ("vocabulary", "tree.py", "result.py"),
+    ("vocabulary", "tree.py", "result.py", "kernels.py", "room.py"),
     ("nouns: digits", "fixed_point.py"),
     (
         "nouns: parts",
@@ -37,6 +37,7 @@ ROWS = (
         "schedules.py",
         "solvers/",
         "spectrum.py",
+        "work.py",
     ),
     ("nouns", "dynamics/", "stream.py", "domains/", "optim/"),
     ("nouns: upon them", "dynamics/reversible.py", "dynamics/with_value.py"),
@@ -48,7 +49,8 @@ ROWS = (
     ("engines: its matrix", "curvature.py"),
     ("engines: its examination", "audit.py", "refusal.py"),
     ("methods", "hyper_gradients/"),
-    ("choice", "auto.py", "hyper_gradients/auto.py"),
+    ("choice: forecasts", "forecast.py"),
+    ("choice", "hyper_gradients/auto.py"),
     ("one estimate", "hyper_gradient.py", "second_order.py"),
     ("one estimate: check", "check.py"),
     ("one estimate: what is looked at", "diagnose/record.py", "diagnose/equations.py"),
@@ -87,7 +89,7 @@ IMPURE = {
     *("asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random"),
     *("shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time"),
 }
-MAY_BE_IMPURE = {"shelf.py"}
+MAY_BE_IMPURE = {"room.py", "shelf.py"}
 
 INDEX = {name: number for number, (name, *_) in enumerate(ROWS)}
 SURFACE = INDEX["surface"]

@@ -10,11 +10,13 @@ from rfho.dynamics.heavy_ball import (
     steps_undone_within,
 )
 from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
+from rfho.dynamics.with_value import DescentWithValue
 
 __all__ = [
     "AbstractDynamics",
     "Descent",
     "DescentState",
+    "DescentWithValue",
     "Dynamics",
     "HeavyBall",
     "HeavyBallState",
