@@ -35,9 +35,17 @@ from rfho.dynamics import (
     steps_undone_within,
 )
 from rfho.finite_differences import Verdict
+from rfho.forecast import Forecast
 from rfho.grad import grad
 from rfho.hyper_gradient import hyper_gradient
-from rfho.hyper_gradients import AbstractHyperGradient, Aux, Estimate
+from rfho.hyper_gradients import (
+    AbstractHyperGradient,
+    AutoHyperGradient,
+    Aux,
+    Candidate,
+    Estimate,
+    Selection,
+)
 from rfho.population import iterate_many, tune_many
 from rfho.problem import Objective, Problem
 from rfho.progress import AbstractProgress, NoProgress, RichProgress
@@ -48,6 +56,7 @@ from rfho.stream import HostStream, Indexed, Stream
 from rfho.tasks import over_tasks
 from rfho.tune import Report, Solution, iterate, tune
 from rfho.tuner import Tuner, TunerState
+from rfho.work import Rates
 
 __version__ = "0.1.0"
 
@@ -62,9 +71,11 @@ __all__ = [
     "AbstractStorage",
     "Anchored",
     "Audit",
+    "AutoHyperGradient",
     "Aux",
     "Binomial",
     "Box",
+    "Candidate",
     "CappedL1",
     "Check",
     "ConvexSet",
@@ -79,6 +90,7 @@ __all__ = [
     "Finding",
     "Fixed",
     "FixedPoint",
+    "Forecast",
     "HalfPrecision",
     "HeavyBall",
     "HeavyBallState",
@@ -94,6 +106,7 @@ __all__ = [
     "Objective",
     "Positive",
     "Problem",
+    "Rates",
     "Reals",
     "Recompute",
     "Replay",
@@ -102,6 +115,7 @@ __all__ = [
     "ReversibleDescent",
     "ReversibleState",
     "RichProgress",
+    "Selection",
     "Severity",
     "Simplex",
     "Solution",

@@ -1,5 +1,6 @@
 """The methods: every way from a problem and its hyperparameters to an estimate of the hypergradient."""
 
+from rfho.hyper_gradients.auto import AutoHyperGradient, Candidate, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.hyper_gradients.evolution import PersistentEvolution, SingleEvolution
 from rfho.hyper_gradients.forward import ForwardHyperGradient
@@ -14,7 +15,9 @@ from rfho.hyper_gradients.warm_restart import WarmRestart
 
 __all__ = [
     "AbstractHyperGradient",
+    "AutoHyperGradient",
     "Aux",
+    "Candidate",
     "Estimate",
     "ForwardHyperGradient",
     "ImplicitHyperGradient",
@@ -25,6 +28,7 @@ __all__ = [
     "RealTimeHyperGradient",
     "ReverseHyperGradient",
     "ReversibleHyperGradient",
+    "Selection",
     "SingleEvolution",
     "TruncatedHyperGradient",
     "WarmRestart",

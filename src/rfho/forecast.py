@@ -1,0 +1,250 @@
+"""What a method will cost on a problem: its time in plain training runs, and its memory in bytes.
+
+Nothing is run and nothing is compiled. The parts of which all methods are made (a step, a step that
+is remembered, one pulled back, one pushed along, a read-out) are traced on abstract arrays and
+counted, see `rfho.work`; each method then says how many of them it needs:
+
+    StoreAll            T (remember + pull back)                      tape: T states and memories
+    Replay              the same, and T updates                       T memories, 2 √T states
+    Recompute           T - segment steps more                        T/segment states, one segment
+    Binomial(slots)     the steps of its schedule more                ``slots`` states
+    Forward(chunk)      ⌈m/chunk⌉ T pushes of ``chunk`` directions    two tangents
+    RandomForward(b)    the same with b in place of m                 the same, and b copies of λ
+    Implicit            T steps and N products                        one linearised gradient
+
+The tape is known to the byte from its shapes. Plain training is T steps and one evaluation.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfho import tree
+from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, Replay, StoreAll
+from rfho.checkpoint.base import Chain, Span, segments_of
+from rfho.checkpoint.binomial import schedule
+from rfho.dynamics import Keep
+from rfho.hyper_gradients.base import AbstractHyperGradient
+from rfho.hyper_gradients.forward import ForwardHyperGradient
+from rfho.hyper_gradients.implicit import ImplicitHyperGradient
+from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
+from rfho.hyper_gradients.reverse import ReverseHyperGradient
+from rfho.problem import Problem, Reading
+from rfho.tangent import push, start
+from rfho.typing import Hyper, PyTree
+from rfho.unroll import chain_of
+from rfho.work import Rates, Work, work_of
+
+
+class Forecast(NamedTuple):
+    """What a method is expected to cost.
+
+    Attributes:
+        time: of one estimate, in plain training runs.
+        memory: bytes of one estimate beside the problem's own arrays.
+    """
+
+    time: float
+    memory: int
+
+
+def label_of(method: AbstractHyperGradient) -> str:
+    """A method as one writes it, on one line."""
+    match method:
+        case ReverseHyperGradient(checkpoint=StoreAll(keeping=keeping)):
+            inside = f"StoreAll({keeping})"
+        case ReverseHyperGradient(checkpoint=Recompute(segment=int(segment))):
+            inside = f"Recompute({segment})"
+        case ReverseHyperGradient(checkpoint=Binomial(slots=slots)):
+            inside = f"Binomial({slots})"
+        case ReverseHyperGradient(checkpoint=policy):
+            inside = f"{type(policy).__name__}()"
+        case ForwardHyperGradient(chunk=chunk):
+            inside = "" if chunk is None else f"chunk={chunk}"
+        case RandomForwardHyperGradient(directions=directions, chunk=chunk):
+            inside = f"{directions}, key=0" + (
+                "" if chunk in (None, directions) else f", chunk={chunk}"
+            )
+        case _:
+            inside = ""
+    return f"{type(method).__name__}({inside})"
+
+
+Forecaster = Callable[[AbstractHyperGradient], Forecast]
+"""What a method will cost, on one problem."""
+
+
+class _Parts(NamedTuple):
+    """A problem, and the work of its plain parts."""
+
+    problem: Problem
+    hyper: Hyper
+    rates: Rates
+    state: PyTree
+    reading: Reading
+    step: Work
+    read: Work
+    plain: float
+
+
+class _Reverse(NamedTuple):
+    """A chain, and the work of its steps on the way forth and on the way back."""
+
+    chain: Chain
+    remember: Work
+    pull_back: Work
+    again: Work | None
+
+
+def forecaster(problem: Problem, hyper: Hyper, rates: Rates) -> Forecaster:
+    """A function that forecasts methods on one problem; each part is traced once for all of them.
+
+    The arrays of ``problem`` and ``hyper`` may be abstract or traced.
+
+    Raises:
+        TypeError: when called on a method for which there is no forecast.
+    """
+    parts = _parts(problem, hyper, rates)
+    reverse = functools.cache(lambda keep: _reverse_parts(parts, keep))
+    pushed = functools.cache(lambda chunk: _pushed(parts, chunk))
+
+    def forecast(method: AbstractHyperGradient) -> Forecast:
+        m = tree.size(hyper)
+        match method:
+            case ReverseHyperGradient(checkpoint=policy):
+                return _of_reverse(parts, policy, reverse(policy.keep()))
+            case ForwardHyperGradient(chunk=chunk):
+                return _of_forward(parts, m, min(chunk or m, m), pushed=pushed)
+            case RandomForwardHyperGradient(directions=directions, chunk=chunk):
+                count = min(directions, m)
+                forward = _of_forward(parts, count, min(chunk or count, count), pushed=pushed)
+                return forward._replace(memory=forward.memory + 2 * count * tree.nbytes(hyper))
+            case ImplicitHyperGradient():
+                return _of_implicit(parts, method)
+            case _:
+                raise TypeError(
+                    f"there is no forecast for {type(method).__name__}, only for the reverse, forward, random "
+                    "forward and implicit methods"
+                )
+
+    return forecast
+
+
+def _parts(problem: Problem, hyper: Hyper, rates: Rates) -> _Parts:
+    state = jax.eval_shape(lambda: problem.init(hyper))
+    step = work_of(lambda s, t: problem.step(s, hyper, t), state, _t())
+    output = problem.dynamics.output
+    evaluate = work_of(lambda s: problem.evaluate(output(s), hyper), state)
+    reading = jax.eval_shape(lambda s: problem.read(s, hyper), state)
+    read = work_of(lambda s: problem.read(s, hyper), state)
+    plain = problem.horizon * step.seconds(rates) + evaluate.seconds(rates)
+    return _Parts(problem, hyper, rates, state, reading, step, read, plain)
+
+
+def _reverse_parts(parts: _Parts, keep: Keep) -> _Reverse:
+    chain = chain_of(parts.problem, parts.hyper, keep)
+    _, memory = jax.eval_shape(chain.remember, parts.state, _t())
+    cotangents = parts.reading.by_state, parts.reading.by_hyper
+    remember = work_of(chain.remember, parts.state, _t())
+    pull_back = work_of(chain.pull_back, cotangents, parts.state, memory, _t())
+    again = None if chain.again is None else work_of(chain.again, parts.state, memory, _t())
+    return _Reverse(chain, remember, pull_back, again)
+
+
+class _Steps(NamedTuple):
+    """How many steps a policy takes beside the T that are pulled back."""
+
+    plain: int
+    remembered: int
+    again: int = 0
+
+
+def _steps(policy: AbstractCheckpoint, horizon: int) -> _Steps:
+    match policy:
+        case StoreAll():
+            return _Steps(0, horizon)
+        case Replay():
+            return _Steps(0, horizon, again=horizon)
+        case Recompute(segment=segment):
+            last = segments_of(Span(0, horizon), segment).length
+            return _Steps(horizon - last, horizon)
+        case Binomial(slots=slots):
+            rows, table = schedule(horizon, slots)
+            return _Steps(horizon + int(table.length.sum() + (rows.t - rows.start).sum()), horizon)
+        case _:
+            raise TypeError(
+                f"there is no forecast for the policy {type(policy).__name__}, only for StoreAll, Replay, "
+                "Recompute and Binomial"
+            )
+
+
+def _of_reverse(parts: _Parts, policy: AbstractCheckpoint, ways: _Reverse) -> Forecast:
+    problem, rates = parts.problem, parts.rates
+    steps = _steps(policy, problem.horizon)
+    whole = Span(0, problem.horizon)
+    tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, parts.state, whole)))
+    seconds = (
+        steps.plain * parts.step.seconds(rates)
+        + steps.remembered * ways.remember.seconds(rates)
+        + problem.horizon * ways.pull_back.seconds(rates)
+        + (0 if ways.again is None else steps.again * ways.again.seconds(rates))
+        + parts.read.seconds(rates)
+    )
+    # Cotangents go in and come out; Binomial holds one state more, from which it goes on.
+    states = 3 if isinstance(policy, Binomial) else 2
+    working = max(ways.pull_back.working_set, ways.remember.working_set, parts.read.working_set)
+    cotangent = ways.pull_back.results - tree.nbytes(tree.inexact(parts.state))
+    memory = tape + working + states * tree.nbytes(parts.state) + max(0, cotangent)
+    return Forecast(seconds / parts.plain, memory)
+
+
+def _pushed(parts: _Parts, chunk: int) -> Work:
+    problem, hyper = parts.problem, parts.hyper
+    directions = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype), hyper
+    )
+    pushed = jax.eval_shape(lambda d: start(problem, hyper, d), directions)
+    one = lambda p, d, t: push(problem, hyper, p, directions=d, t=t)  # noqa: E731
+    return work_of(one, pushed, directions, _t())
+
+
+def _of_forward(
+    parts: _Parts, count: int, chunk: int, *, pushed: Callable[[int], Work]
+) -> Forecast:
+    """``count`` directions, ``chunk`` of them at a time."""
+    work, rates = pushed(chunk), parts.rates
+    one = parts.problem.horizon * work.seconds(rates) + parts.read.seconds(rates)
+    chunks = -(-count // chunk)
+    # Half of the read-out's: fitted, as the compiler's heap is not packed tightly.
+    memory = max(work.footprint, parts.read.working_set) + parts.read.working_set // 2
+    return Forecast(chunks * one / parts.plain, memory)
+
+
+def _of_implicit(parts: _Parts, method: ImplicitHyperGradient) -> Forecast:
+    """T steps, and as many products as solver and audit may take: an upper bound."""
+    problem, hyper, condition = parts.problem, parts.hyper, method.condition
+
+    def product(state: PyTree, q: PyTree) -> PyTree:
+        system = condition.system(problem, hyper, state)
+        return system.operator.apply(q), system.cross(q)
+
+    unknowns = condition.unknowns(parts.reading.by_state)
+    work = work_of(product, parts.state, unknowns)
+    of_solver = min(getattr(method.solver, "max_products", 100), tree.size(unknowns))
+    of_audit = 0 if method.audit is None else int(np.ceil(3.5 * method.audit.products))
+    seconds = (
+        problem.horizon * parts.step.seconds(parts.rates)
+        + 2 * parts.read.seconds(parts.rates)
+        + (of_solver + of_audit) * work.seconds(parts.rates)
+    )
+    vectors = 6 if method.audit is None else 10
+    memory = 2 * tree.nbytes(parts.state) + vectors * tree.nbytes(unknowns) + work.working_set
+    return Forecast(seconds / parts.plain, max(memory, parts.step.working_set))
+
+
+def _t() -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), jnp.int32)

@@ -1,0 +1,253 @@
+"""What a compiler makes of a traced function: the kernels it runs, and the values they write to memory.
+
+A jaxpr names every intermediate value, but compiled code holds few of them. Elementwise operations
+are fused into the kernel that uses their result; reshapes and transpositions cost nothing; what
+nobody uses is not computed. `kernels_of` applies these three rules and no others, without
+compiling anything.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rfho.typing import PyTree
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call")
+_CALLS_WITH_RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr")
+_VIEWS = ("reshape", "squeeze", "expand_dims", "transpose", "copy", "copy_p", "stop_gradient")
+_LOOPS = ("scan", "while", "cond")
+_WRITERS = (
+    *("dot_general", "conv_general_dilated", "ragged_dot", "gather", "dynamic_update_slice"),
+    *("concatenate", "sort", "top_k", "cholesky", "lu", "qr", "triangular_solve", "linear_solve"),
+    *("random_bits", "random_wrap", "random_unwrap", "random_fold_in", "threefry2x32"),
+    *_LOOPS,
+)
+_REDUCTIONS = ("reduce", "cum", "arg")
+
+# Elementary operations for one element, in units of an addition.
+_EFFORT = {
+    **dict.fromkeys(("broadcast_in_dim", "iota", "convert_element_type", "slice"), 0),
+    **dict.fromkeys(("div", "rem"), 4),
+    **dict.fromkeys(("sqrt", "rsqrt"), 5),
+    **dict.fromkeys(("exp", "log", "exp2", "log1p", "expm1"), 8),
+    **dict.fromkeys(("tanh", "logistic", "sin", "cos", "erf", "erf_inv", "atan2"), 12),
+    **dict.fromkeys(("pow", "lgamma", "digamma", "random_bits", "threefry2x32"), 20),
+}
+_EXPENSIVE = 5
+"""Effort from which a value that several kernels use is written rather than computed again."""
+
+LITERAL = 0
+"""The name of all constants that are part of the code."""
+
+
+class Operation(NamedTuple):
+    """One equation, its values by number.
+
+    Attributes:
+        name: of the primitive.
+        inputs: the values it reads; `LITERAL` for constants.
+        outputs: those it makes.
+        params: of the primitive.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    params: dict[str, Any]
+
+
+class Kernel(NamedTuple):
+    """One pass over memory.
+
+    Attributes:
+        operation: what it is there for.
+        reads: the values in memory that it uses.
+        writes: those it leaves there.
+        effort: elementary operations outside of matrix products, fused ones included.
+    """
+
+    operation: Operation
+    reads: frozenset[int]
+    writes: tuple[int, ...]
+    effort: int
+
+
+class Graph(NamedTuple):
+    """A traced function without its calls and its dead code.
+
+    Attributes:
+        operations: in order.
+        arguments: the values that are passed in.
+        constants: the arrays over which the function closes.
+        results: the values to be returned.
+        shapes: an abstract array for each value.
+    """
+
+    operations: list[Operation]
+    arguments: frozenset[int]
+    constants: frozenset[int]
+    results: tuple[int, ...]
+    shapes: dict[int, Any]
+
+    def size(self, value: int) -> int:
+        """Elements of a value."""
+        return int(np.prod(getattr(self.shapes.get(value), "shape", (0,))))
+
+    def nbytes(self, value: int) -> int:
+        """Bytes of a value."""
+        return self.size(value) * itemsize(self.shapes.get(value))
+
+
+def itemsize(shape: Any) -> int:
+    """Bytes of one element of an abstract array."""
+    return getattr(getattr(shape, "dtype", None), "itemsize", 0)
+
+
+def graph_of(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
+    """The graph of ``function``; ``arguments`` may be abstract."""
+    return graph_of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def graph_of_jaxpr(jaxpr: Any) -> Graph:
+    """The graph of a jaxpr, open or closed."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    shapes: dict[int, Any] = {}
+    operations: list[Operation] = []
+
+    def named(variable: Any) -> int:
+        shapes[len(shapes) + 1] = variable.aval
+        return len(shapes)
+
+    def walk(jaxpr: Any, inputs: tuple[int, ...]) -> tuple[int, ...]:
+        names = dict(zip(jaxpr.invars, inputs, strict=True))
+        names |= {variable: named(variable) for variable in jaxpr.constvars}
+        constants.update(names[variable] for variable in jaxpr.constvars)
+        read = lambda atom: LITERAL if hasattr(atom, "val") else names[atom]  # noqa: E731
+        for equation in jaxpr.eqns:
+            inputs = tuple(read(atom) for atom in equation.invars)
+            called = _called(equation)
+            if called is None:
+                outputs = tuple(named(variable) for variable in equation.outvars)
+                name = equation.primitive.name
+                operations.append(Operation(name, inputs, outputs, equation.params))
+            else:
+                outputs = walk(called, inputs)
+            names |= zip(equation.outvars, outputs, strict=True)
+        return tuple(read(atom) for atom in jaxpr.outvars)
+
+    constants: set[int] = set()
+    arguments = tuple(named(variable) for variable in jaxpr.invars)
+    results = walk(jaxpr, arguments)
+    alive = _alive(operations, results)
+    return Graph(alive, frozenset(arguments), frozenset(constants), results, shapes)
+
+
+def kernels_of(graph: Graph) -> list[Kernel]:
+    """The kernels that compute the results, in order."""
+    return _Fusion(graph).kernels()
+
+
+class _Fusion:
+    """Which values are written, and what stands behind those that are not."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.maker = {value: op for op in graph.operations for value in op.outputs}
+        self.users: dict[int, list[Operation]] = {}
+        for op in graph.operations:
+            for value in {*op.inputs} - {LITERAL}:
+                self.users.setdefault(value, []).append(op)
+        self.written = {v for op in graph.operations if self._is_written(op) for v in op.outputs}
+        self.known: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
+
+    def kernels(self) -> list[Kernel]:
+        return [self._kernel(op) for op in self.graph.operations if op.outputs[0] in self.written]
+
+    def _kernel(self, op: Operation) -> Kernel:
+        reads, fused = self._behind_all(op)
+        effort = sum(self._effort(self.maker[value]) for value in fused)
+        return Kernel(op, reads, op.outputs, effort + self._effort(op))
+
+    def _effort(self, op: Operation) -> int:
+        if _writes(op) and op.name not in _EFFORT:
+            return 0
+        elements = op.inputs[0] if op.name.startswith(_REDUCTIONS) else op.outputs[0]
+        return _EFFORT.get(op.name, 1) * self.graph.size(elements)
+
+    def _is_written(self, op: Operation) -> bool:
+        if op.name in _VIEWS:
+            return False
+        if _writes(op) or op.name.startswith(_REDUCTIONS):
+            return True
+        users = list(self._users_of(op.outputs[0]))
+        returned = any(user is None for user in users)
+        needs_memory = any(user is not None and _writes(user) for user in users)
+        costly = _EFFORT.get(op.name, 1) >= _EXPENSIVE and len(users) > 1
+        return returned or needs_memory or costly
+
+    def _users_of(self, value: int) -> Iterator[Operation | None]:
+        """The operations that use a value, through views; None where it is returned."""
+        if value in self.graph.results:
+            yield None
+        for op in self.users.get(value, []):
+            if op.name in _VIEWS:
+                yield from self._users_of(op.outputs[0])
+            else:
+                yield op
+
+    def _behind(self, value: int) -> tuple[frozenset[int], frozenset[int]]:
+        """What is in memory behind a value, and what is computed on the way from there to it."""
+        if value == LITERAL:
+            return frozenset(), frozenset()
+        if value in self.written or value not in self.maker:
+            return frozenset([value]), frozenset()
+        if value not in self.known:
+            op = self.maker[value]
+            reads, fused = self._behind_all(op)
+            self.known[value] = reads, fused | ({value} if op.name not in _VIEWS else set())
+        return self.known[value]
+
+    def _behind_all(self, op: Operation) -> tuple[frozenset[int], frozenset[int]]:
+        pairs = [self._behind(value) for value in op.inputs]
+        empty = frozenset[int]()
+        return empty.union(*(p[0] for p in pairs)), empty.union(*(p[1] for p in pairs))
+
+    def returned(self) -> frozenset[int]:
+        """The values in memory that hold the results."""
+        return frozenset[int]().union(*(self._behind(value)[0] for value in self.graph.results))
+
+
+def held_by_results(graph: Graph) -> frozenset[int]:
+    """The values in memory that hold what ``graph`` returns."""
+    return _Fusion(graph).returned()
+
+
+def inner_jaxprs(operation: Operation) -> list[Any]:
+    """The bodies of a loop or a branch; empty for anything else."""
+    if operation.name not in _LOOPS:
+        return []
+    bodies = [param for param in operation.params.values() if hasattr(param, "jaxpr")]
+    return [*bodies, *operation.params.get("branches", ())]
+
+
+def _writes(op: Operation) -> bool:
+    return op.name in _WRITERS or op.name.startswith("scatter") or len(op.outputs) != 1
+
+
+def _called(equation: Any) -> Any:
+    name, params = equation.primitive.name, equation.params
+    if name not in _CALLS and name not in _CALLS_WITH_RULES:
+        return None
+    body = params.get("jaxpr", params.get("call_jaxpr", params.get("fun_jaxpr")))
+    return getattr(body, "jaxpr", body)
+
+
+def _alive(operations: list[Operation], results: tuple[int, ...]) -> list[Operation]:
+    needed, alive = {*results}, list[Operation]()
+    for op in reversed(operations):
+        if needed.intersection(op.outputs):
+            needed.update(op.inputs)
+            alive.append(op)
+    return alive[::-1]
