@@ -1,5 +1,7 @@
 """Second derivatives of the inner loss that are not those of its gradient: see `rfho.check_hyper_gradient`."""
 
+from collections.abc import Sequence
+
 from jax import Array
 
 from rfho.diagnose.base import Finding, Kind, Severity, Where
@@ -9,9 +11,15 @@ from rfho.second_order import SecondOrder, second_order
 from rfho.typing import Hyper
 
 
-def curvature_findings(problem: Problem, hyper: Hyper, key: Array) -> list[Finding]:
-    """One finding per leaf along which finite differences of the gradient disagree; `Descent` only."""
-    checked = second_order(problem, hyper, key)
+def curvature_findings(
+    problem: Problem, hyper: Hyper, key: Array, *, known: Sequence[Finding]
+) -> list[Finding]:
+    """One finding per leaf along which finite differences of the gradient disagree; `Descent` only.
+
+    Leaves of which something is ``known`` already are left out.
+    """
+    told = {finding.where.leaf for finding in known}
+    checked = [one for one in second_order(problem, hyper, key) if one.path not in told]
     return [_wrong(one) for one in checked if one.verdict is Verdict.DISAGREES]
 
 

@@ -133,7 +133,7 @@ def diagnose(
     if any(finding.severity is Severity.ERROR and _stops(finding) for finding in found):
         return Diagnosis(tuple(found), growth)
     found += case.growth(record, growth)
-    found += curvature_findings(problem, hyper, for_loss)
+    found += curvature_findings(problem, hyper, for_loss, known=found)
     found += zero_findings(case.gradient(record), found)
     smoothness = smoothness_of(
         case.gradient_at, hyper, case.direction, epsilon=rounding_of((hyper, record.final))

@@ -57,8 +57,8 @@ class Growth(NamedTuple):
 
 def growth_of(sizes: Array, *, backwards: bool) -> Growth:
     """The growth from log norms of shape (T + 1, leaves), one row per state."""
-    whole = np.logaddexp.reduce(2 * np.asarray(sizes, np.float64), axis=1) / 2
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
+        whole = np.logaddexp.reduce(2 * np.asarray(sizes, np.float64), axis=1) / 2
         gains = -np.diff(whole) if backwards else np.diff(whole)
     gains = np.where(np.isfinite(gains), gains, 0.0)
     first, last = _steepest_stretch(np.minimum(gains, _A_JUMP))

@@ -18,7 +18,6 @@ from rfho.problem import Problem, Reading, select
 from rfho.refusal import complaint_about
 from rfho.result import HyperGradientError
 from rfho.solvers import CG, AbstractSolver, Solve
-from rfho.solvers.base import relative
 from rfho.typing import Hyper, Params, PyTree, Scalar, State, Step
 from rfho.unroll import roll
 
@@ -184,8 +183,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
 
     def _start(self, problem: Problem, hyper: Hyper) -> Settled:
         state = problem.init(hyper)
-        reading = jax.eval_shape(problem.read, state, hyper)
-        shapes = self.condition.unknowns(reading.by_state)
+        shapes = jax.eval_shape(lambda: self._seed(problem.read(state, hyper)).by_unknowns)
         adjoint = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return Settled(state, jnp.zeros((), jnp.int32), adjoint)
 
@@ -260,8 +258,8 @@ def _statistics(answer: _Answer, system: System, further: Further | None) -> dic
         "products": stats["products"] + further.products + jnp.sum(verdict.products),
         "error": jnp.max(verdict.error),
         "error_bound": jnp.max(verdict.error_bound),
-        "relative_error": jnp.max(relative(verdict.error, verdict.size)),
-        "relative_error_bound": jnp.max(relative(verdict.error_bound, verdict.size)),
+        "relative_error": jnp.max(verdict.relative_error),
+        "relative_error_bound": jnp.max(verdict.relative_error_bound),
     }
     return stats | further.stats | audited
 
