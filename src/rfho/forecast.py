@@ -34,7 +34,8 @@ from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.problem import Problem, Reading
-from rfho.tangent import push, start
+from rfho.tangent import push as push_along
+from rfho.tangent import start
 from rfho.typing import Hyper, PyTree
 from rfho.unroll import chain_of
 from rfho.work import Rates, Work, work_of
@@ -74,8 +75,8 @@ def label_of(method: AbstractHyperGradient) -> str:
     return f"{type(method).__name__}({inside})"
 
 
-Forecaster = Callable[[AbstractHyperGradient], Forecast]
-"""What a method will cost, on one problem."""
+Forecaster = Callable[[AbstractHyperGradient, Rates], Forecast]
+"""What a method will cost on one problem, by a machine of given rates."""
 
 
 class _Parts(NamedTuple):
@@ -83,12 +84,16 @@ class _Parts(NamedTuple):
 
     problem: Problem
     hyper: Hyper
-    rates: Rates
     state: PyTree
     reading: Reading
     step: Work
     read: Work
-    plain: float
+    evaluate: Work
+
+    def plain(self, rates: Rates) -> float:
+        """Seconds of plain training: T steps, and one evaluation."""
+        steps = self.problem.horizon * self.step.seconds(rates)
+        return steps + self.evaluate.seconds(rates)
 
 
 class _Reverse(NamedTuple):
@@ -100,7 +105,7 @@ class _Reverse(NamedTuple):
     again: Work | None
 
 
-def forecaster(problem: Problem, hyper: Hyper, rates: Rates) -> Forecaster:
+def forecaster(problem: Problem, hyper: Hyper) -> Forecaster:
     """A function that forecasts methods on one problem; each part is traced once for all of them.
 
     The arrays of ``problem`` and ``hyper`` may be abstract or traced.
@@ -108,23 +113,24 @@ def forecaster(problem: Problem, hyper: Hyper, rates: Rates) -> Forecaster:
     Raises:
         TypeError: when called on a method for which there is no forecast.
     """
-    parts = _parts(problem, hyper, rates)
+    parts = _parts(problem, hyper)
     reverse = functools.cache(lambda keep: _reverse_parts(parts, keep))
     pushed = functools.cache(lambda chunk: _pushed(parts, chunk))
 
-    def forecast(method: AbstractHyperGradient) -> Forecast:
+    def forecast(method: AbstractHyperGradient, rates: Rates) -> Forecast:
         m = tree.size(hyper)
         match method:
             case ReverseHyperGradient(checkpoint=policy):
-                return _of_reverse(parts, policy, reverse(policy.keep()))
+                return _of_reverse(parts, policy, reverse(policy.keep()), rates=rates)
             case ForwardHyperGradient(chunk=chunk):
-                return _of_forward(parts, m, min(chunk or m, m), pushed=pushed)
+                return _of_forward(parts, m, pushed(min(chunk or m, m)), rates=rates)
             case RandomForwardHyperGradient(directions=directions, chunk=chunk):
                 count = min(directions, m)
-                forward = _of_forward(parts, count, min(chunk or count, count), pushed=pushed)
+                work = pushed(min(chunk or count, count))
+                forward = _of_forward(parts, count, work, rates=rates)
                 return forward._replace(memory=forward.memory + 2 * count * tree.nbytes(hyper))
             case ImplicitHyperGradient():
-                return _of_implicit(parts, method)
+                return _of_implicit(parts, method, rates)
             case _:
                 raise TypeError(
                     f"there is no forecast for {type(method).__name__}, only for the reverse, forward, random "
@@ -134,15 +140,14 @@ def forecaster(problem: Problem, hyper: Hyper, rates: Rates) -> Forecaster:
     return forecast
 
 
-def _parts(problem: Problem, hyper: Hyper, rates: Rates) -> _Parts:
+def _parts(problem: Problem, hyper: Hyper) -> _Parts:
     state = jax.eval_shape(lambda: problem.init(hyper))
     step = work_of(lambda s, t: problem.step(s, hyper, t), state, _t())
     output = problem.dynamics.output
     evaluate = work_of(lambda s: problem.evaluate(output(s), hyper), state)
     reading = jax.eval_shape(lambda s: problem.read(s, hyper), state)
     read = work_of(lambda s: problem.read(s, hyper), state)
-    plain = problem.horizon * step.seconds(rates) + evaluate.seconds(rates)
-    return _Parts(problem, hyper, rates, state, reading, step, read, plain)
+    return _Parts(problem, hyper, state, reading, step, read, evaluate)
 
 
 def _reverse_parts(parts: _Parts, keep: Keep) -> _Reverse:
@@ -182,8 +187,10 @@ def _steps(policy: AbstractCheckpoint, horizon: int) -> _Steps:
             )
 
 
-def _of_reverse(parts: _Parts, policy: AbstractCheckpoint, ways: _Reverse) -> Forecast:
-    problem, rates = parts.problem, parts.rates
+def _of_reverse(
+    parts: _Parts, policy: AbstractCheckpoint, ways: _Reverse, *, rates: Rates
+) -> Forecast:
+    problem = parts.problem
     steps = _steps(policy, problem.horizon)
     whole = Span(0, problem.horizon)
     tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, parts.state, whole)))
@@ -199,32 +206,37 @@ def _of_reverse(parts: _Parts, policy: AbstractCheckpoint, ways: _Reverse) -> Fo
     working = max(ways.pull_back.working_set, ways.remember.working_set, parts.read.working_set)
     cotangent = ways.pull_back.results - tree.nbytes(tree.inexact(parts.state))
     memory = tape + working + states * tree.nbytes(parts.state) + max(0, cotangent)
-    return Forecast(seconds / parts.plain, memory)
+    return Forecast(seconds / parts.plain(rates), memory)
 
 
-def _pushed(parts: _Parts, chunk: int) -> Work:
+class _Push(NamedTuple):
+    """The work of one step of ``chunk`` directions."""
+
+    chunk: int
+    work: Work
+
+
+def _pushed(parts: _Parts, chunk: int) -> _Push:
     problem, hyper = parts.problem, parts.hyper
     directions = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype), hyper
     )
     pushed = jax.eval_shape(lambda d: start(problem, hyper, d), directions)
-    one = lambda p, d, t: push(problem, hyper, p, directions=d, t=t)  # noqa: E731
-    return work_of(one, pushed, directions, _t())
+    one = lambda p, d, t: push_along(problem, hyper, p, directions=d, t=t)  # noqa: E731
+    return _Push(chunk, work_of(one, pushed, directions, _t()))
 
 
-def _of_forward(
-    parts: _Parts, count: int, chunk: int, *, pushed: Callable[[int], Work]
-) -> Forecast:
-    """``count`` directions, ``chunk`` of them at a time."""
-    work, rates = pushed(chunk), parts.rates
-    one = parts.problem.horizon * work.seconds(rates) + parts.read.seconds(rates)
-    chunks = -(-count // chunk)
+def _of_forward(parts: _Parts, count: int, push: _Push, *, rates: Rates) -> Forecast:
+    """``count`` directions, chunk by chunk."""
+    one = parts.problem.horizon * push.work.seconds(rates) + parts.read.seconds(rates)
+    chunks = -(-count // push.chunk)
     # Half of the read-out's: fitted, as the compiler's heap is not packed tightly.
-    memory = max(work.footprint, parts.read.working_set) + parts.read.working_set // 2
-    return Forecast(chunks * one / parts.plain, memory)
+    reading = parts.read.working_set
+    memory = max(push.work.footprint, reading) + reading // 2
+    return Forecast(chunks * one / parts.plain(rates), memory)
 
 
-def _of_implicit(parts: _Parts, method: ImplicitHyperGradient) -> Forecast:
+def _of_implicit(parts: _Parts, method: ImplicitHyperGradient, rates: Rates) -> Forecast:
     """T steps, and as many products as solver and audit may take: an upper bound."""
     problem, hyper, condition = parts.problem, parts.hyper, method.condition
 
@@ -237,13 +249,13 @@ def _of_implicit(parts: _Parts, method: ImplicitHyperGradient) -> Forecast:
     of_solver = min(getattr(method.solver, "max_products", 100), tree.size(unknowns))
     of_audit = 0 if method.audit is None else int(np.ceil(3.5 * method.audit.products))
     seconds = (
-        problem.horizon * parts.step.seconds(parts.rates)
-        + 2 * parts.read.seconds(parts.rates)
-        + (of_solver + of_audit) * work.seconds(parts.rates)
+        problem.horizon * parts.step.seconds(rates)
+        + 2 * parts.read.seconds(rates)
+        + (of_solver + of_audit) * work.seconds(rates)
     )
     vectors = 6 if method.audit is None else 10
     memory = 2 * tree.nbytes(parts.state) + vectors * tree.nbytes(unknowns) + work.working_set
-    return Forecast(seconds / parts.plain, max(memory, parts.step.working_set))
+    return Forecast(seconds / parts.plain(rates), max(memory, parts.step.working_set))
 
 
 def _t() -> jax.ShapeDtypeStruct:

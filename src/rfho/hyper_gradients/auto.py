@@ -1,6 +1,7 @@
 """The method that picks a method: the fastest exact one whose memory fits."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax
 from rfho import tree
 from rfho.checkpoint import Binomial, Recompute, Replay, StoreAll
 from rfho.dynamics import Keep
-from rfho.forecast import Forecast, Forecaster, forecaster, label_of
+from rfho.forecast import Forecast, forecaster, label_of
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
 from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
@@ -140,7 +141,7 @@ class AutoHyperGradient(AbstractHyperGradient):
             TypeError: there is no forecast for such a method.
         """
         hyper = tree.as_hyper(hyper)
-        forecast = forecaster(problem, hyper, self.rates)(method)
+        forecast = forecaster(problem, hyper)(method, self.rates)
         if forecast.memory <= self.memory_limit:
             return forecast
         weighed = _weighed(problem, hyper, self)
@@ -176,7 +177,8 @@ _EXACT, _ON_AVERAGE, _CONVERGED = "exact", "on average", "at the end"
 
 def _weighed(problem: Problem, hyper: Hyper, auto: AutoHyperGradient) -> list[Candidate]:
     """All candidates with their forecasts, fastest first within each exactness."""
-    forecast = forecaster(problem, hyper, auto.rates)
+    known = forecaster(problem, hyper)
+    forecast = lambda method: known(method, auto.rates)  # noqa: E731
     m, limit = tree.size(hyper), auto.memory_limit
     forward = [ForwardHyperGradient()]
     chunk = _chunk([forecast(f).memory for f in (ForwardHyperGradient(1), *forward)], m, limit)
@@ -195,7 +197,11 @@ def _weighed(problem: Problem, hyper: Hyper, auto: AutoHyperGradient) -> list[Ca
 
 
 def _reverse(
-    problem: Problem, hyper: Hyper, forecast: Forecaster, *, limit: int
+    problem: Problem,
+    hyper: Hyper,
+    forecast: Callable[[AbstractHyperGradient], Forecast],
+    *,
+    limit: int,
 ) -> list[ReverseHyperGradient]:
     """Reverse mode under every policy that these dynamics have."""
     T = problem.horizon
