@@ -142,6 +142,12 @@ def test_an_objective_must_be_a_scalar(objective, message):
         validate(problem_of(objective=objective), HYPER)
 
 
+def test_a_loss_must_be_a_scalar():
+    dynamics = rfho.Descent(lambda w, hyper, batch: (w - batch) ** 2, optim, jnp.zeros(()))
+    with pytest.raises(TypeError, match=r"loss returned float64\[2\], but it must return"):
+        validate(problem_of(dynamics), HYPER)
+
+
 @pytest.mark.parametrize(
     "objective",
     [{"lr": loss}, {"lr": loss, "other": loss}, (loss, loss), {"lr": {"a": loss}, "nested": loss}],

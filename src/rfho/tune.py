@@ -113,7 +113,7 @@ def tune(
     tuner = Tuner(method, optim, domain)
     progress = NoProgress() if progress is None else progress
     history: list[Report] = []
-    state = tuner.init(problem, hyper)
+    previous = state = tuner.init(problem, hyper)
     total = _total(tuner, problem, steps)
     handle = progress.start(total)
     result = _end(tuner, problem, total)
@@ -132,6 +132,8 @@ def tune(
         if throw:
             raise
         result = error.result
+        # The objective has a value at every λ but the last.
+        state = previous if result is Result.NON_FINITE_VALUE else state
     except KeyboardInterrupt:
         result = Result.STOPPED
     finally:
@@ -258,7 +260,9 @@ def _end(tuner: Tuner, problem: Problem, total: int) -> Result:
 
 
 def _distance(left: Hyper, right: Hyper) -> float:
-    return float(tree.norm(jax.tree.map(lambda a, b: a - b, left, right)))
+    return float(
+        tree.norm(jax.tree.map(lambda a, b: a - b, tree.inexact(left), tree.inexact(right)))
+    )
 
 
 def _floats(value: PyTree) -> PyTree:

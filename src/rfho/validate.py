@@ -5,10 +5,13 @@ jaxpr of their derivative finds hyperparameters that reach nothing. Each finding
 the remedy.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from rfho import tree
+from rfho.dynamics import Descent
 from rfho.problem import Problem
 from rfho.typing import Hyper, PyTree
 
@@ -18,7 +21,7 @@ def validate(problem: Problem, hyper: Hyper) -> Hyper:
 
     Raises:
         TypeError: a leaf of ``hyper`` is no floating-point array; a step changes the structure,
-            shape or dtype of the state; the objective is not a floating-point scalar.
+            shape or dtype of the state; loss or objective is not a floating-point scalar.
         ValueError: a leaf of ``hyper`` is not finite or reaches nothing; ``objective`` is no prefix
             of it.
     """
@@ -27,6 +30,7 @@ def validate(problem: Problem, hyper: Hyper) -> Hyper:
     hyper = tree.as_hyper(hyper)
     problem.objective_of(hyper)
     state = jax.eval_shape(problem.init, hyper)
+    _check_loss(problem, hyper, state)
     _check_same(state, jax.eval_shape(problem.step, state, hyper, _t()))
     _check_objective(problem, hyper, state)
     _check_effect(problem, hyper)
@@ -85,11 +89,22 @@ def _check_objective(problem: Problem, hyper: Hyper, state: PyTree) -> None:
 
     values = jax.eval_shape(read, state, hyper)
     for path, value in jax.tree_util.tree_leaves_with_path(values):
-        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(
-                f"{tree.path_of(path, 'objective')} returned {value.dtype}{list(value.shape)}, but it must "
-                "return a floating-point scalar: take a mean"
-            )
+        _check_scalar(value, tree.path_of(path, "objective"))
+
+
+def _check_loss(problem: Problem, hyper: Hyper, state: PyTree) -> None:
+    dynamics = problem.dynamics
+    if isinstance(dynamics, Descent):
+        loss = lambda w, h: dynamics.loss(w, problem.whole(h), problem.train_batch(_t()))  # noqa: E731
+        _check_scalar(jax.eval_shape(loss, dynamics.output(state), hyper), "loss")
+
+
+def _check_scalar(value: Any, where: str) -> None:
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{where} returned {dtype}{list(shape)}, but it must return a floating-point scalar: take a mean"
+        )
 
 
 def _t() -> jax.Array:
