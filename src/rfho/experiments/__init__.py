@@ -6,7 +6,15 @@ A new experiment is one file with an `Experiment` value, and its name in the tup
 from typing import Any
 
 from rfho.experiments.base import Experiment
+from rfho.experiments.chaos import CHAOS
 from rfho.experiments.data_cleaning import DATA_CLEANING
+from rfho.experiments.distilled_data import DISTILLED_DATA
+from rfho.experiments.response_surface import RESPONSE_SURFACE
 
-EXPERIMENTS: tuple[Experiment[Any], ...] = (DATA_CLEANING,)
+EXPERIMENTS: tuple[Experiment[Any], ...] = (
+    DATA_CLEANING,
+    RESPONSE_SURFACE,
+    CHAOS,
+    DISTILLED_DATA,
+)
 """All experiments, in the order in which they are listed."""

@@ -1,0 +1,69 @@
+"""Images as rows of numbers, split in three parts that are each balanced over the classes."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from rfho.datasets import LabelledImages, balanced_subset, load_digits, load_mnist
+from rfho.experiments.settings import SettingsError, one_of
+
+Part = tuple[Float32[np.ndarray, "n pixels"], Int32[np.ndarray, " n"]]
+"""Images as rows in [0, 1], and their labels."""
+
+IMAGE_SETS = one_of("digits", "mnist")
+"""The check of a setting that names the images."""
+
+
+class ImageSplit(NamedTuple):
+    """Training, validation and test part of one data set.
+
+    Attributes:
+        train, valid, test: images and labels.
+        shape: height and width of an image.
+        class_names: one per class.
+    """
+
+    train: Part
+    valid: Part
+    test: Part
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    @property
+    def pixels(self) -> int:
+        """How many numbers make an image."""
+        return self.train[0].shape[1]
+
+
+def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> ImageSplit:
+    """Three disjoint random parts; those of MNIST are taken from its official training part.
+
+    Args:
+        name: ``digits`` or ``mnist``.
+        sizes: examples in training, validation and test part.
+        seed: decides which.
+
+    Raises:
+        SettingsError: the data set is too small for these sizes.
+        DataNotFoundError, DataFormatError: its files are missing or damaged.
+    """
+    pool = load_mnist().train if name == "mnist" else load_digits()
+    left = np.arange(len(pool.labels))
+    parts: list[Part] = []
+    for number, size in enumerate(sizes):
+        try:
+            chosen = left[balanced_subset(pool.labels[left], size, seed=seed + 1000 * number)]
+        except ValueError as error:
+            raise SettingsError(
+                f"train, valid, test = {sizes}: {name} has too few images for parts with equally "
+                f"many of each class ({error}); lower one of them"
+            ) from error
+        parts.append(_rows(pool, chosen))
+        left = np.setdiff1d(left, chosen)
+    train, valid, test = parts
+    return ImageSplit(train, valid, test, pool.images.shape[1:], pool.class_names)
+
+
+def _rows(pool: LabelledImages, chosen: np.ndarray) -> Part:
+    return pool.images[chosen].reshape(len(chosen), -1), pool.labels[chosen]
