@@ -1,6 +1,6 @@
 """RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785)."""
 
-from rfho import domains, hyper_gradients, schedules, solvers
+from rfho import domains, hyper_gradients, optim, schedules, solvers
 from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
 from rfho.audit import Audit
 from rfho.check import Check, check_hyper_gradient
@@ -136,6 +136,7 @@ __all__ = [
     "hyper_gradients",
     "iterate",
     "iterate_many",
+    "optim",
     "over_tasks",
     "reversal_error",
     "schedules",
