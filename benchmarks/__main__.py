@@ -1,5 +1,6 @@
 """``python -m benchmarks``: times and weighs our methods and `jax.grad` over `lax.scan` side by side.
 
+The part ``peers`` times the same problems in PyTorch, in an environment of its own that it makes.
 Writes ``benchmarks/results/NAME.json`` and the page ``docs/explanation/speed.md`` with its pictures. One
 thread on a CPU, so that figures compare across machines; ``--quick`` runs the smaller half.
 """
@@ -17,25 +18,29 @@ if "--threads" not in sys.argv:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 from benchmarks import page, suite
+from benchmarks.peers import run as peers
+
+PARTS = [*suite.PARTS, "peers"]
 
 
 def main() -> None:
     """Runs the suite and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(suite.PARTS)}; all by default")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no transformer")
     parser.add_argument("--threads", action="store_true", help="as many threads as there are")
     parser.add_argument(
         "--page-only", action="store_true", help="write the page from stored results"
     )
     options = parser.parse_args()
-    unknown = set(options.parts) - set(suite.PARTS)
+    unknown = set(options.parts) - set(PARTS)
     if unknown:
-        parser.error(
-            f"unknown part {', '.join(sorted(unknown))}: choose of {', '.join(suite.PARTS)}"
-        )
+        parser.error(f"unknown part {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
     if not options.page_only:
-        suite.run(options.parts or list(suite.PARTS), quick=options.quick)
+        parts = options.parts or PARTS
+        suite.run([part for part in parts if part in suite.PARTS], quick=options.quick)
+        if "peers" in parts:
+            peers.run()
     page.write()
 
 

@@ -24,6 +24,7 @@ def write() -> None:
     for (device, part), result in of_part.items():
         if part.startswith("P"):
             sections.append(_section(device, part, result))
+    sections += [_peers(result) for (_, part), result in of_part.items() if part == "peers"]
     problems = [result for (_, part), result in of_part.items() if part.startswith("P")]
     _time_against_memory(problems, PICTURES / "speed-time-memory.png")
     sections.append(
@@ -76,6 +77,27 @@ def _section(device: str, part: str, result: dict[str, Any]) -> str:
         lines.append(
             f"| {row['name']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['megabytes']:.1f} "
             f"| {row['compile_seconds']:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _peers(result: dict[str, Any]) -> str:
+    lines = [
+        "## The same problems in PyTorch",
+        "",
+        (
+            f"{result['device']}; PyTorch {result['torch']}, one thread, `python -m benchmarks peers`. Ratios are to "
+            "plain training in PyTorch. *Difference* is the relative difference of the hypergradient, in "
+            "float64, from ours."
+        ),
+        "",
+        "| problem | program | seconds | ratio | difference |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        error = f"{row['relative_difference']:.1e}" if "relative_difference" in row else ""
+        lines.append(
+            f"| {row['problem']} | {row['name']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {error} |"
         )
     return "\n".join([*lines, ""])
 

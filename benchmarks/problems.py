@@ -137,7 +137,7 @@ def convolutional_network(horizon: int = 50, size: int = 64) -> Benchmark:
     """P3: 16 and 32 channels by patches and a dot, Adam, a rate per layer and a weight per example."""
     examples = horizon * size
     (x, y), (xv, yv) = images(examples, seed=1), images(1000, seed=2)
-    x, xv = jnp.asarray(x)[..., None], jnp.asarray(xv)[..., None]
+    x, xv = (jnp.asarray(z, jnp.result_type(float))[..., None] for z in (x, xv))
     weights = jnp.arange(examples).reshape(horizon, size)
 
     def patches(x: jax.Array) -> jax.Array:

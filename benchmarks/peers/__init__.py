@@ -1,0 +1,1 @@
+"""The same problems in PyTorch, in an environment of their own."""
