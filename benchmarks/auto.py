@@ -1,4 +1,4 @@
-"""Forecasts against measurements on 20 shapes: `python -m benchmarks.auto [--fit] [--shapes N]`.
+"""Forecasts against measurements on 20 shapes: `python -m benchmarks.auto [--fit] [--start N]`.
 
 Every program is compiled, weighed by the compiler's own account of its memory, and timed against plain training
 in the same process: median CPU seconds of interleaved runs. `--fit` also prints the rates of this machine that
@@ -203,19 +203,18 @@ def _cpu_seconds(program: Callable[[], Any], count: int) -> float:
     return (time.process_time() - begin) / count
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown."""
-    lines = [
-        "| shape | method | time × plain: forecast | measured | memory in kB: forecast | measured |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        (time_, memory), (real_time, real_memory) = row.forecast, row.measured
-        lines.append(
-            f"| {row.shape.name} | `{label_of(row.method)}` | {time_:.2f} | {real_time:.2f} "
-            f"| {memory / 1000:.0f} | {real_memory / 1000:.0f} |"
-        )
-    return "\n".join(lines)
+HEADER = """\
+| shape | method | time × plain: forecast | measured | memory in kB: forecast | measured |
+|---|---|---:|---:|---:|---:|"""
+
+
+def line(row: Row) -> str:
+    """One row of the table, in Markdown."""
+    (time_, memory), (real_time, real_memory) = row.forecast, row.measured
+    return (
+        f"| {row.shape.name} | `{label_of(row.method)}` | {time_:.2f} | {real_time:.2f} "
+        f"| {memory / 1000:.0f} | {real_memory / 1000:.0f} |"
+    )
 
 
 def summary(rows: list[Row]) -> str:
@@ -252,17 +251,18 @@ def fit(rows: list[Row]) -> rfho.Rates:
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, and prints the table."""
+    """Measures, and prints the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", action="store_true")
-    parser.add_argument("--shapes", type=int, default=len(SHAPES))
+    parser.add_argument("--start", type=int, default=0, help="number of the first shape")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
-    for number, shape in enumerate(SHAPES[: options.shapes]):
-        rows += measure(shape, number)
-        print(f"{number + 1} of {options.shapes}: {shape.name}", file=sys.stderr, flush=True)
-    print(table(rows))
-    print(summary(rows))
+    print(HEADER)
+    for number, shape in list(enumerate(SHAPES))[options.start :]:
+        for row in measure(shape, number):
+            rows.append(row)
+            print(line(row), flush=True)
+    print(f"\n{summary(rows)}")
     if options.fit:
         fit(rows)
 

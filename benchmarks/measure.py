@@ -1,5 +1,6 @@
 """How long a program runs and how much memory it takes, beside plain training in the same process."""
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -83,6 +84,18 @@ def train(problem: rfho.Problem, hyper: Any) -> Any:
 
     state, _ = jax.lax.scan(step, problem.init(hyper), jax.numpy.arange(problem.horizon))
     return problem.evaluate(problem.dynamics.output(state), hyper)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """CPU seconds (wall-clock seconds on other devices) of one call."""
+    start = _clock()
+    jax.block_until_ready(function())
+    return _clock() - start
+
+
+def peak_megabytes() -> float:
+    """The process's peak resident memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _plain() -> _Program:

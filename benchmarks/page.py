@@ -25,6 +25,7 @@ def write() -> None:
         if part.startswith("P"):
             sections.append(_section(device, part, result))
     sections += [_peers(result) for (_, part), result in of_part.items() if part == "peers"]
+    sections += [_long(result) for (_, part), result in of_part.items() if part == "long"]
     problems = [result for (_, part), result in of_part.items() if part.startswith("P")]
     _time_against_memory(problems, PICTURES / "speed-time-memory.png")
     sections.append(
@@ -50,6 +51,8 @@ ratio by counting operations, with activations kept and with states kept. `grad 
 $ python -m benchmarks
 ```
 """
+
+_SMALL = 66 * 32 + 32 * 10
 
 _GROWTHS = (
     ("horizon", "speed-horizon.png", "T", "the horizon T"),
@@ -81,12 +84,30 @@ def _section(device: str, part: str, result: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _long(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    lines = [
+        f"## T = {rows[0]['T']}: segments driven from Python",
+        "",
+        (f"{result['device']}; a network of {_SMALL} parameters, `python -m benchmarks long`. *Memory* is the "
+        "growth of the process's peak during the run, the shelf included."),
+        "",
+        "| states | seconds | ratio | memory, MB |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['seconds']:.1f} | {row['ratio']:.2f} | {row['megabytes']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join([*lines, ""])
+
+
 def _peers(result: dict[str, Any]) -> str:
     lines = [
         "## The same problems in PyTorch",
         "",
         (
-            f"{result['device']}; PyTorch {result['torch']}, one thread, `python -m benchmarks peers`. Ratios are to "
+            f"{result['device']}; PyTorch {result['torch']}, `python -m benchmarks peers`. Ratios are to "
             "plain training in PyTorch. *Difference* is the relative difference of the hypergradient, in "
             "float64, from ours."
         ),

@@ -11,9 +11,10 @@ import jax
 import rfho
 from benchmarks import problems
 from benchmarks.limits import limits
-from benchmarks.measure import measure
+from benchmarks.measure import Measured, measure, peak_megabytes, seconds
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
+    LongReverseHyperGradient,
     RealTimeHyperGradient,
     ReverseHyperGradient,
     TruncatedHyperGradient,
@@ -108,6 +109,25 @@ def number(*, quick: bool) -> list[dict[str, Any]]:
     return _rows(many, methods, quick=True)
 
 
+def long(*, quick: bool) -> list[dict[str, Any]]:
+    """T = 10^5 on the small network: segments driven from Python, states on a shelf."""
+    horizon = 10_000 if quick else 100_000
+    name, problem, hyper = problems.small_network(horizon)
+    methods = {
+        "all segment starts on the host": LongReverseHyperGradient(1000),
+        "10 slots on the host": LongReverseHyperGradient(1000, slots=10),
+    }
+    rows = []
+    for label, method in methods.items():
+        method.estimate(problem, hyper, None)  # compiles
+        plain, before = seconds(lambda m=method: m.conclude(problem, hyper, None)), peak_megabytes()
+        took = seconds(lambda m=method: m.estimate(problem, hyper, None))
+        row = Measured(label, took, took / plain, peak_megabytes() - before, float("nan"))
+        rows.append({"problem": name, "T": horizon, "hyperparameters": 1, **row._asdict()})
+        print(f"{name} T={horizon} {label}: {row.ratio:.2f} x of {plain:.1f} s", flush=True)
+    return rows
+
+
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "P1": p1,
     "P2": p2,
@@ -115,6 +135,7 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "P4": p4,
     "horizon": horizon,
     "number": number,
+    "long": long,
 }
 
 
