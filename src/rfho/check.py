@@ -95,7 +95,7 @@ def check_hyper_gradient(
         method: under test; `ReverseHyperGradient` by default.
         against: the other method; by default forward mode along the drawn directions alone, or
             `ReverseHyperGradient` if the method under test is forward itself.
-        directions: how many random directions. Each costs up to 34 training runs.
+        directions: how many random directions. Each costs up to 36 training runs.
         key: a JAX random key, or an int as its seed.
         throw: raise if the check is not passed.
 

@@ -2,10 +2,10 @@
 
     D(h) = (φ(h) - φ(-h)) / 2h = φ'(0) + c_2 h² + c_4 h⁴ + …
 
-is taken at h, h/2, h/4, … and neighbours are combined so that the even powers vanish one by one. How
+is taken at h, h/c, h/c², … and neighbours are combined so that the even powers vanish one by one. How
 far a combination still moves is the truncation part of its error, the rounding of φ divided by h the
-other part; the combination with the smallest sum wins. No step that is fixed beforehand can do this:
-it is too long for one function and too short for the next.
+other part; the combination of three or more with the smallest sum wins. No step that is fixed
+beforehand can do this: it is too long for one function and too short for the next.
 """
 
 import enum
@@ -19,6 +19,9 @@ from jax import Array
 
 from rfho import tree
 from rfho.typing import PyTree
+
+# No simple fraction: the steps of a staircase would be hit alike at every h.
+_SHRINK = 1.9
 
 
 class Difference(NamedTuple):
@@ -48,7 +51,7 @@ def derivative(
     rounding: float,
     step: float = 0.1,
     *,
-    halvings: int = 16,
+    shrinkings: int = 17,
     enough: float = 1e-9,
 ) -> Difference:
     """φ'(0) by Ridders' shrinking step.
@@ -57,7 +60,7 @@ def derivative(
         function: φ, from the signed step to a float. Where it is not finite the step shrinks on.
         rounding: the relative rounding of φ, the machine epsilon of its dtype.
         step: the first and longest h.
-        halvings: how often h is halved at most; each costs two values of φ.
+        shrinkings: how often h is made smaller at most; each costs two values of φ.
         enough: stop as soon as the error is below this part of the value.
 
     Returns:
@@ -71,15 +74,15 @@ def derivative(
         True
     """
     best, row = Difference(math.nan, math.inf, 0.0), list[float]()
-    for halved in range(halvings + 1):
-        h = step / 2**halved
+    for shrunk in range(shrinkings + 1):
+        h = step / _SHRINK**shrunk
         up, down = function(h), function(-h)
         if not (math.isfinite(up) and math.isfinite(down)):
             row = []
             continue
         size = max(abs(up), abs(down))
         row, older = _extrapolated((up - down) / (2 * h), row), row
-        for order in range(1, len(row)):
+        for order in range(2, len(row)):
             moved = max(abs(row[order] - row[order - 1]), abs(row[order] - older[order - 1]))
             error = moved + rounding * size / h
             if error < best.error:
@@ -93,7 +96,7 @@ def _extrapolated(difference: float, older: list[float]) -> list[float]:
     # Neville's scheme in h²: the entry of order j is free of the powers h², …, h^2j.
     row = [difference]
     for order, previous in enumerate(older, start=1):
-        row.append(row[-1] + (row[-1] - previous) / (4**order - 1))
+        row.append(row[-1] + (row[-1] - previous) / (_SHRINK ** (2 * order) - 1))
     return row
 
 

@@ -1,0 +1,220 @@
+"""The check that users run on their own problems: it passes what is right, names what is wrong, and says
+when it cannot tell."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rfho
+from rfho import Result, Verdict
+from rfho.finite_differences import Difference, derivative, judged, random_direction
+from rfho.hyper_gradients import ForwardHyperGradient, RealTimeHyperGradient, TruncatedHyperGradient
+
+# --- Finite differences with an error bar ---------------------------------------------------------------
+
+
+@given(
+    st.floats(-3, 3),
+    st.floats(0.1, 30),
+    st.sampled_from([(math.sin, math.cos), (math.exp, math.exp), (math.tanh, None)]),
+)
+def test_the_error_bar_holds(at, speed, functions):
+    function, slope = functions
+    slope = slope or (lambda x: 1 - math.tanh(x) ** 2)
+    found = derivative(lambda h: function(at + speed * h), rounding=2.2e-16)
+    truth = speed * slope(at)
+    assert abs(found.value - truth) <= 10 * found.error + 1e-15 * found.size
+    assert found.error <= 1e-6 * (abs(truth) + found.size)
+
+
+def test_the_step_shrinks_until_the_function_is_finite():
+    found = derivative(lambda h: math.sqrt(h + 1e-3) if h > -1e-3 else math.nan, rounding=2.2e-16)
+    assert found.value == pytest.approx(0.5 / math.sqrt(1e-3), rel=1e-8)
+
+
+def test_the_step_shrinks_past_a_kink():
+    found = derivative(lambda h: max(h, -1e-3) + h**2, rounding=2.2e-16)
+    assert found.value == pytest.approx(1, abs=1e-8)
+
+
+def test_a_function_that_is_nowhere_finite_has_no_derivative():
+    value, error, _ = derivative(lambda h: math.nan, rounding=2.2e-16)
+    assert math.isnan(value)
+    assert error == math.inf
+
+
+def test_float32_has_a_wide_bar_and_not_an_empty_one():
+    found = derivative(lambda h: float(np.sin(np.float32(1 + h))), rounding=1.2e-7)
+    assert 1e-7 < found.error < 1e-3
+    assert abs(found.value - math.cos(1)) <= 10 * found.error
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found", "verdict"),
+    [
+        (1.0, Difference(1.0, 1e-9, 1.0), Verdict.AGREES),
+        (1.0, Difference(1.01, 1e-9, 1.0), Verdict.DISAGREES),
+        (1.0, Difference(1.01, 0.1, 1.0), Verdict.UNDECIDED),
+        (9.0, Difference(1.01, 0.1, 1.0), Verdict.DISAGREES),
+        (1.0, Difference(math.nan, math.inf, 0.0), Verdict.UNDECIDED),
+        (math.nan, Difference(1.0, 1e-9, 1.0), Verdict.DISAGREES),
+        (0.0, Difference(1e-15, 1e-14, 1.0), Verdict.AGREES),
+    ],
+)
+def test_verdicts(claimed, found, verdict):
+    assert judged(claimed, found, scale=abs(claimed), rounding=2.2e-16) is verdict
+
+
+def test_directions_change_no_leaf_by_more_than_its_own_size():
+    point = {"eps": jnp.asarray(1e-8), "w": 1e3 * jnp.ones((4, 5)), "zero": jnp.zeros(3)}
+    for seed in range(5):
+        direction = random_direction(point, jax.random.key(seed))
+        shares = [jnp.linalg.norm(direction[name]) / size for name, size in sizes(point)]
+        assert math.hypot(*shares) == pytest.approx(1)
+
+
+def sizes(point):
+    return [(name, float(jnp.linalg.norm(leaf)) or 1.0) for name, leaf in point.items()]
+
+
+# --- What is right passes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        (problems.adamw_regression, None),
+        (problems.ridge, ForwardHyperGradient()),
+        (problems.own_objectives, None),
+        (problems.recurrence, RealTimeHyperGradient(11)),
+        (problems.episodes, None),
+    ],
+)
+def test_right_hypergradients_pass(family, method):
+    problem, hyper = family(np.random.default_rng(1))
+    check = rfho.check_hyper_gradient(problem, hyper, method, directions=2)
+    assert check.agrees
+    assert len(check.along) == 2
+    for along in check.along:
+        assert along.verdict is Verdict.AGREES
+        assert along.by_method == pytest.approx(along.by_differences, rel=1e-6)
+        assert along.by_other == pytest.approx(along.by_method, rel=1e-9)
+        assert jax.tree.structure(along.direction) == jax.tree.structure(hyper)
+    paths = {finding.path for finding in check.second_order}
+    expected = {
+        problems.adamw_regression: {'params["a"]', 'params["b"]', 'hyper["lr"]', 'hyper["decay"]'},
+        problems.ridge: {"params", 'hyper["lr"]', 'hyper["l2"]'},
+        problems.own_objectives: {"params", 'hyper["lr"]', 'hyper["l2"]'},
+        problems.recurrence: set(),
+        problems.episodes: {"params", 'hyper["start"]', 'hyper["lr"]', 'hyper["mu"]'},
+    }
+    assert paths == expected[family]
+
+
+# --- What is wrong is named -----------------------------------------------------------------------------
+
+X = np.random.default_rng(0).normal(size=(12, 3))
+Y = np.sin(X[:, 0])
+PARAMS = {"before": jnp.asarray([0.5, -1.0, 2.0]), "after": jnp.asarray(0.3)}
+HYPER = {"lr": 0.1, "l2": 0.02}
+
+
+def layered(layer):
+    """A loss with a layer of the given kind between two parameters."""
+
+    def loss(w, hyper, batch):
+        x, y = batch
+        z = jnp.tanh(layer(x @ w["before"]) + w["after"])
+        return jnp.mean((z - y) ** 2) + hyper["l2"] * jnp.sum(w["before"] ** 2)
+
+    return loss
+
+
+def normalised(z):
+    """The right first and a wrong second derivative: the mean is taken to be constant."""
+    spread = jnp.mean((z - jax.lax.stop_gradient(jnp.mean(z))) ** 2)
+    return (z - jnp.mean(z)) / jnp.sqrt(spread + 0.1)
+
+
+@jax.custom_vjp
+def cubed(z):
+    return z**3
+
+
+def cubed_back(z, cotangent):
+    # Right, but blind to where z came from.
+    return (3 * jax.lax.stop_gradient(z) ** 2 * cotangent,)
+
+
+cubed.defvjp(lambda z: (z**3, z), cubed_back)
+
+
+def problem_of(loss, horizon=6):
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(hyper["lr"]), PARAMS)
+    return rfho.Problem(dynamics, loss, (X, Y), (X, Y), horizon)
+
+
+@pytest.mark.parametrize("layer", [normalised, cubed], ids=["stop_gradient", "custom_vjp"])
+def test_a_layer_with_a_wrong_second_derivative_is_named(layer):
+    problem = problem_of(layered(layer))
+    with pytest.raises(rfho.HyperGradientError, match=r'changes with params\["before"\]') as caught:
+        rfho.check_hyper_gradient(problem, HYPER, directions=1)
+    assert caught.value.result is Result.DISAGREES
+    check = rfho.check_hyper_gradient(problem, HYPER, directions=1, throw=False)
+    assert not check.agrees
+    # Both automatic modes are wrong in the same way.
+    assert check.along[0].by_method == pytest.approx(check.along[0].by_other, rel=1e-9)
+    assert check.along[0].verdict is Verdict.DISAGREES
+    wrong = [found.path for found in check.second_order if found.verdict is not Verdict.AGREES]
+    assert wrong == ['params["before"]']
+
+
+def test_a_biased_method_shows_its_bias():
+    problem = problem_of(layered(jnp.sin))
+    with pytest.raises(rfho.HyperGradientError, match="TruncatedHyperGradient is biased") as caught:
+        rfho.check_hyper_gradient(problem, HYPER, TruncatedHyperGradient(2), directions=1)
+    assert caught.value.result is Result.DISAGREES
+
+
+def test_in_chaos_two_modes_agree_and_finite_differences_decide():
+    """The logistic map at 3.99: derivatives of 1e30 where f stays between 0 and 1."""
+    dynamics = rfho.Dynamics(
+        lambda hyper: jnp.asarray(0.3), lambda state, hyper, batch: hyper * state * (1 - state)
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: w, None, None, horizon=200)
+    (along,) = rfho.check_hyper_gradient(problem, 3.99, directions=1, throw=False).along
+    assert along.by_method == pytest.approx(along.by_other, rel=1e-6)
+    assert abs(along.by_method) > 1e20
+    assert along.verdict is Verdict.DISAGREES
+    with pytest.raises(rfho.HyperGradientError, match="f itself is at fault here: chaotic"):
+        rfho.check_hyper_gradient(problem, 3.99, directions=1)
+
+
+def test_what_cannot_be_decided_does_not_pass():
+    """An objective with ripples too fast for any step, and the derivative of what is below them."""
+
+    def objective(w, hyper, batch):
+        return w + 0.05 * jnp.sin(jax.lax.stop_gradient(1e9 * w))
+
+    dynamics = rfho.Dynamics(lambda hyper: hyper, lambda state, hyper, batch: state * hyper)
+    problem = rfho.Problem(dynamics, objective, None, None, horizon=2)
+    check = rfho.check_hyper_gradient(problem, 1.1, directions=1, throw=False)
+    assert check.along[0].verdict is Verdict.UNDECIDED
+    assert not check.agrees
+    with pytest.raises(rfho.HyperGradientError, match="the error bar is too wide") as caught:
+        rfho.check_hyper_gradient(problem, 1.1, directions=1)
+    assert caught.value.result is Result.UNDECIDED
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("directions", [0, True, 1.5])
+def test_the_number_of_directions_must_be_a_positive_int(directions):
+    with pytest.raises(ValueError, match="it must be an int of 1 or more"):
+        rfho.check_hyper_gradient(problem_of(layered(jnp.sin)), HYPER, directions=directions)
