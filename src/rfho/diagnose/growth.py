@@ -22,8 +22,8 @@ from rfho.finite_differences import Verdict
 NOTICED = 1e3
 """Growth over a stretch of steps from which on it is a finding; transients of momentum stay below."""
 
-_A_JUMP = math.log(10)  # what one step may count: a first step of Adam is no explosion
-_SHORTEST = 4  # steps
+_A_JUMP = math.log(4)  # what one step may count: the first steps of Adam are no explosion
+_SHORTEST = 8  # steps
 
 
 class Growth(NamedTuple):
@@ -37,6 +37,7 @@ class Growth(NamedTuple):
         first: the first step of the stretch over which the signal grew most.
         last: the last step of it; first - 1 if it never grew.
         factor: its logarithm over that stretch.
+        steady: the same if no single step counts for more than a factor 4: one jump is no explosion.
     """
 
     per_step: float
@@ -44,6 +45,7 @@ class Growth(NamedTuple):
     first: int
     last: int
     factor: float
+    steady: float
 
     def __str__(self) -> str:
         change = "grows" if self.per_step > 1 else "fades"
@@ -61,7 +63,8 @@ def growth_of(sizes: Array, *, backwards: bool) -> Growth:
         whole = np.logaddexp.reduce(2 * np.asarray(sizes, np.float64), axis=1) / 2
         gains = -np.diff(whole) if backwards else np.diff(whole)
     gains = np.where(np.isfinite(gains), gains, 0.0)
-    first, last = _steepest_stretch(np.minimum(gains, _A_JUMP))
+    steady = np.minimum(gains, _A_JUMP)
+    first, last = _steepest_stretch(steady)
     mean = float(np.mean(gains))
     reach = math.log(2**23) / abs(mean) if abs(mean) > 2e-5 else None
     return Growth(
@@ -70,6 +73,7 @@ def growth_of(sizes: Array, *, backwards: bool) -> Growth:
         first=first,
         last=last,
         factor=float(np.sum(gains[first : last + 1])),
+        steady=float(np.sum(steady[first : last + 1])),
     )
 
 
@@ -78,7 +82,7 @@ def growth_findings(
 ) -> list[Finding]:
     """Explosion or chaos, if either; ``probe`` compares the derivative with finite differences."""
     steps = growth.last - growth.first + 1
-    if growth.factor < math.log(NOTICED) or steps < _SHORTEST:
+    if growth.steady < math.log(NOTICED) or steps < _SHORTEST:
         return []
     leaf = paths[int(jnp.argmax(jnp.nan_to_num(sizes[growth.first], nan=-jnp.inf)))]
     rate = math.exp(growth.factor / steps)
