@@ -230,7 +230,7 @@ def _check_finite(
         raise HyperGradientError(
             Result.NON_FINITE_HYPERGRADIENT,
             f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0, "
-            "as in Adam with eps_root=0 where a gradient is exactly zero) or the adjoint overflowed; "
+            "as in optax.adam where a gradient is exactly zero: use rfho.optim.adam) or the adjoint overflowed; "
             "rfho.diagnose names the step and the leaf",
         )
     bad = tree.first_non_finite(hyper, "hyper")
