@@ -66,7 +66,7 @@ class Tuner(eqx.Module):
         >>> for _ in range(3):
         ...     state, estimate = tuner.step(problem, state)
         >>> round(float(state.hyper["lr"]), 3)
-        0.413
+        0.497
     """
 
     method: AbstractHyperGradient
