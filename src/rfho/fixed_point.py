@@ -9,6 +9,8 @@ from i, so that the product is right to one unit in the last place whatever d is
 
 a bijection of pairs (v, i), undone line by line from the end. Words of 32 bits stand for integers
 of 64, so that states look the same whether JAX runs with 64-bit types or without.
+
+A number that leaves its range, or meets a NaN, is broken for good, and a NaN as a float.
 """
 
 from typing import NamedTuple
@@ -27,6 +29,9 @@ LEAST_NUMERATOR = 1 << (_DIGITS - 14)
 
 SPILLED = 16
 """Bits that leave the head of the buffer at a time."""
+
+_RANGE = 61  # numbers stay below 2^61, so that a sum of two cannot overflow
+_BROKEN = -(1 << 63)
 
 
 class Words(NamedTuple):
@@ -60,21 +65,22 @@ def zeros(shape: tuple[int, ...]) -> Words:
 
 
 def decoded(number: Words, bits: int, dtype: jnp.dtype) -> Array:
-    """The number as a float: v 2^-bits."""
+    """The number as a float, v 2^-bits; NaN if it is broken."""
     with jax.enable_x64(True):
-        return _signed(number).astype(dtype) * jnp.asarray(2.0**-bits, dtype)
+        v = _signed(number)
+        return jnp.where(v == _BROKEN, jnp.nan, v.astype(dtype) * jnp.asarray(2.0**-bits, dtype))
 
 
 def add(number: Words, real: Float[Array, "*shape"], bits: int) -> Words:
     """The sum v + ``real``, which is rounded to a multiple of 2^-bits."""
     with jax.enable_x64(True):
-        return _split(_signed(number) + _rounded(real, bits))
+        return _split(_sum(_signed(number), real, scale=2.0**bits))
 
 
 def subtract(number: Words, real: Float[Array, "*shape"], bits: int) -> Words:
     """The difference v - ``real``: undoes `add` exactly."""
     with jax.enable_x64(True):
-        return _split(_signed(number) - _rounded(real, bits))
+        return _split(_sum(_signed(number), -real, scale=2.0**bits))
 
 
 def numerator(factor: Float[Array, ""]) -> UInt32[Array, ""]:
@@ -87,11 +93,12 @@ def multiply(number: Words, head: Words, n: UInt32[Array, ""]) -> Product:
     """The product v n/d, with what is lost in the buffer."""
     with jax.enable_x64(True):
         v, i, factor = _signed(number), _unsigned(head), n.astype(jnp.uint64)
+        broken = v == _BROKEN
         u, i = i % factor, i // factor
         # v = q d + r, so that v n + u = q n d + (r n + u) and nothing exceeds 64 bits.
         q, r = v >> _DIGITS, (v & (DENOMINATOR - 1)).astype(jnp.uint64)
         x = r * factor + u
-        v = q * n.astype(jnp.int64) + (x >> _DIGITS).astype(jnp.int64)
+        v = jnp.where(broken, _BROKEN, q * n.astype(jnp.int64) + (x >> _DIGITS).astype(jnp.int64))
         i = (i << _DIGITS) | (x & (DENOMINATOR - 1))
         return Product(_split(v), _split(i))
 
@@ -100,12 +107,13 @@ def divide(number: Words, head: Words, n: UInt32[Array, ""]) -> Product:
     """Undoes `multiply` exactly."""
     with jax.enable_x64(True):
         v, i, factor = _signed(number), _unsigned(head), n.astype(jnp.int64)
+        broken = v == _BROKEN
         e, i = (i & (DENOMINATOR - 1)).astype(jnp.int64), i >> _DIGITS
         # v = q n + s, so that v d + e = q n d + (s d + e) and nothing exceeds 64 bits.
         q, s = _floor_divided(v, factor)
         x = ((s << _DIGITS) | e).astype(jnp.uint64)
         u, r = x % n.astype(jnp.uint64), x // n.astype(jnp.uint64)
-        v = (q << _DIGITS) + r.astype(jnp.int64)
+        v = jnp.where(broken, _BROKEN, (q << _DIGITS) + r.astype(jnp.int64))
         return Product(_split(v), _split(i * n.astype(jnp.uint64) + u))
 
 
@@ -173,8 +181,12 @@ def _split(integer: Array) -> Words:
     return Words((integer >> 32).astype(jnp.uint32), integer.astype(jnp.uint32))
 
 
-def _rounded(real: Array, bits: int) -> Array:
-    return jnp.round(real * jnp.asarray(2.0**bits, real.dtype)).astype(jnp.int64)
+def _sum(v: Array, real: Array, *, scale: float) -> Array:
+    # Rounding is symmetric, so that the negative of ``real`` takes away what ``real`` has added.
+    scaled = real * jnp.asarray(scale, real.dtype)
+    total = v + jnp.round(scaled).astype(jnp.int64)
+    sound = (v != _BROKEN) & (jnp.abs(scaled) < 2.0**_RANGE) & (jnp.abs(total) < 1 << _RANGE)
+    return jnp.where(sound, total, _BROKEN)
 
 
 def _floor_divided(v: Array, n: Array) -> tuple[Array, Array]:

@@ -65,8 +65,8 @@ class Anchored(AbstractCheckpoint):
             raise ValueError(f"Anchored got tolerance={tolerance!r}, but it must be positive")
 
     def keep(self) -> Keep:
-        """Gradients: a step is undone and pulled back with one of them."""
-        return Keep.GRADIENTS
+        """Residuals: a step is undone and pulled back with one linearisation."""
+        return Keep.RESIDUALS
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """The states at the starts of all stretches, and the last state.

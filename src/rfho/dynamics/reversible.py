@@ -16,12 +16,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from rfho import exact_momentum, fixed_point, tree
 from rfho.dynamics.base import AbstractDynamics, Keep, Way
 from rfho.dynamics.heavy_ball import Coefficient, HeavyBall, HeavyBallState, spread
-from rfho.exact_momentum import Digits, Plan, Taken, Turn
+from rfho.exact_momentum import Digits, Plan, Turn
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Step
 
 
@@ -41,12 +41,6 @@ class ReversibleState(NamedTuple):
     t: Int[Array, "*tasks"]
     digits: Digits
     bound: PyTree
-
-    def nan_unless(self, sound: Bool[Array, ""]) -> "ReversibleState":
-        """The same state, with a view that is NaN if the integers did not hold."""
-        mark = lambda leaf: jnp.where(sound, leaf, jnp.nan)  # noqa: E731
-        params, velocity = jax.tree.map(mark, (self.params, self.velocity))
-        return self._replace(params=params, velocity=velocity)
 
 
 class ReversibleDescent(AbstractDynamics):
@@ -113,8 +107,8 @@ class ReversibleDescent(AbstractDynamics):
         """s_0: initial parameters at rest, an empty buffer."""
         smooth = self.smooth.init(hyper)
         params = jax.lax.stop_gradient(smooth.params)
-        taken = Taken(exact_momentum.at_rest(params, self.fraction_bits), jnp.asarray(True))
-        return self._seen(taken, smooth, exact_momentum.empty_bound(params))
+        digits = exact_momentum.at_rest(params, self.fraction_bits)
+        return self._seen(digits, smooth, exact_momentum.empty_bound(params))
 
     def step(self, state: ReversibleState, hyper: Hyper, batch: Batch) -> ReversibleState:
         """s_t: one gradient, one update in integers."""
@@ -132,7 +126,7 @@ class ReversibleDescent(AbstractDynamics):
         """The update in integers for values, in floats for derivatives."""
         n = self.numerators(state.params, hyper, state.t)
         bound, spill = exact_momentum.leafwise(fixed_point.room, state.params, state.bound, n)
-        taken = exact_momentum.take(
+        digits = exact_momentum.take(
             state.digits,
             jax.lax.stop_gradient(gradient),
             self._move(hyper, state.t),
@@ -140,7 +134,7 @@ class ReversibleDescent(AbstractDynamics):
             bits=self.fraction_bits,
         )
         smooth = self._rounded().update(_smooth(state), gradient, hyper)
-        return self._seen(taken, smooth, bound)
+        return self._seen(digits, smooth, bound)
 
     def way(self, keep: Keep) -> Way:
         """That of `HeavyBall`, at the states that the integers take."""
@@ -168,7 +162,7 @@ class ReversibleDescent(AbstractDynamics):
 
     def take(
         self, digits: Digits, hyper: Hyper, batch: Batch, *, t: Step, turn: Turn, like: Params
-    ) -> Taken:
+    ) -> Digits:
         """Step t in integers; ``like`` gives dtypes alone."""
         params = exact_momentum.in_floats(digits.params, like, self.fraction_bits)
         gradient, move = self.gradient(params, hyper, batch), self._move(hyper, t)
@@ -217,10 +211,10 @@ class ReversibleDescent(AbstractDynamics):
                 )
         return jax.tree.map(fixed_point.numerator, jax.lax.stop_gradient(momentum))
 
-    def _seen(self, taken: Taken, smooth: HeavyBallState, bound: PyTree) -> ReversibleState:
+    def _seen(self, digits: Digits, smooth: HeavyBallState, bound: PyTree) -> ReversibleState:
         # Values from the integers, derivatives from the floats.
-        state = ReversibleState(smooth.params, smooth.velocity, smooth.t, taken.digits, bound)
-        exact = self.view(taken.digits, state).nan_unless(taken.sound)
+        state = ReversibleState(smooth.params, smooth.velocity, smooth.t, digits, bound)
+        exact = self.view(digits, state)
         see = lambda name: jax.tree.map(  # noqa: E731
             _straight_through, getattr(exact, name), getattr(smooth, name)
         )

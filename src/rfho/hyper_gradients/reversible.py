@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from rfho import tree
 from rfho.dynamics import Keep, ReversibleDescent, ReversibleState
-from rfho.exact_momentum import Digits, Plan, Taken, Turn, words_at_risk
+from rfho.exact_momentum import Digits, Plan, Turn, words_at_risk
 from rfho.fixed_point import SPILLED
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
 from rfho.problem import Problem
@@ -103,8 +103,11 @@ class ReversibleHyperGradient(AbstractHyperGradient):
         swept = Sweep(reading.value, by_steps, ended.state, reading.by_state, adjoint, ended.tape)
         hypergradient = own_objectives(problem, hyper, through_init(problem, hyper, swept))
         returned = _same(digits, start.digits)
-        right = fits & returned & ended.sound
-        hypergradient = jax.tree.map(lambda g: jnp.where(right, g, jnp.nan), hypergradient)
+        hypergradient = jax.tree.map(
+            lambda g: jnp.where(fits & returned, g, jnp.nan), hypergradient
+        )
+        # A run that ended in NaN needs no second complaint.
+        returned = returned | ~_finite(ended.state.params)
         stats = {
             "bits": _mean_bits(plan, start.params) / problem.horizon,
             "fits": jnp.asarray(fits, jnp.float32),
@@ -158,14 +161,13 @@ class _Run(NamedTuple):
         whole = self.problem.whole(self.hyper)
         return self.dynamics.plan(self.like, whole, self.problem.horizon)
 
-    def take(self, digits: Digits, t: Step, turn: Turn) -> tuple[Digits, Bool[Array, ""]]:
+    def take(self, digits: Digits, t: Step, turn: Turn) -> Digits:
         whole, batch = self.problem.whole(self.hyper), self.problem.train_batch(t)
 
-        def one(digits: Digits, batch: Batch) -> Taken:
+        def one(digits: Digits, batch: Batch) -> Digits:
             return self.dynamics.take(digits, whole, batch, t=t, turn=turn, like=self.like)
 
-        taken = self.over_tasks(one)(digits, batch)
-        return taken.digits, jnp.all(taken.sound)
+        return self.over_tasks(one)(digits, batch)
 
     def undo(self, digits: Digits, t: Step, turn: Turn, *, words: PyTree) -> tuple[Digits, PyTree]:
         whole, batch = self.problem.whole(self.hyper), self.problem.train_batch(t)
@@ -197,31 +199,25 @@ class _Ended(NamedTuple):
     Attributes:
         state: the last.
         tape: what left the heads of the buffers on the way, row by row.
-        sound: whether all numbers stayed within the range of their integers.
     """
 
     state: ReversibleState
     tape: PyTree
-    sound: Bool[Array, ""]
 
 
 def _forward(
     run: _Run, start: ReversibleState, turns: Turn, *, tape: PyTree, steps: Array
 ) -> _Ended:
-    def step(
-        t: Array, at: tuple[Digits, PyTree, Bool[Array, ""]]
-    ) -> tuple[Digits, PyTree, Bool[Array, ""]]:
-        digits, tape, sound = at
+    def step(t: Array, at: tuple[Digits, PyTree]) -> tuple[Digits, PyTree]:
+        digits, tape = at
         turn = jax.tree.map(lambda leaf: leaf[t], turns)
         # The row is written at every step and stays only when the turn spills: no branch, no copy.
         tape = jax.tree.map(_written, tape, turn.row, words_at_risk(digits, start.params))
-        digits, still = run.take(digits, t, turn)
-        return digits, tape, sound & still
+        return run.take(digits, t, turn), tape
 
-    at = start.digits, tape, jnp.asarray(True)
-    digits, tape, sound = jax.lax.fori_loop(0, steps, step, at)
+    digits, tape = jax.lax.fori_loop(0, steps, step, (start.digits, tape))
     end = run.dynamics.view(digits, start._replace(t=start.t + steps))
-    return _Ended(end.nan_unless(sound), tape, sound)
+    return _Ended(end, tape)
 
 
 def _backward(
@@ -247,7 +243,12 @@ def _written(tape: Array, row: Array, words: Array) -> Array:
 
 def _same(left: PyTree, right: PyTree) -> Bool[Array, ""]:
     equal = jax.tree.map(lambda a, b: jnp.all(a == b), left, right)
-    return jnp.all(jnp.stack(jax.tree.leaves(equal)))
+    return jax.tree.reduce(jnp.logical_and, equal)
+
+
+def _finite(params: Params) -> Bool[Array, ""]:
+    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), params)
+    return jax.tree.reduce(jnp.logical_and, finite)
 
 
 def _mean_bits(plan: Plan, params: Params) -> Array:
