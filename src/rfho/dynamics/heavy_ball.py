@@ -219,8 +219,7 @@ def reversal_error(momentum: float, steps: int, dtype: Any = jnp.float32) -> flo
 
     Every undone step enlarges the error so far by 1/μ and adds a rounding error ε of its own; as
     these fall at random, together √(Σ_{j<K} μ^-2j) ε, which soon is about ε μ^-K. It is an estimate
-    on the safe side: on a network of 210 parameters (rate 0.05, float32) the measured error was 0.4
-    to 0.003 times as large, as the velocity is small beside the parameters.
+    on the safe side, in order of magnitude: "Training backwards" in the documentation measures it.
 
     Args:
         momentum: μ, 0 < μ <= 1; the least that training sees.

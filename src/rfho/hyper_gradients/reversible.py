@@ -39,7 +39,9 @@ class ReversibleHyperGradient(AbstractHyperGradient):
             begun: an error says how much.
 
     Cost:
-        Time O(T), three gradients and one Hessian-vector product per step; memory O(1) states and
+        Time O(T): three gradients, one of them inside a Hessian-vector product, and integer
+        arithmetic of about 12 ns per parameter and step on a CPU; 6 times plain training where
+        `ReverseHyperGradient` took 3 (45,000 parameters, batches of 200). Memory O(1) states and
         the buffer. Exact up to the straight-through derivative of rounding, see
         `ReversibleDescent`. The gradient must give the same bits when it is computed again, which
         the atomic additions of some accelerators do not: the state that comes back is compared with
