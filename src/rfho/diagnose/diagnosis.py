@@ -38,7 +38,7 @@ class Diagnosis(NamedTuple):
 
     Attributes:
         findings: everything that is wrong or worth knowing, empty for a healthy problem.
-        growth: how the signal grows or fades from step to step; None if training could not be run.
+        growth: how the signal grows or fades from step to step; None if there is no finite signal.
         smoothness: how the hypergradient changes between near points; None if it is not finite.
     """
 
@@ -129,9 +129,9 @@ def diagnose(
     if isinstance(record, Finding):
         return _without_way_back(case, found, record)
     found += precision_findings(record) + case.non_finite(record)
+    if any(map(_stops, found)):
+        return Diagnosis(tuple(found))
     growth = growth_of(record.adjoint, backwards=True)
-    if any(finding.severity is Severity.ERROR and _stops(finding) for finding in found):
-        return Diagnosis(tuple(found), growth)
     found += case.growth(record, growth)
     found += curvature_findings(problem, hyper, for_loss, known=found)
     found += zero_findings(case.gradient(record), found)

@@ -6,8 +6,8 @@ loops, until all operands of an equation are finite. That equation is the origin
 derivative at 0, which shows as a division by the root: the root is then named, not the division.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,8 +17,9 @@ from jax.extend import core
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 _SINGULAR = ("sqrt", "rsqrt", "cbrt", "log", "log1p", "pow", "acos", "asin", "atan2")
-_NOT_THE_USERS = tuple(
-    Path(file).parent for file in (jax.__file__, eqx.__file__, str(Path(__file__).parent))
+_NOT_THE_USERS = (
+    *(package.__file__.rpartition("__init__")[0] for package in (jax, eqx)),
+    __file__.rpartition("diagnose")[0],
 )
 
 
@@ -27,16 +28,22 @@ class Origin(NamedTuple):
 
     Attributes:
         primitive: its name, or that of the singular function whose derivative it is.
-        operands: the ranges of its operands, as ``0`` or ``-1 to 3``.
+        derivative: whether it is a derivative.
+        operands: the ranges of its operands, as ``0`` or ``-1 to 3``; of a derivative, the range of
+            the function or of its argument.
         line: file, line and function of the user's code, or "".
     """
 
     primitive: str
+    derivative: bool
     operands: str
     line: str
 
     def __str__(self) -> str:
-        return f"{self.primitive} of {self.operands}" + (f" at {self.line}" if self.line else "")
+        name = (
+            f"the derivative of {self.primitive} at" if self.derivative else f"{self.primitive} of"
+        )
+        return f"{name} {self.operands}" + (f" in {self.line}" if self.line else "")
 
 
 def origin_of_non_finite(function: Callable[..., Any], *arguments: Any) -> Origin | None:
@@ -50,10 +57,10 @@ def line_of(equation: JaxprEqn) -> str:
     """Where the user's code asked for an equation: the innermost frame outside JAX and this library."""
     traceback = equation.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
-        path = Path(frame.file_name)
-        if not any(path.is_relative_to(package) for package in _NOT_THE_USERS):
+        if not frame.file_name.startswith(_NOT_THE_USERS):
             name = frame.function_name.rpartition("<locals>.")[-1]
-            return f"{path.name}:{frame.line_num} ({name})"
+            file = re.split(r"[/\\]", frame.file_name)[-1]
+            return f"{file}:{frame.line_num} ({name})"
     return ""
 
 
@@ -87,32 +94,30 @@ def _origin(jaxpr: Jaxpr, equation: JaxprEqn, values: Callable[[Any], Any]) -> O
     if inner is not None:
         return inner
     name = equation.primitive.name
-    if name in ("div", "mul", "integer_pow"):
-        name = _singular_beside(jaxpr, equation) or name
-    return _named(equation, name, values)
+    beside = _singular_beside(jaxpr, equation) if name in ("div", "mul", "integer_pow") else None
+    if beside is None:
+        return _named(equation, name, values)
+    function, operand = beside
+    return Origin(function, True, _range(values(operand)), line_of(equation))
 
 
 def _named(equation: JaxprEqn, name: str, values: Callable[[Any], Any]) -> Origin:
     shown = [_range(values(var)) for var in equation.invars]
-    return Origin(
-        name, " and ".join(text for text in shown if text) or "nothing", line_of(equation)
-    )
+    operands = " and ".join(text for text in shown if text) or "nothing"
+    return Origin(name, False, operands, line_of(equation))
 
 
-def _singular_beside(jaxpr: Jaxpr, equation: JaxprEqn) -> str | None:
-    """The singular function that made an operand, or that is applied to one: its derivative is asked for."""
-    operands = {var for var in equation.invars if not isinstance(var, Literal)}
+def _singular_beside(jaxpr: Jaxpr, equation: JaxprEqn) -> tuple[str, Any] | None:
+    """The singular function that made an operand, or is applied to it, and that operand."""
+    operands = [var for var in equation.invars if not isinstance(var, Literal)]
     for other in jaxpr.eqns:
-        near = operands & {
-            var for var in (*other.outvars, *other.invars) if type(var) is not Literal
-        }
-        names = [
-            other.primitive.name,
-            *(e.primitive.name for p in inner_programs(other) for e in p.eqns),
+        near = [var for var in operands if any(var is v for v in (*other.outvars, *other.invars))]
+        inner = [eqn for program in inner_programs(other) for eqn in program.eqns]
+        singular = [
+            eqn.primitive.name for eqn in (other, *inner) if eqn.primitive.name in _SINGULAR
         ]
-        singular = [name for name in names if name in _SINGULAR]
         if near and singular:
-            return singular[0]
+            return singular[0], near[0]
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from rfho.diagnose.base import Finding, Kind, Severity, Where
@@ -73,12 +74,12 @@ def difference_of(function: Callable[..., Any], *arguments: Any) -> Difference |
 def _between_programs(one: ClosedJaxpr, other: ClosedJaxpr) -> Difference | None:
     constants = list(zip(other.jaxpr.constvars, one.consts, other.consts, strict=False))
     for variable, left, right in constants:
-        if any(isinstance(value, jax.core.Tracer) for value in (left, right)):
+        if any(isinstance(value, Tracer) for value in (left, right)):
             return Difference(_line_of_use(other.jaxpr, variable), leaked=True)
         if not _same(left, right):
             return Difference(_line_of_use(other.jaxpr, variable), leaked=False)
     if len(one.consts) != len(other.consts):
-        leaked = any(isinstance(value, jax.core.Tracer) for value in other.consts)
+        leaked = any(isinstance(value, Tracer) for value in other.consts)
         return Difference("", leaked)
     return _between(one.jaxpr, other.jaxpr)
 
