@@ -1,0 +1,182 @@
+"""``python -m benchmarks.implicit``: what implicit hypergradients cost, and how wrong they say they are.
+
+P5: softmax regression, 5000 images of 28 x 28 and 10 classes, one L2 penalty exp(λ_i) for each of its 7840
+parameters; 200 steps of gradient descent, then 20 products. Every solver's answer is compared with
+that at the exact minimiser, which Newton's method finds. `docs/explanation/implicit.md` quotes what it
+prints.
+"""
+
+import os
+
+if __name__ == "__main__":
+    # Before JAX starts: one thread, so that figures compare across machines.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    )
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import rfho
+from benchmarks.measure import seconds
+from benchmarks.problems import Benchmark, images
+from rfho import solvers
+from rfho.hyper_gradients import ImplicitHyperGradient
+
+RATE, PRODUCTS = 0.1, 20
+
+
+def penalties(horizon: int = 200, examples: int = 5000) -> Benchmark:
+    """P5: full-batch gradient descent, one penalty per parameter."""
+
+    def cross_entropy(params: Any, hyper: Any, batch: Any) -> jax.Array:
+        logits = batch[0] @ params
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+    def loss(params: Any, hyper: Any, batch: Any) -> jax.Array:
+        return cross_entropy(params, hyper, batch) + 0.5 * jnp.sum(jnp.exp(hyper) * params**2)
+
+    def flat(seed: int) -> tuple[jax.Array, jax.Array]:
+        x, y = images(examples, seed)
+        return jnp.asarray(x.reshape(examples, -1)), jnp.asarray(y)
+
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(RATE), jnp.zeros((784, 10)))
+    problem = rfho.Problem(dynamics, cross_entropy, flat(1), flat(2), horizon)
+    return Benchmark("P5", problem, jnp.full((784, 10), float(np.log(0.01))))
+
+
+def main() -> None:
+    """Prints both tables."""
+    benchmark = penalties()
+    answers(benchmark)
+    costs(benchmark)
+
+
+def answers(benchmark: Benchmark) -> None:
+    """How wrong each answer is, and how wrong it says it is."""
+    exact = at_the_minimiser(benchmark)
+    print(
+        f"{'solver':<30}{'products':>9}{'residual':>10}{'says':>8}{'is wrong by':>13}{'bound':>8}"
+    )
+    for name, solver in candidates().items():
+        method = ImplicitHyperGradient(solver, warm_start=False)
+        estimate = rfho.hyper_gradient(benchmark.problem, benchmark.hyper, method)
+        stats = estimate.aux.stats
+        error = jnp.linalg.norm(estimate.hypergradient - exact) / jnp.linalg.norm(exact)
+        print(
+            f"{name:<30}{products_of(solver, benchmark):>9}{stats['residual']:>10.2g}"
+            f"{stats['relative_error']:>8.1%}{error:>13.1%}{stats['relative_error_bound']:>8.2g}"
+        )
+
+
+def candidates() -> dict[str, solvers.AbstractSolver]:
+    """Twenty products each, and one answer that is solved to the end."""
+    return {
+        f"Neumann, {PRODUCTS} terms": solvers.Neumann(terms=PRODUCTS, rate=RATE),
+        "one step": solvers.OneStep(rate=RATE),
+        f"Nyström, rank {PRODUCTS}": solvers.Nystrom(rank=PRODUCTS, damping=0.01),
+        f"CG, {PRODUCTS} products": solvers.CG(max_products=PRODUCTS),
+        "CG to 1e-6": solvers.CG(max_products=1000),
+    }
+
+
+def products_of(solver: solvers.AbstractSolver, benchmark: Benchmark) -> int:
+    """The products that the solver makes, without an audit."""
+    method = ImplicitHyperGradient(solver, warm_start=False, audit=None)
+    estimate = rfho.hyper_gradient(benchmark.problem, benchmark.hyper, method)
+    return int(estimate.aux.stats["products"])
+
+
+def at_the_minimiser(benchmark: Benchmark) -> jax.Array:
+    """The hypergradient where ∂_w L = 0 to rounding: Newton's method from where training ends."""
+    problem, hyper = benchmark.problem, benchmark.hyper
+    condition, solver = rfho.Stationary(), solvers.CG(max_products=1000)
+
+    @eqx.filter_jit
+    def newton(problem: rfho.Problem, state: Any) -> Any:
+        system = condition.system(problem, hyper, state)
+        step = solver.solve(
+            system.operator, -system.slope, jnp.zeros_like(system.slope), tolerance=1e-5
+        )
+        return condition.replaced(state, state.params + step.solution)
+
+    state = trained(problem, hyper)
+    for _ in range(10):
+        state = newton(problem, state)
+    system, reading = condition.system(problem, hyper, state), problem.read(state, hyper)
+    v = reading.by_state.params
+    q = solver.solve(system.operator, v, jnp.zeros_like(v), tolerance=1e-6).solution
+    print(f"‖∂_w L‖ at the minimiser: {float(jnp.linalg.norm(system.slope)):.1e}")
+    return reading.by_hyper - system.cross(q)
+
+
+def costs(benchmark: Benchmark) -> None:
+    """Twenty products beside twenty training steps, and the memory of both."""
+    problem, hyper = benchmark.problem, benchmark.hyper
+    state = trained(problem, hyper)
+    solver = solvers.CG(max_products=PRODUCTS)
+    condition = rfho.Stationary()
+
+    @eqx.filter_jit
+    def steps(problem: rfho.Problem, hyper: Any, state: Any) -> Any:
+        return jax.lax.fori_loop(0, PRODUCTS, lambda t, s: problem.step(s, hyper, t), state)
+
+    @eqx.filter_jit
+    def products(problem: rfho.Problem, hyper: Any, state: Any, v: Any) -> Any:
+        system = condition.system(problem, hyper, state)
+        return solver.solve(system.operator, v, jnp.zeros_like(v), tolerance=0.0)
+
+    v = problem.read(state, hyper).by_state.params
+    programs: dict[str, Callable[[], Any]] = {
+        "training steps": lambda: steps(problem, hyper, state),
+        "products": lambda: products(problem, hyper, state, v),
+    }
+    memory = {
+        "training steps": megabytes(steps, problem, hyper, state),
+        "products": megabytes(products, problem, hyper, state, v),
+    }
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(12):
+        for name, program in programs.items():
+            times[name].append(seconds(program))
+    for name in programs:
+        median = statistics.median(times[name][1:])
+        print(f"{PRODUCTS} {name}: {1e3 * median:.0f} ms, temporaries {memory[name]:.2f} MB")
+    pairs = zip(times["products"][1:], times["training steps"][1:], strict=True)
+    print(f"ratio: {statistics.median(a / b for a, b in pairs):.2f}")
+    whole(benchmark)
+
+
+def whole(benchmark: Benchmark) -> None:
+    """The temporaries of whole estimates."""
+    for name, audit in (("without an audit", None), ("with an audit", rfho.Audit())):
+        method = ImplicitHyperGradient(solvers.CG(max_products=PRODUCTS), audit=audit)
+        run = eqx.filter_jit(lambda p, h, m: m.estimate(p, h, m.init(p, h)))
+        size = megabytes(run, benchmark.problem, benchmark.hyper, method)
+        print(f"one estimate {name}: temporaries {size:.2f} MB")
+
+
+def megabytes(function: Any, *arguments: Any) -> float:
+    """The temporaries of the compiled function."""
+    compiled = function.lower(*arguments).compile().compiled
+    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
+@eqx.filter_jit
+def trained(problem: rfho.Problem, hyper: Any) -> Any:
+    """The state after the problem's steps."""
+    step = lambda t, state: problem.step(state, hyper, t)  # noqa: E731
+    return jax.lax.fori_loop(0, problem.horizon, step, problem.init(hyper))
+
+
+if __name__ == "__main__":
+    main()
