@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, primitives
+from jaxtyping import ArrayLike
 
 from rfho.typing import PyTree
 
@@ -65,7 +66,7 @@ def safe_roots(
     return optax.GradientTransformationExtraArgs(optim.init, update)
 
 
-def safe_sqrt(x: Array, of_negative: float = math.nan) -> Array:
+def safe_sqrt(x: ArrayLike, of_negative: float = math.nan) -> Array:
     """√x with derivative 0 at x = 0, and ``of_negative`` below.
 
     Example:
@@ -74,18 +75,21 @@ def safe_sqrt(x: Array, of_negative: float = math.nan) -> Array:
         (0.0, 0.25)
     """
     # The root is taken of 1 where its own would spoil the derivative; NaN goes through.
+    x = jnp.asarray(x)
     elsewhere = jnp.where(x == 0, x, jnp.asarray(of_negative, jnp.result_type(x)))
     bad = x <= 0
     return jnp.where(bad, jax.lax.stop_gradient(elsewhere), jnp.sqrt(jnp.where(bad, 1, x)))
 
 
-def _safe_rsqrt(x: Array) -> Array:
+def _safe_rsqrt(x: ArrayLike) -> Array:
+    x = jnp.asarray(x)
     bad = x <= 0
     value = jax.lax.rsqrt(jax.lax.stop_gradient(x))
     return jnp.where(bad, value, jax.lax.rsqrt(jnp.where(bad, 1, x)))
 
 
-def _safe_divide(a: Array, b: Array) -> Array:
+def _safe_divide(a: ArrayLike, b: ArrayLike) -> Array:
+    a, b = jnp.asarray(a), jnp.asarray(b)
     bad = b == 0
     value = jax.lax.div(*jax.lax.stop_gradient((a, b)))
     return jnp.where(bad, value, jax.lax.div(a, jnp.where(bad, 1, b)))
@@ -121,13 +125,11 @@ def _evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], of_negative: float)
 def _apply(equation: JaxprEqn, inputs: list[Any], of_negative: float) -> Sequence[Any]:
     primitive = equation.primitive
     if primitive is primitives.sqrt_p:
-        return [safe_sqrt(*inputs, of_negative)]
+        return [safe_sqrt(inputs[0], of_negative)]
     if primitive is primitives.rsqrt_p:
-        return [_safe_rsqrt(*inputs)]
-    if primitive is primitives.div_p and jnp.issubdtype(
-        equation.outvars[0].aval.dtype, jnp.inexact
-    ):
-        return [_safe_divide(*inputs)]
+        return [_safe_rsqrt(inputs[0])]
+    if primitive is primitives.div_p and eqx.is_inexact_array_like(inputs[0]):
+        return [_safe_divide(inputs[0], inputs[1])]
     if primitive is primitives.jit_p:
         return _evaluate(equation.params["jaxpr"], inputs, of_negative)
     if primitive is primitives.cond_p:
