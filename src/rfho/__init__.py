@@ -3,6 +3,7 @@
 from rfho import domains, hyper_gradients, optim, schedules, solvers
 from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
 from rfho.audit import Audit
+from rfho.candidates import Candidate, Exactness
 from rfho.check import Check, check_hyper_gradient
 from rfho.checkpoint import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
 from rfho.diagnose import Diagnosis, Finding, HyperGradientWarning, Kind, Severity, diagnose
@@ -42,7 +43,6 @@ from rfho.hyper_gradients import (
     AbstractHyperGradient,
     AutoHyperGradient,
     Aux,
-    Candidate,
     Estimate,
     Selection,
 )
@@ -87,6 +87,7 @@ __all__ = [
     "Dynamics",
     "Estimate",
     "Exact",
+    "Exactness",
     "Finding",
     "Fixed",
     "FixedPoint",

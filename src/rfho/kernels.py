@@ -144,60 +144,62 @@ def graph_of_jaxpr(jaxpr: Any) -> Graph:
     return Graph(alive, frozenset(arguments), frozenset(constants), results, shapes)
 
 
-def kernels_of(graph: Graph) -> list[Kernel]:
-    """The kernels that compute the results, in order."""
-    return _Fusion(graph).kernels()
+def kernels_of(graph: Graph) -> tuple[list[Kernel], frozenset[int]]:
+    """The kernels that compute the results, in order, and the values in memory that hold these."""
+    maker = {value: op for op in graph.operations for value in op.outputs}
+    users: dict[int, list[Operation]] = {}
+    for op in graph.operations:
+        for value in {*op.inputs} - {LITERAL}:
+            users.setdefault(value, []).append(op)
+    fusion = _Fusion(graph, maker, users, written=set(), known={})
+    fusion.written.update(v for op in graph.operations if fusion.writes(op) for v in op.outputs)
+    kernels = [fusion.kernel(op) for op in graph.operations if op.outputs[0] in fusion.written]
+    held = frozenset[int]().union(*(fusion.behind(value)[0] for value in graph.results))
+    return kernels, held
 
 
-class _Fusion:
+class _Fusion(NamedTuple):
     """Which values are written, and what stands behind those that are not."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.maker = {value: op for op in graph.operations for value in op.outputs}
-        self.users: dict[int, list[Operation]] = {}
-        for op in graph.operations:
-            for value in {*op.inputs} - {LITERAL}:
-                self.users.setdefault(value, []).append(op)
-        self.written = {v for op in graph.operations if self._is_written(op) for v in op.outputs}
-        self.known: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
+    graph: Graph
+    maker: dict[int, Operation]
+    users: dict[int, list[Operation]]
+    written: set[int]
+    known: dict[int, tuple[frozenset[int], frozenset[int]]]
 
-    def kernels(self) -> list[Kernel]:
-        return [self._kernel(op) for op in self.graph.operations if op.outputs[0] in self.written]
+    def kernel(self, op: Operation) -> Kernel:
+        reads, fused = self.behind_all(op)
+        effort = sum(self.effort(self.maker[value]) for value in fused)
+        return Kernel(op, reads, op.outputs, effort + self.effort(op))
 
-    def _kernel(self, op: Operation) -> Kernel:
-        reads, fused = self._behind_all(op)
-        effort = sum(self._effort(self.maker[value]) for value in fused)
-        return Kernel(op, reads, op.outputs, effort + self._effort(op))
-
-    def _effort(self, op: Operation) -> int:
+    def effort(self, op: Operation) -> int:
         if _writes(op) and op.name not in _EFFORT:
             return 0
         elements = op.inputs[0] if op.name.startswith(_REDUCTIONS) else op.outputs[0]
         return _EFFORT.get(op.name, 1) * self.graph.size(elements)
 
-    def _is_written(self, op: Operation) -> bool:
+    def writes(self, op: Operation) -> bool:
         if op.name in _VIEWS:
             return False
         if _writes(op) or op.name.startswith(_REDUCTIONS):
             return True
-        users = list(self._users_of(op.outputs[0]))
+        users = list(self.users_of(op.outputs[0]))
         returned = any(user is None for user in users)
         needs_memory = any(user is not None and _writes(user) for user in users)
         costly = _EFFORT.get(op.name, 1) >= _EXPENSIVE and len(users) > 1
         return returned or needs_memory or costly
 
-    def _users_of(self, value: int) -> Iterator[Operation | None]:
+    def users_of(self, value: int) -> Iterator[Operation | None]:
         """The operations that use a value, through views; None where it is returned."""
         if value in self.graph.results:
             yield None
         for op in self.users.get(value, []):
             if op.name in _VIEWS:
-                yield from self._users_of(op.outputs[0])
+                yield from self.users_of(op.outputs[0])
             else:
                 yield op
 
-    def _behind(self, value: int) -> tuple[frozenset[int], frozenset[int]]:
+    def behind(self, value: int) -> tuple[frozenset[int], frozenset[int]]:
         """What is in memory behind a value, and what is computed on the way from there to it."""
         if value == LITERAL:
             return frozenset(), frozenset()
@@ -205,23 +207,14 @@ class _Fusion:
             return frozenset([value]), frozenset()
         if value not in self.known:
             op = self.maker[value]
-            reads, fused = self._behind_all(op)
+            reads, fused = self.behind_all(op)
             self.known[value] = reads, fused | ({value} if op.name not in _VIEWS else set())
         return self.known[value]
 
-    def _behind_all(self, op: Operation) -> tuple[frozenset[int], frozenset[int]]:
-        pairs = [self._behind(value) for value in op.inputs]
+    def behind_all(self, op: Operation) -> tuple[frozenset[int], frozenset[int]]:
+        pairs = [self.behind(value) for value in op.inputs]
         empty = frozenset[int]()
         return empty.union(*(p[0] for p in pairs)), empty.union(*(p[1] for p in pairs))
-
-    def returned(self) -> frozenset[int]:
-        """The values in memory that hold the results."""
-        return frozenset[int]().union(*(self._behind(value)[0] for value in self.graph.results))
-
-
-def held_by_results(graph: Graph) -> frozenset[int]:
-    """The values in memory that hold what ``graph`` returns."""
-    return _Fusion(graph).returned()
 
 
 def inner_jaxprs(operation: Operation) -> list[Any]:

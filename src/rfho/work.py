@@ -18,7 +18,6 @@ from rfho.kernels import (
     Kernel,
     graph_of,
     graph_of_jaxpr,
-    held_by_results,
     inner_jaxprs,
     kernels_of,
 )
@@ -37,8 +36,8 @@ class Rates(NamedTuple):
         start: κ, seconds to start a kernel.
     """
 
-    products: float = 3e10
-    effort: float = 5e9
+    products: float = 2e11
+    effort: float = 3e9
     traffic: float = 1e10
     start: float = 5e-7
 
@@ -100,18 +99,20 @@ def work_of(function: Callable[..., PyTree], *arguments: PyTree) -> Work:
 
 
 def _work(graph: Graph) -> Work:
-    kernels = kernels_of(graph)
+    kernels, returned = kernels_of(graph)
     inner = [_inner(kernel) for kernel in kernels]
     loads: list[Load] = []
     for kernel, (times, bodies) in zip(kernels, inner, strict=True):
         loads += [load._replace(times=load.times * times) for body in bodies for load in body.loads]
         loads += [] if bodies else [_load(graph, kernel)]
-    held = [max((body.working_set + body.results for body in work), default=0) for _, work in inner]
-    outside = graph.arguments | graph.constants | held_by_results(graph)
+    inside = [
+        max((body.working_set + body.results for body in work), default=0) for _, work in inner
+    ]
+    before = graph.arguments | graph.constants
     return Work(
         tuple(loads),
-        working_set=_peak(graph, kernels, held, elsewhere=outside),
-        footprint=_peak(graph, kernels, held, elsewhere=graph.constants),
+        working_set=_peak(graph, kernels, inside, returned=returned, elsewhere=before | returned),
+        footprint=_peak(graph, kernels, inside, returned=returned, elsewhere=graph.constants),
         results=sum(graph.nbytes(value) for value in graph.results),
     )
 
@@ -150,16 +151,20 @@ def _extent(shape: Any, axes: Any) -> int:
 
 
 def _peak(
-    graph: Graph, kernels: list[Kernel], held: list[int], *, elsewhere: frozenset[int]
+    graph: Graph,
+    kernels: list[Kernel],
+    inside: list[int],
+    *,
+    returned: frozenset[int],
+    elsewhere: frozenset[int],
 ) -> int:
     """The most bytes alive at once, without the values that are held ``elsewhere``."""
-    results = held_by_results(graph)
     last = {value: i for i, kernel in enumerate(kernels) for value in kernel.reads}
     alive = peak = sum(graph.nbytes(value) for value in graph.arguments - elsewhere)
     for i, kernel in enumerate(kernels):
         alive += sum(graph.nbytes(value) for value in kernel.writes if value not in elsewhere)
-        peak = max(peak, alive + held[i])
+        peak = max(peak, alive + inside[i])
         ended = {value for value in kernel.reads if last[value] == i}
         ended |= {value for value in kernel.writes if value not in last}
-        alive -= sum(graph.nbytes(value) for value in ended - elsewhere - results)
+        alive -= sum(graph.nbytes(value) for value in ended - elsewhere - returned)
     return peak

@@ -1,6 +1,6 @@
 """The methods: every way from a problem and its hyperparameters to an estimate of the hypergradient."""
 
-from rfho.hyper_gradients.auto import AutoHyperGradient, Candidate, Selection
+from rfho.hyper_gradients.auto import AutoHyperGradient, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.hyper_gradients.evolution import PersistentEvolution, SingleEvolution
 from rfho.hyper_gradients.forward import ForwardHyperGradient
@@ -17,7 +17,6 @@ __all__ = [
     "AbstractHyperGradient",
     "AutoHyperGradient",
     "Aux",
-    "Candidate",
     "Estimate",
     "ForwardHyperGradient",
     "ImplicitHyperGradient",

@@ -1,0 +1,246 @@
+"""The choice of a method: what is forecast is what the compiler says, what does not fit is refused, and
+what is chosen is the fastest exact method that fits."""
+
+import itertools
+import re
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rfho
+from rfho import hyper_gradients as methods
+from rfho.forecast import forecaster, label_of
+from rfho.work import work_of
+
+# Only the size of the programs is asked for: what the compiler would save in running them is not needed.
+QUICKLY = {"xla_backend_optimization_level": 0}
+
+SGD = lambda hyper: optax.sgd(hyper["lr"])  # noqa: E731
+MOMENTUM = lambda hyper: optax.sgd(hyper["lr"], momentum=0.9)  # noqa: E731
+ADAM = lambda hyper: optax.adam(hyper["lr"], eps_root=1e-8)  # noqa: E731
+
+STATES, GRADIENTS, RESIDUALS = rfho.Keep.STATES, rfho.Keep.GRADIENTS, rfho.Keep.RESIDUALS
+
+
+def reverse(checkpoint):
+    return methods.ReverseHyperGradient(checkpoint)
+
+
+# Layer sizes, batch, horizon, optimiser, number of example weights, method.
+SHAPES = [
+    ((20, 5), 64, 40, SGD, 0, reverse(rfho.StoreAll(STATES))),
+    ((20, 5), 64, 100, SGD, 0, reverse(rfho.StoreAll(GRADIENTS))),
+    ((20, 5), 16, 60, MOMENTUM, 0, reverse(rfho.StoreAll(RESIDUALS))),
+    ((60, 10), 32, 30, MOMENTUM, 32, reverse(rfho.Recompute())),
+    ((60, 10), 32, 30, MOMENTUM, 32, reverse(rfho.Recompute(15))),
+    ((60, 10), 32, 64, SGD, 0, reverse(rfho.Binomial(8))),
+    ((100, 10), 50, 30, ADAM, 0, reverse(rfho.Replay())),
+    ((100, 10), 50, 30, ADAM, 50, reverse(rfho.StoreAll(GRADIENTS))),
+    ((100, 10), 200, 30, SGD, 200, reverse(rfho.StoreAll(STATES))),
+    ((784, 10), 10, 12, MOMENTUM, 0, reverse(rfho.Recompute(4))),
+    ((30, 40, 10), 32, 25, SGD, 0, reverse(rfho.StoreAll(GRADIENTS))),
+    ((30, 40, 10), 32, 25, MOMENTUM, 0, reverse(rfho.Replay())),
+    ((30, 40, 10), 32, 25, ADAM, 0, reverse(rfho.StoreAll(STATES))),
+    ((30, 40, 10), 8, 49, MOMENTUM, 0, reverse(rfho.Recompute())),
+    ((10, 20, 5), 16, 100, MOMENTUM, 0, reverse(rfho.Binomial(12))),
+    ((10, 20, 5), 100, 30, SGD, 0, reverse(rfho.StoreAll(RESIDUALS))),
+    ((20, 30, 30, 5), 20, 30, MOMENTUM, 0, reverse(rfho.StoreAll(RESIDUALS))),
+    ((20, 30, 30, 5), 20, 30, SGD, 20, reverse(rfho.StoreAll(GRADIENTS))),
+    ((30, 40, 10), 32, 25, SGD, 0, methods.ForwardHyperGradient()),
+    ((60, 10), 32, 30, MOMENTUM, 32, methods.ForwardHyperGradient(chunk=12)),
+    ((30, 40, 10), 16, 25, MOMENTUM, 16, methods.RandomForwardHyperGradient(6, key=0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "horizon", "optim", "weights", "method"),
+    SHAPES,
+    ids=[f"{'-'.join(map(str, sizes))} {label_of(method)}" for sizes, *_, method in SHAPES],
+)
+def test_forecast_memory_is_within_a_quarter_of_what_the_compiler_takes(
+    sizes, batch, horizon, optim, weights, method
+):
+    problem, hyper = network(sizes, batch, horizon, optim=optim, weights=weights)
+    forecast = forecaster(problem, hyper)(method, rfho.Rates())
+    taken = compiled_memory(problem, hyper, method)
+    assert 0.75 * taken <= forecast.memory <= 1.25 * taken
+
+
+def test_selection_is_fastest_exact_method_that_fits():
+    problem, hyper = network((20, 5), 32, 100, optim=MOMENTUM, weights=32)
+    for limit in (1e9, 1e5, 3e4):
+        selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
+        exact = [c for c in selection.candidates if c.exactness is rfho.Exactness.EXACT]
+        fitting = [c for c in exact if c.memory <= limit]
+        chosen = next(c for c in fitting if c.method is selection.method)
+        # Times that differ by less than a forecast can tell are told apart by memory.
+        assert chosen.time <= 1.05 * min(c.time for c in fitting)
+
+
+def test_less_memory_makes_another_choice_and_never_exceeds_the_limit():
+    problem, hyper = network((20, 5), 32, 100, optim=MOMENTUM, weights=32)
+    chosen = {}
+    for limit in (1e9, 1e5, 3e4):
+        selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
+        chosen[limit] = label_of(selection.method)
+        assert compiled_memory(problem, hyper, selection.method) <= 1.25 * limit
+    assert "StoreAll" in chosen[1e9]
+    assert len(set(chosen.values())) == 3
+
+
+def test_few_hyperparameters_and_little_memory_choose_forward_mode():
+    problem, hyper = network((20, 5), 32, 1000, optim=SGD)
+    selection = rfho.AutoHyperGradient(20_000).select(problem, hyper)
+    assert isinstance(selection.method, methods.ForwardHyperGradient)
+
+
+def test_rate_rules_out_implicit_method_and_is_named():
+    problem, hyper = network((20, 5), 32, 10, optim=SGD)
+    (implicit,) = implicit_candidates(problem, hyper)
+    assert implicit.forecast is None
+    assert 'hyper["lr"]' in implicit.reason
+
+
+def test_implicit_method_is_weighed_where_it_applies_and_never_chosen():
+    problem, hyper = network((20, 5), 32, 1000, optim=lambda hyper: optax.sgd(0.1))
+    (implicit,) = implicit_candidates(problem, {"l2": hyper["l2"]})
+    assert implicit.forecast.memory > 0
+    assert "converged" in implicit.reason
+
+
+def test_selection_prints_every_candidate_with_its_figures():
+    problem, hyper = network((20, 5), 32, 10, optim=SGD)
+    selection = rfho.AutoHyperGradient(1e9).select(problem, hyper)
+    lines = str(selection).splitlines()
+    assert len(lines) == 1 + len(selection.candidates)
+    (chosen,) = [line for line in lines if line.startswith("→")]
+    assert label_of(selection.method) in chosen
+    assert "the fastest that fits" in chosen
+    figures = re.compile(r"\d+\.\d ×\s+[\d.e+]+ [kMG]?B")
+    assert all(figures.search(line) for line in lines[1:] if "Implicit" not in line)
+
+
+def test_what_does_not_fit_is_refused_within_two_seconds_with_what_does():
+    problem, hyper = network((100, 64, 10), 32, 500, optim=MOMENTUM)
+    auto, seconds = rfho.AutoHyperGradient(1.5e6), []
+    for _ in range(2):  # the better of two: the first one also warms up
+        begin = time.process_time()
+        with pytest.raises(MemoryError) as refusal:
+            auto.check(problem, hyper, methods.ReverseHyperGradient())
+        seconds.append(time.process_time() - begin)
+    message = str(refusal.value)
+    assert min(seconds) < 2
+    assert "StoreAll(Keep.GRADIENTS)) needs" in message
+    assert "ForwardHyperGradient" in message
+    assert "Binomial" in message
+    assert "Recompute(250)" not in message
+
+
+def test_what_fits_is_not_refused():
+    problem, hyper = network((20, 5), 32, 10, optim=SGD)
+    forecast = rfho.AutoHyperGradient(1e9).check(problem, hyper, methods.ReverseHyperGradient())
+    assert forecast.memory < 1e9
+
+
+def test_where_nothing_fits_the_most_frugal_are_named():
+    problem, hyper = network((20, 5), 32, 10, optim=SGD)
+    with pytest.raises(MemoryError, match="raise memory_limit") as refusal:
+        rfho.AutoHyperGradient(100).select(problem, hyper)
+    assert "ForwardHyperGradient(chunk=1)" in str(refusal.value)
+
+
+def test_estimate_is_that_of_the_chosen_method_under_jit():
+    problem, hyper = network((5, 3), 8, 20, optim=MOMENTUM, weights=8)
+    auto = rfho.AutoHyperGradient(1e9)
+    chosen = rfho.hyper_gradient(problem, hyper, auto.select(problem, hyper).method)
+    estimate = rfho.hyper_gradient(problem, hyper, auto)
+    jax.tree.map(np.testing.assert_array_equal, estimate.hypergradient, chosen.hypergradient)
+
+
+def test_tune_runs_with_it():
+    problem, hyper = network((5, 3), 8, 5, optim=SGD)
+    solution = rfho.tune(problem, hyper, method=rfho.AutoHyperGradient(1e9), steps=2)
+    assert solution.result is rfho.Result.STEPS_DONE
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("inf"), float("nan"), True])
+def test_limit_has_to_be_a_number_of_bytes(limit):
+    with pytest.raises(ValueError, match="memory_limit"):
+        rfho.AutoHyperGradient(limit)
+
+
+def test_limit_is_half_of_the_device_by_default():
+    auto = rfho.AutoHyperGradient()
+    assert 1e8 < auto.memory_limit < 1e14
+    assert auto == rfho.AutoHyperGradient()
+
+
+def test_method_without_forecast_is_named():
+    problem, hyper = network((5, 3), 8, 5, optim=SGD)
+    with pytest.raises(TypeError, match="RealTimeHyperGradient"):
+        rfho.AutoHyperGradient().check(problem, hyper, methods.RealTimeHyperGradient(1))
+
+
+def test_work_counts_products_and_fuses_elementwise_operations():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 2))
+    work = work_of(lambda a, b: jnp.sum(2 * jnp.tanh(a @ b) + 1), a, b)
+    assert sum(load.products for load in work.loads) == 2 * 3 * 5 * 2
+    # The product is written; all that follows is one pass over it.
+    assert len(work.loads) == 2
+    assert work.working_set == 3 * 2 * 8
+
+
+def test_work_does_not_count_dead_code_and_multiplies_loops():
+    square = lambda a: (a @ a, jnp.sin(a) @ a)[0]  # noqa: E731
+    once = work_of(square, jnp.ones((4, 4)))
+    many = work_of(lambda a: jax.lax.fori_loop(0, 7, lambda _, a: square(a), a), jnp.ones((4, 4)))
+    products = lambda work: sum(load.products * load.times for load in work.loads)  # noqa: E731
+    assert products(once) == 2 * 4**3
+    assert products(many) == 7 * products(once)
+
+
+def network(sizes, batch, horizon, *, optim, weights=0):
+    """A network of tanh layers, its rate and penalty, and a weight for each example if asked for."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(batch, sizes[0]))), rng.integers(0, sizes[-1], batch)
+    pairs = itertools.pairwise(sizes)
+    init = [(jnp.asarray(rng.normal(size=pair)), jnp.zeros(pair[1])) for pair in pairs]
+
+    def losses(params, x, y):
+        for w, b in params[:-1]:
+            x = jnp.tanh(x @ w + b)
+        w, b = params[-1]
+        return optax.softmax_cross_entropy_with_integer_labels(x @ w + b, y)
+
+    def loss(params, hyper, batch):
+        each = losses(params, *batch)
+        each = each * jax.nn.sigmoid(hyper["weights"]) if weights else each
+        return jnp.mean(each) + hyper["l2"] * sum(jnp.sum(w**2) for w, _ in params)
+
+    hyper = {"lr": jnp.asarray(0.1), "l2": jnp.asarray(0.01)}
+    hyper |= {"weights": jnp.zeros(weights)} if weights else {}
+    objective = lambda params, hyper, batch: jnp.mean(losses(params, *batch))  # noqa: E731
+    data = x, jnp.asarray(y)
+    return rfho.Problem(rfho.Descent(loss, optim, init), objective, data, data, horizon), hyper
+
+
+def compiled_memory(problem, hyper, method):
+    """Bytes that the whole compiled program takes beside arguments and results."""
+    arrays, rest = eqx.partition((problem, hyper), eqx.is_array)
+
+    def program(arrays):
+        problem, hyper = eqx.combine(arrays, rest)
+        return method.estimate(problem, hyper, method.init(problem, hyper))[0]
+
+    built = jax.jit(program, compiler_options=QUICKLY).lower(arrays).compile()
+    return built.memory_analysis().temp_size_in_bytes
+
+
+def implicit_candidates(problem, hyper):
+    candidates = rfho.AutoHyperGradient(1e9).select(problem, hyper).candidates
+    return [c for c in candidates if isinstance(c.method, methods.ImplicitHyperGradient)]
