@@ -35,7 +35,7 @@ _KEYS = ("value", "hypergradient", "seed_norm", "adjoint_norm")
 
 @dataclasses.dataclass(frozen=True)
 class ChaosSettings:
-    data: str = setting("digits", "images: digits or mnist", IMAGE_SETS)
+    data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
     train: int = setting(400, "training examples", at_least(10))
     hidden: int = setting(32, "units in each of the two hidden layers", at_least(1))
     horizon: int = setting(50, "inner steps T", at_least(2))

@@ -5,13 +5,19 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from rfho.datasets import LabelledImages, balanced_subset, load_digits, load_mnist
+from rfho.datasets import (
+    LabelledImages,
+    balanced_subset,
+    load_cifar10_subset,
+    load_digits,
+    load_mnist,
+)
 from rfho.experiments.settings import SettingsError, one_of
 
 Part = tuple[Float32[np.ndarray, "n pixels"], Int32[np.ndarray, " n"]]
 """Images as rows in [0, 1], and their labels."""
 
-IMAGE_SETS = one_of("digits", "mnist")
+IMAGE_SETS = one_of("digits", "mnist", "cifar-10")
 """The check of a setting that names the images."""
 
 
@@ -20,7 +26,7 @@ class ImageSplit(NamedTuple):
 
     Attributes:
         train, valid, test: images and labels.
-        shape: height and width of an image.
+        shape: height and width of an image, and channels if there are several.
         class_names: one per class.
     """
 
@@ -37,10 +43,10 @@ class ImageSplit(NamedTuple):
 
 
 def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> ImageSplit:
-    """Three disjoint random parts; those of MNIST are taken from its official training part.
+    """Three disjoint random parts, of the official training part where there is one.
 
     Args:
-        name: ``digits`` or ``mnist``.
+        name: one of `IMAGE_SETS`; of CIFAR-10 the first 400 training pictures of each class.
         sizes: examples in training, validation and test part.
         seed: decides which.
 
@@ -48,7 +54,7 @@ def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> Im
         SettingsError: the data set is too small for these sizes.
         DataNotFoundError, DataFormatError: its files are missing or damaged.
     """
-    pool = load_mnist().train if name == "mnist" else load_digits()
+    pool = _pool(name)
     left = np.arange(len(pool.labels))
     parts: list[Part] = []
     for number, size in enumerate(sizes):
@@ -63,6 +69,16 @@ def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> Im
         left = np.setdiff1d(left, chosen)
     train, valid, test = parts
     return ImageSplit(train, valid, test, pool.images.shape[1:], pool.class_names)
+
+
+def _pool(name: str) -> LabelledImages:
+    match name:
+        case "mnist":
+            return load_mnist().train
+        case "cifar-10":
+            return load_cifar10_subset().train
+        case _:
+            return load_digits()
 
 
 def _rows(pool: LabelledImages, chosen: np.ndarray) -> Part:

@@ -51,7 +51,7 @@ FORWARD = rfho.hyper_gradients.ForwardHyperGradient()
 
 @dataclasses.dataclass(frozen=True)
 class SurfaceSettings:
-    data: str = setting("digits", "images: digits or mnist", IMAGE_SETS)
+    data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
     train: int = setting(100, "training examples", at_least(10))
     valid: int = setting(400, "validation examples", at_least(10))
     hidden: int = setting(16, "hidden units", at_least(1))
