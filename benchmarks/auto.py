@@ -241,7 +241,7 @@ def fit(rows: list[Row]) -> rfho.Rates:
     best = rfho.Rates()
     least = loss(best)
     for factor in (3.0, 1.7, 1.3):
-        for name in ("effort", "traffic", "start"):
+        for name in rfho.Rates._fields:
             for step in (factor, 1 / factor):
                 trial = best._replace(**{name: getattr(best, name) * step})
                 if (found := loss(trial)) < least:
