@@ -1,0 +1,413 @@
+"""The promises of dynamics: a start, a step, an output, and a way back through the step."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from rfho.dynamics import AbstractDynamics, Keep
+from rfho.testing.base import (
+    applies,
+    dot,
+    inexact,
+    kept,
+    need_double_precision,
+    normal_like,
+    require,
+    require_alike,
+    require_close,
+    require_equal,
+    require_finite,
+    slope,
+)
+
+
+class Pulled(NamedTuple):
+    """A step that was remembered and pulled back.
+
+    Attributes:
+        after: the state that `remember` gave.
+        memory: what it kept.
+        again: the state that `again` gave, if the dynamics has it.
+        before: state and memory that `invert` gave, if the dynamics has it.
+        cotangents: of state and hyper, for the adjoint of the trial.
+        of_zero: likewise for a zero adjoint.
+        of_both: for the adjoint and its negative under vmap.
+    """
+
+    after: Any
+    memory: Any
+    again: Any
+    before: Any
+    cotangents: Any
+    of_zero: Any
+    of_both: Any
+
+
+class Steps(NamedTuple):
+    """What one compiled program found out about the dynamics."""
+
+    state: Any
+    after: Any
+    later: Any
+    scanned: Any
+    params: Any
+    vjp: Any
+    jvp: Any
+    many: Any
+    slope: Any
+    differences: Any
+    pulled: dict[str, Pulled]
+
+
+class DynamicsTrial(NamedTuple):
+    """Dynamics under test, where they are tried, and what came of it.
+
+    Attributes:
+        dynamics: under test.
+        hyper: λ.
+        batch: b, the same at every step.
+        tolerance: of comparisons with finite differences.
+        steps: what the compiled program gave; None while it is not known to compile.
+        repeated: what it gave when it was called again.
+    """
+
+    dynamics: AbstractDynamics
+    hyper: Any
+    batch: Any
+    tolerance: float
+    steps: Any = None
+    repeated: Any = None
+
+
+def check_dynamics(
+    dynamics: AbstractDynamics, hyper: Any, batch: Any = None, *, tolerance: float = 1e-6
+) -> tuple[str, ...]:
+    """Checks that dynamics keep every promise of `DYNAMICS_PROMISES` that applies to them.
+
+    Args:
+        dynamics: yours.
+        hyper: λ, a pytree of float64 arrays or numbers at which a few steps are smooth.
+        batch: the data of a step, or None.
+        tolerance: of comparisons with finite differences, relative to the larger of 1 and the
+            derivative.
+
+    Returns:
+        The names of the promises that were kept.
+
+    Raises:
+        ConformanceError: some were broken; the message lists all of them.
+        RuntimeError: JAX is not set to double precision.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, rfho
+        >>> from rfho.testing import check_dynamics
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> decay = rfho.Dynamics(lambda hyper: jnp.ones(2), lambda s, hyper, batch: hyper * s)
+        >>> "step_keeps_shapes_and_dtypes" in check_dynamics(decay, 0.5)
+        True
+    """
+    need_double_precision()
+    hyper, batch = jax.tree.map(jnp.asarray, (hyper, batch))
+    trial, name = DynamicsTrial(dynamics, hyper, batch, tolerance), type(dynamics).__name__
+    shaped = kept(SHAPE_PROMISES, trial, name)
+    program = eqx.filter_jit(_stepped)
+    steps, repeated = program(dynamics, hyper, batch), program(dynamics, hyper, batch)
+    return shaped + kept(STEP_PROMISES, trial._replace(steps=steps, repeated=repeated), name)
+
+
+def _stepped(dynamics: AbstractDynamics, hyper: Any, batch: Any) -> Steps:
+    state = jax.tree.map(jnp.asarray, dynamics.init(hyper))
+    after = dynamics.step(state, hyper, batch)
+    # From the second state on slots are full, and roots and norms are away from zero.
+    state, after = after, dynamics.step(after, hyper, batch)
+    later = dynamics.step(after, hyper, batch)
+    scanned, _ = jax.lax.scan(lambda s, _: (dynamics.step(s, hyper, batch), None), state, length=2)
+    adjoint, direction = normal_like(after, 0), normal_like((state, hyper), 1)
+    (inside, rest), (hyper_in, hyper_rest) = _parted(state), _parted(hyper)
+
+    def step(inside: Any, hyper_in: Any) -> Any:
+        return inexact(
+            dynamics.step(eqx.combine(inside, rest), eqx.combine(hyper_in, hyper_rest), batch)
+        )
+
+    _, pull = jax.vjp(step, inside, hyper_in)
+    _, push = jax.jvp(step, (inside, hyper_in), direction)
+    along = normal_like(hyper, 2)
+
+    def moved(h: Any) -> Any:
+        """A functional of the parameters after two steps at λ + h d."""
+        there = jax.tree.map(lambda leaf, d: leaf + h * d, hyper, along)
+        state = dynamics.init(there)
+        for _ in range(2):
+            state = dynamics.step(state, there, batch)
+        leaves = jax.tree.leaves(inexact(dynamics.output(state)))
+        return sum((jnp.sum(jnp.sin(leaf)) for leaf in leaves), jnp.zeros(()))
+
+    pulled = {
+        keep.value: _pulled(
+            dynamics, keep, state, hyper=hyper, batch=batch, after=after, adjoint=adjoint
+        )
+        for keep in Keep
+    }
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), hyper)
+    many = jax.vmap(lambda h: dynamics.step(state, h, batch))(twice)
+    derivative = jax.jvp(moved, (jnp.zeros(()),), (jnp.ones(()),))[1]
+    return Steps(
+        state,
+        after,
+        later,
+        scanned,
+        dynamics.output(after),
+        pull(adjoint),
+        push,
+        many,
+        derivative,
+        slope(moved, 1e-4),
+        pulled,
+    )
+
+
+def _pulled(
+    dynamics: AbstractDynamics,
+    keep: Keep,
+    state: Any,
+    *,
+    hyper: Any,
+    batch: Any,
+    after: Any,
+    adjoint: Any,
+) -> Pulled:
+    way = dynamics.way(keep)
+    reached, memory = way.remember(state, hyper, batch)
+
+    def pull(adjoint: Any) -> Any:
+        return way.pull_back(adjoint, state, memory, hyper, batch)
+
+    zero = jax.tree.map(jnp.zeros_like, adjoint)
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), adjoint)
+    return Pulled(
+        reached,
+        memory,
+        None if way.again is None else way.again(state, memory, hyper),
+        None if way.invert is None else way.invert(after, hyper, batch),
+        pull(adjoint),
+        pull(zero),
+        jax.vmap(pull)(both),
+    )
+
+
+def _parted(tree: Any) -> tuple[Any, Any]:
+    return eqx.partition(tree, eqx.is_inexact_array)
+
+
+def init_gives_something_to_train(trial: DynamicsTrial) -> None:
+    """The state has floating-point leaves, and they are finite."""
+    state = trial.dynamics.init(trial.hyper)
+    require(jax.tree.leaves(inexact(jax.tree.map(jnp.asarray, state))), "no leaf is inexact")
+    require_finite(state, what="state")
+
+
+def init_is_the_same_twice(trial: DynamicsTrial) -> None:
+    """Randomness comes from λ or not at all."""
+    first, second = trial.dynamics.init(trial.hyper), trial.dynamics.init(trial.hyper)
+    require_equal(first, second, what="initial state")
+
+
+def step_keeps_the_structure(trial: DynamicsTrial) -> None:
+    """All states are the same pytree."""
+    before, after = map(jax.tree.structure, _shapes(trial))
+    require(before == after, f"a step turns {before} into {after}")
+
+
+def step_keeps_shapes_and_dtypes(trial: DynamicsTrial) -> None:
+    """So that steps can be scanned."""
+    before, after = _shapes(trial)
+    require_alike(after, before, what="state after a step")
+
+
+def _shapes(trial: DynamicsTrial) -> tuple[Any, Any]:
+    state = jax.tree.map(jnp.asarray, trial.dynamics.init(trial.hyper))
+    after = eqx.filter_eval_shape(trial.dynamics.step, state, trial.hyper, trial.batch)
+    return eqx.filter_eval_shape(lambda: state), after
+
+
+def step_is_finite(trial: DynamicsTrial) -> None:
+    """Three steps lead nowhere strange."""
+    require_finite(trial.steps.later, what="state after three steps")
+
+
+def step_is_pure(trial: DynamicsTrial) -> None:
+    """The same state, λ and batch give the same bits."""
+    require_equal(trial.steps.after, trial.repeated.after, what="state after a step")
+
+
+def step_is_the_same_uncompiled(trial: DynamicsTrial) -> None:
+    """`jax.jit` changes nothing but rounding."""
+    found = trial.dynamics.step(trial.steps.state, trial.hyper, trial.batch)
+    require_close(inexact(found), inexact(trial.steps.after), 1e-9, what="state without jit")
+
+
+def step_can_be_scanned(trial: DynamicsTrial) -> None:
+    """Two steps in a loop are two steps."""
+    found, expected = inexact(trial.steps.scanned), inexact(trial.steps.later)
+    require_close(found, expected, 1e-9, what="state after a loop")
+
+
+def step_works_under_vmap_over_hyper(trial: DynamicsTrial) -> None:
+    """Several λ at once are one after another."""
+    for i in range(2):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], trial.steps.many)
+        require_close(inexact(one), inexact(trial.steps.after), 1e-9, what="state under vmap")
+
+
+def output_is_made_of_finite_floats(trial: DynamicsTrial) -> None:
+    """Objectives see parameters they can be differentiated by."""
+    require(jax.tree.leaves(inexact(trial.steps.params)), "the output has no inexact leaf")
+    require_finite(trial.steps.params, what="output")
+
+
+def output_depends_on_the_state_alone(trial: DynamicsTrial) -> None:
+    """The same state gives the same output."""
+    found = trial.dynamics.output(trial.steps.after)
+    require_close(inexact(found), inexact(trial.steps.params), 1e-12, what="output")
+
+
+def forward_and_reverse_mode_are_transposed(trial: DynamicsTrial) -> None:
+    """⟨α, J v⟩ = ⟨Jᵀ α, v⟩ over the state and λ."""
+    adjoint = normal_like(trial.steps.after, 0)
+    direction = normal_like((trial.steps.state, trial.hyper), 1)
+    forward, reverse = dot(adjoint, trial.steps.jvp), dot(trial.steps.vjp, direction)
+    require_close(jnp.asarray(forward), jnp.asarray(reverse), 1e-8, what="forward mode")
+
+
+def derivatives_are_finite(trial: DynamicsTrial) -> None:
+    """No square root or norm is taken at zero."""
+    require_finite((trial.steps.vjp, trial.steps.jvp), what="derivative of a step")
+
+
+def derivative_by_hyper_is_that_of_differences(trial: DynamicsTrial) -> None:
+    """Start and two steps, along a random direction of λ."""
+    found, expected = trial.steps.slope, trial.steps.differences
+    require_close(found, expected, trial.tolerance, what="derivative of two steps by hyper")
+
+
+def _way(trial: DynamicsTrial, keep: Keep) -> Pulled:
+    return trial.steps.pulled[keep.value]
+
+
+def _remembers(trial: DynamicsTrial, keep: Keep) -> None:
+    found, expected = inexact(_way(trial, keep).after), inexact(trial.steps.after)
+    require_close(found, expected, 1e-12, what=f"state that remember gives under {keep}")
+
+
+def _pulls_back(trial: DynamicsTrial, keep: Keep) -> None:
+    found, expected = _way(trial, keep).cotangents, trial.steps.vjp
+    require_close(tuple(found), tuple(expected), 1e-9, what=f"cotangent under {keep}")
+
+
+def remember_takes_the_step_keeping_states(trial: DynamicsTrial) -> None:
+    """Under `Keep.STATES` the next state is that of `step`."""
+    _remembers(trial, Keep.STATES)
+
+
+def remember_takes_the_step_keeping_gradients(trial: DynamicsTrial) -> None:
+    """Under `Keep.GRADIENTS` the next state is that of `step`."""
+    _remembers(trial, Keep.GRADIENTS)
+
+
+def remember_takes_the_step_keeping_residuals(trial: DynamicsTrial) -> None:
+    """Under `Keep.RESIDUALS` the next state is that of `step`."""
+    _remembers(trial, Keep.RESIDUALS)
+
+
+def pull_back_is_the_vjp_keeping_states(trial: DynamicsTrial) -> None:
+    """Under `Keep.STATES` cotangents are those of the vjp of `step`."""
+    _pulls_back(trial, Keep.STATES)
+
+
+def pull_back_is_the_vjp_keeping_gradients(trial: DynamicsTrial) -> None:
+    """Under `Keep.GRADIENTS` cotangents are those of the vjp of `step`."""
+    _pulls_back(trial, Keep.GRADIENTS)
+
+
+def pull_back_is_the_vjp_keeping_residuals(trial: DynamicsTrial) -> None:
+    """Under `Keep.RESIDUALS` cotangents are those of the vjp of `step`."""
+    _pulls_back(trial, Keep.RESIDUALS)
+
+
+def pull_back_of_zero_is_zero(trial: DynamicsTrial) -> None:
+    """Cotangents are linear in the adjoint."""
+    for name, way in trial.steps.pulled.items():
+        zero = jax.tree.map(jnp.zeros_like, way.cotangents)
+        require_close(way.of_zero, zero, 1e-12, what=f"cotangent of zero keeping {name}")
+
+
+def pull_back_takes_several_adjoints(trial: DynamicsTrial) -> None:
+    """Several objectives are pulled back under vmap."""
+    for name, way in trial.steps.pulled.items():
+        signed = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), way.cotangents)
+        require_close(way.of_both, signed, 1e-9, what=f"cotangents keeping {name}")
+
+
+def memory_is_made_of_arrays(trial: DynamicsTrial) -> None:
+    """What is kept of each step can be stacked over the run."""
+    for name, way in trial.steps.pulled.items():
+        odd = [leaf for leaf in jax.tree.leaves(way.memory) if not eqx.is_array(leaf)]
+        require(not odd, f"keeping {name}, memory holds {odd}, but it must be arrays alone")
+
+
+def again_takes_the_step(trial: DynamicsTrial) -> None:
+    """A step whose gradient is known, taken again, ends where it ended."""
+    found = [way.again for way in trial.steps.pulled.values() if way.again is not None]
+    applies(bool(found))
+    for state in found:
+        require_close(inexact(state), inexact(trial.steps.after), 1e-12, what="state taken again")
+
+
+def invert_undoes_the_step(trial: DynamicsTrial) -> None:
+    """The state before the step comes back, with the memory of it."""
+    found = [way for way in trial.steps.pulled.values() if way.before is not None]
+    applies(bool(found))
+    for way in found:
+        state, memory = way.before
+        require_close(inexact(state), inexact(trial.steps.state), 1e-8, what="state undone")
+        require_close(inexact(memory), inexact(way.memory), 1e-8, what="memory of a step undone")
+
+
+SHAPE_PROMISES = (
+    init_gives_something_to_train,
+    init_is_the_same_twice,
+    step_keeps_the_structure,
+    step_keeps_shapes_and_dtypes,
+)
+"""Without these nothing else can be tried."""
+
+STEP_PROMISES = (
+    step_is_finite,
+    step_is_pure,
+    step_is_the_same_uncompiled,
+    step_can_be_scanned,
+    step_works_under_vmap_over_hyper,
+    output_is_made_of_finite_floats,
+    output_depends_on_the_state_alone,
+    forward_and_reverse_mode_are_transposed,
+    derivatives_are_finite,
+    derivative_by_hyper_is_that_of_differences,
+    remember_takes_the_step_keeping_states,
+    remember_takes_the_step_keeping_gradients,
+    remember_takes_the_step_keeping_residuals,
+    pull_back_is_the_vjp_keeping_states,
+    pull_back_is_the_vjp_keeping_gradients,
+    pull_back_is_the_vjp_keeping_residuals,
+    pull_back_of_zero_is_zero,
+    pull_back_takes_several_adjoints,
+    memory_is_made_of_arrays,
+    again_takes_the_step,
+    invert_undoes_the_step,
+)
+"""What is tried in one compiled program."""
+
+DYNAMICS_PROMISES = SHAPE_PROMISES + STEP_PROMISES
+"""What all dynamics promise, in the order in which it is tried."""

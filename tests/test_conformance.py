@@ -1,0 +1,294 @@
+"""The library's own methods, domains and dynamics keep the promises that users can test theirs by."""
+
+import cvxpy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rfho
+from rfho import hyper_gradients as methods
+from rfho import testing
+from rfho.testing import (
+    DOMAIN_PROMISES,
+    DYNAMICS_PROMISES,
+    METHOD_PROMISES,
+    ConformanceError,
+    check_domain,
+    check_dynamics,
+    check_method,
+)
+
+HORIZON = 4
+
+
+def reversible(loss, init, settings):
+    return rfho.ReversibleDescent(
+        loss,
+        lambda hyper, t: settings(hyper)["rate"],
+        lambda hyper, t: settings(hyper)["momentum"],
+        init=init,
+    )
+
+
+def at_a_fixed_rate(loss, init, settings):
+    """What the implicit method asks for: dynamics without hyperparameters of their own."""
+    return rfho.Descent(loss, lambda hyper: optax.sgd(0.4), init)
+
+
+def refusing(make, *arguments):
+    """One way of misuse for each bad argument."""
+    return [lambda bad=bad: make(bad) for bad in arguments]
+
+
+METHODS = {
+    "reverse": lambda: check_method(methods.ReverseHyperGradient()),
+    "reverse, recomputing": lambda: check_method(methods.ReverseHyperGradient(rfho.Recompute())),
+    "reverse, binomial": lambda: check_method(methods.ReverseHyperGradient(rfho.Binomial(2))),
+    "reversible": lambda: check_method(
+        methods.ReversibleHyperGradient(),
+        train=reversible,
+        tolerance=1e-5,
+        misuse=refusing(methods.ReversibleHyperGradient, 0.0, 2),
+    ),
+    "forward": lambda: check_method(
+        methods.ForwardHyperGradient(chunk=4),
+        misuse=refusing(methods.ForwardHyperGradient, 0, True, 1.5),
+    ),
+    "random forward, all directions": lambda: check_method(
+        methods.RandomForwardHyperGradient(100, key=0),
+        misuse=refusing(lambda n: methods.RandomForwardHyperGradient(n, key=0), 0, 1.5),
+    ),
+    "real time, read once": lambda: check_method(methods.RealTimeHyperGradient(HORIZON)),
+    "real time": lambda: check_method(
+        methods.RealTimeHyperGradient(1),
+        tolerance=None,
+        misuse=refusing(methods.RealTimeHyperGradient, 0, -1),
+    ),
+    "truncated": lambda: check_method(
+        methods.TruncatedHyperGradient(2),
+        tolerance=None,
+        misuse=refusing(methods.TruncatedHyperGradient, 0, 1.5),
+    ),
+    "online truncated": lambda: check_method(
+        methods.OnlineTruncatedHyperGradient(1, 1),
+        tolerance=None,
+        misuse=refusing(lambda k: methods.OnlineTruncatedHyperGradient(k, 1), 0, 2),
+    ),
+    "implicit": lambda: check_method(
+        methods.ImplicitHyperGradient(tolerance=1e-12),
+        train=at_a_fixed_rate,
+        settings={},
+        horizon=150,
+        misuse=refusing(lambda x: methods.ImplicitHyperGradient(tolerance=x), -1.0, "small"),
+    ),
+    "warm restart": lambda: check_method(
+        methods.WarmRestart(methods.ReverseHyperGradient()),
+        tolerance=None,
+        misuse=refusing(methods.WarmRestart, None, 3),
+    ),
+    "persistent evolution": lambda: check_method(
+        methods.PersistentEvolution(3, 0.01, every=1, key=0),
+        tolerance=None,
+        misuse=refusing(lambda n: methods.PersistentEvolution(n, 0.01, every=1, key=0), 1, 0),
+    ),
+    "single evolution": lambda: check_method(
+        methods.SingleEvolution(3, 0.01, every=1, key=0), tolerance=None
+    ),
+}
+
+# One of each kind; the others keep the same promises, and take as long.
+SAMPLE = {"reverse", "forward", "real time"}
+
+DOMAINS = {
+    "Reals": (rfho.Reals(), [0.3, -2.0]),
+    "Fixed": (rfho.Fixed(), [0.3, -2.0]),
+    "NonNegative": (rfho.NonNegative(), [0.3, 2.0]),
+    "Positive": (rfho.Positive(0.1), [0.3, 2.0]),
+    "UnitInterval": (rfho.UnitInterval(), 0.4),
+    "Box": (rfho.Box(-1.0, jnp.array([1.0, 2.0])), [0.3, -0.2]),
+    "Simplex": (rfho.Simplex(), [0.3, 0.3, 0.4]),
+    "CappedL1": (rfho.CappedL1(1.2), [[0.3, 0.3], [0.4, 0.1]]),
+    "SymmetricNonNegative": (rfho.SymmetricNonNegative(1.5), np.full((3, 3), 0.2)),
+}
+
+# A loss of two leaves whose second derivatives are all different from zero.
+BATCH = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+HYPER = {"lr": 0.1, "mu": 0.6, "l2": jnp.array([0.1, 0.2, 0.3]), "start": jnp.array([0.5, -1, 1])}
+
+
+def loss(w, hyper, batch):
+    return jnp.mean((jnp.tanh(batch @ w) - 1) ** 2) + jnp.sum(hyper["l2"] * jnp.cos(w))
+
+
+def start(hyper):
+    return 1.0 * hyper["start"]
+
+
+def coefficients(name):
+    return lambda hyper, t: hyper[name]
+
+
+DYNAMICS = {
+    "Descent": rfho.Descent(
+        loss, lambda hyper: rfho.optim.adam(hyper["lr"], b1=hyper["mu"]), start
+    ),
+    "DescentWithValue": rfho.DescentWithValue(
+        loss, lambda hyper: optax.polyak_sgd(scaling=hyper["lr"], f_min=-hyper["mu"]), start
+    ),
+    "HeavyBall": rfho.HeavyBall(loss, coefficients("lr"), coefficients("mu"), init=start),
+    "ReversibleDescent": rfho.ReversibleDescent(
+        loss, coefficients("lr"), coefficients("mu"), init=start
+    ),
+    "Dynamics": rfho.Dynamics(
+        start, lambda w, hyper, batch: w - hyper["lr"] * jax.grad(loss)(w, hyper, batch)
+    ),
+}
+
+
+def test_there_are_enough_promises():
+    promises = DOMAIN_PROMISES + DYNAMICS_PROMISES + METHOD_PROMISES
+    assert len({promise.__name__ for promise in promises}) == len(promises) >= 60
+    assert all(promise.__doc__ for promise in promises)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.slow) for name in METHODS],
+)
+def test_methods_keep_their_promises(name):
+    assert len(METHODS[name]()) >= 19
+
+
+def test_every_method_is_tried():
+    tried = {"AbstractHyperGradient", "Aux", "Estimate"} | {
+        *("ReverseHyperGradient", "ReversibleHyperGradient", "ForwardHyperGradient"),
+        *("RandomForwardHyperGradient", "RealTimeHyperGradient", "TruncatedHyperGradient"),
+        *("OnlineTruncatedHyperGradient", "ImplicitHyperGradient", "WarmRestart"),
+        *("PersistentEvolution", "SingleEvolution"),
+    }
+    untried = {name for name in methods.__all__ if name[0].isupper()} - tried
+    assert untried <= ELSEWHERE, f"add {untried - ELSEWHERE} to METHODS"
+
+
+# One chooses among the others; one is driven from Python, and no single program.
+ELSEWHERE = {"AutoHyperGradient", "LongReverseHyperGradient", "Selection"}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_domains_keep_their_promises(name):
+    domain, example = DOMAINS[name]
+    assert len(check_domain(domain, jnp.asarray(example))) >= 20
+
+
+def test_a_set_behind_a_solver_keeps_its_promises_within_the_tolerance_of_the_solver():
+    disc = rfho.ConvexSet(lambda v: [cvxpy.norm(v) <= 1.0])
+    kept = check_domain(disc, jnp.array([0.3, -0.2]), tolerance=1e-4, differentiable=False)
+    assert "projection_is_the_nearest_point" in kept
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_dynamics_keep_their_promises(name):
+    assert len(check_dynamics(DYNAMICS[name], HYPER, BATCH, tolerance=1e-5)) >= 22
+
+
+class Halved(rfho.AbstractDomain):
+    """A map that is no projection."""
+
+    def project(self, x):
+        return (x / 2).astype(jnp.float64)
+
+    def contains(self, x, tol=1e-6):
+        return jnp.any(jnp.abs(x) <= 1)
+
+    def check(self, x, path):
+        raise ValueError("no")
+
+
+def test_a_broken_domain_is_told_all_that_is_wrong_with_it():
+    with pytest.raises(ConformanceError, match="Halved breaks") as caught:
+        check_domain(Halved(), jnp.array([0.5, 3.0]))
+    assert {
+        "projection_is_idempotent",
+        "projection_keeps_single_precision",
+        "projection_is_the_nearest_point",
+        "contains_refuses_what_projection_moves",
+        "check_names_the_path",
+    } <= set(caught.value.broken)
+
+
+class Forgetful(rfho.Descent):
+    """Its way back forgets what goes through the gradient."""
+
+    def way(self, keep):
+        way = rfho.Dynamics(self.init, self.step).way(keep)
+
+        def pull_back(adjoint, *others):
+            before, by_hyper = way.pull_back(adjoint, *others)
+            return before, jax.tree.map(lambda leaf: 0.9 * leaf + 0.1, by_hyper)
+
+        return way._replace(pull_back=pull_back)
+
+
+def test_broken_dynamics_are_told_which_promises_they_break():
+    dynamics = Forgetful(loss, lambda hyper: optax.sgd(hyper["lr"], hyper["mu"]), start)
+    with pytest.raises(ConformanceError) as caught:
+        check_dynamics(dynamics, HYPER, BATCH)
+    assert set(caught.value.broken) == {
+        "pull_back_is_the_vjp_keeping_states",
+        "pull_back_is_the_vjp_keeping_gradients",
+        "pull_back_is_the_vjp_keeping_residuals",
+        "pull_back_of_zero_is_zero",
+        "pull_back_takes_several_adjoints",
+    }
+
+
+def test_dynamics_that_cannot_be_scanned_are_told_before_anything_else():
+    growing = rfho.Dynamics(lambda hyper: jnp.ones(2), lambda s, hyper, b: jnp.append(s, hyper))
+    with pytest.raises(ConformanceError) as caught:
+        check_dynamics(growing, 0.5)
+    assert set(caught.value.broken) == {"step_keeps_shapes_and_dtypes"}
+
+
+class Guessing(rfho.AbstractHyperGradient):
+    """The value is right and everything else is not."""
+
+    def init(self, problem, hyper):
+        return jnp.zeros(())
+
+    def estimate(self, problem, hyper, carry):
+        params = problem.dynamics.output(problem.init(hyper))
+        value = problem.evaluate(params, hyper)
+        wrong = jax.tree.map(lambda leaf: jnp.ones_like(leaf, jnp.float64), hyper)
+        aux = methods.Aux(params, {"size": jnp.ones(2)})
+        return methods.Estimate(value, wrong, aux), jnp.stack([carry.sum(), carry.sum()])
+
+    def conclude(self, problem, hyper, carry):
+        params = problem.dynamics.output(problem.init(hyper))
+        return problem.evaluate(params, hyper) + 1, params
+
+    def limit(self, problem):
+        return 0
+
+
+def test_a_broken_method_is_told_all_that_is_wrong_with_it():
+    with pytest.raises(ConformanceError) as caught:
+        check_method(Guessing(), misuse=[Guessing])
+    assert {
+        "carry_keeps_its_structure",
+        "second_estimate_does_not_retrace",
+        "stats_are_named_scalars",
+        "conclusion_evaluates_its_params",
+        "single_precision_stays_single",
+        "limit_is_none_or_an_int",
+        "penalties_in_the_loss_are_followed",
+        "initial_hyperparameters_are_followed",
+        "explicit_dependence_is_followed",
+        "value_is_that_of_training",
+        "bad_arguments_are_refused",
+    } <= set(caught.value.broken)
+
+
+def test_the_kits_are_public():
+    assert set(testing.__all__) >= {"check_method", "check_domain", "check_dynamics"}
