@@ -126,7 +126,7 @@ def test_selection_prints_every_candidate_with_its_figures():
 
 
 def test_what_does_not_fit_is_refused_within_two_seconds_with_what_does():
-    problem, hyper = network((100, 64, 10), 32, 500, optim=MOMENTUM)
+    problem, hyper = network((100, 64, 10), 32, 500, optim=SGD)
     auto, seconds = rfho.AutoHyperGradient(1.5e6), []
     for _ in range(2):  # the better of two: the first one also warms up
         begin = time.process_time()
