@@ -463,7 +463,7 @@ HEALTHY = (
     problems.learned_data,
     problems.own_objectives,
     problems.recurrence,
-    problems.two_players,
+    problems.rate_of_each_step,
 )
 
 
