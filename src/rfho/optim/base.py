@@ -124,11 +124,12 @@ def _evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], of_negative: float)
 
 def _apply(equation: JaxprEqn, inputs: list[Any], of_negative: float) -> Sequence[Any]:
     primitive = equation.primitive
+    result: Any = equation.outvars[0].aval if equation.outvars else None
     if primitive is primitives.sqrt_p:
         return [safe_sqrt(inputs[0], of_negative)]
     if primitive is primitives.rsqrt_p:
         return [_safe_rsqrt(inputs[0])]
-    if primitive is primitives.div_p and eqx.is_inexact_array_like(inputs[0]):
+    if primitive is primitives.div_p and jnp.issubdtype(result.dtype, jnp.inexact):
         return [_safe_divide(inputs[0], inputs[1])]
     if primitive is primitives.jit_p:
         return _evaluate(equation.params["jaxpr"], inputs, of_negative)
