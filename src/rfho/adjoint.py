@@ -186,7 +186,7 @@ class FixedPoint(AbstractCondition):
 
         def cross(q: PyTree) -> Hyper:
             free = jax.tree.map(lambda leaf: leaf is not None, hyper, is_leaf=lambda x: x is None)
-            return tree.scale(-1, eqx.filter(back(q)[1], free))
+            return tree.scale(-1.0, eqx.filter(back(q)[1], free))
 
         def transpose(q: PyTree) -> PyTree:
             return jax.linear_transpose(apply, inside)(q)[0]

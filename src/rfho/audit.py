@@ -89,13 +89,15 @@ class Verdict(NamedTuple):
     Attributes:
         error: ‖h⁺ - ĥ‖, the error as the audit estimates it.
         error_bound: the bound above; infinite where no μ > 0 is known.
-        size: ‖h⁺‖, to measure both by.
+        relative_error: ``error`` / ‖h⁺‖.
+        relative_error_bound: ``error_bound`` / ‖h⁺‖.
         products: the products that it took.
     """
 
     error: Scalar
     error_bound: Scalar
-    size: Scalar
+    relative_error: Scalar
+    relative_error_bound: Scalar
     products: Int[Array, ""]
 
 
@@ -135,7 +137,7 @@ class Audit(eqx.Module):
         """One Newton step on from ``state``, and a look at the matrix there."""
         newton = self._solver(system).solve(
             _transposed(system.operator),
-            tree.scale(-1, system.slope),
+            tree.scale(-1.0, system.slope),
             _zeros(system.slope),
             tolerance=_SOLVED,
         )
@@ -206,7 +208,10 @@ class Audit(eqx.Module):
         bound = lip_hyper * rest.distance + _over(further.cross_norm * remains, rest.least)
         bound += 10 * epsilon(better) * (tree.norm(by_hyper) + further.cross_norm * length)
         bound = error + jnp.where(jnp.isnan(bound), jnp.inf, bound)
-        return Verdict(error, bound, tree.norm(better), solved.products + 1)
+        size = tree.norm(better)
+        return Verdict(
+            error, bound, relative(error, size), relative(bound, size), solved.products + 1
+        )
 
     def _rest(
         self, before: System, after: System, step: PyTree, *, unknowns: PyTree, spread: Spread
