@@ -9,12 +9,16 @@ from rfho.experiments.base import Experiment
 from rfho.experiments.chaos import CHAOS
 from rfho.experiments.data_cleaning import DATA_CLEANING
 from rfho.experiments.distilled_data import DISTILLED_DATA
+from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
 from rfho.experiments.response_surface import RESPONSE_SURFACE
+from rfho.experiments.task_interactions import TASK_INTERACTIONS
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     DATA_CLEANING,
     RESPONSE_SURFACE,
     CHAOS,
     DISTILLED_DATA,
+    LEARNED_SCHEDULES,
+    TASK_INTERACTIONS,
 )
 """All experiments, in the order in which they are listed."""

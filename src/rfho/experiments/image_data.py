@@ -14,7 +14,7 @@ from rfho.datasets import (
 )
 from rfho.experiments.settings import SettingsError, one_of
 
-Part = tuple[Float32[np.ndarray, "n pixels"], Int32[np.ndarray, " n"]]
+Part = tuple[Float32[np.ndarray, "_ pixels"], Int32[np.ndarray, " _"]]
 """Images as rows in [0, 1], and their labels."""
 
 IMAGE_SETS = one_of("digits", "mnist", "cifar-10")

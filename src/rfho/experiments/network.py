@@ -9,6 +9,7 @@ softmax regression.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,6 @@ def layer_names(network: Network) -> list[str]:
     return [f"{kinds[kind]} {number}" for number, layer in numbered for kind in sorted(layer)]
 
 
-def like(network: Network, leaves: Sequence[Array]) -> Network:
+def like(network: Any, leaves: Sequence[Array]) -> Network:
     """Other leaves in the structure of a network."""
     return jax.tree.unflatten(jax.tree.structure(network), leaves)

@@ -1,0 +1,293 @@
+r"""Learning task interactions (arXiv 1703.01785, section 5.2).
+
+Recognising each of K classes is a task, and few examples are better used if related tasks know of
+each other. A linear model W = (w_1, …, w_K) is trained with the penalty
+
+.. math:: \Omega_{C,\rho}(W) = \sum_{j,k} C_{jk} \lVert w_j - w_k \rVert^2
+          + \rho \sum_k \lVert w_k \rVert^2,
+
+whose graph C is learned: symmetric, non-negative, zero on its diagonal, and in the variant HMTL-S
+with a bounded sum, Σ_jk C_jk <= R. Beside it, single-task learning (C = 0), and naive multi-task
+learning (C_jk = a for all pairs), with a and ρ found on a grid. The model of the lowest validation
+loss is trained again on training and validation set together, and judged on the test set.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from rich.console import Console
+
+import rfho
+from rfho.experiments.base import Experiment, until_interrupted
+from rfho.experiments.image_data import IMAGE_SETS, ImageSplit, Part, load_image_split
+from rfho.experiments.network import (
+    Examples,
+    Network,
+    accuracy,
+    blank_network,
+    cross_entropy,
+    squared_weights,
+)
+from rfho.experiments.pictures import curves, heat_map
+from rfho.experiments.run_folder import RunFolder
+from rfho.experiments.settings import above, at_least, setting
+from rfho.experiments.table import Cell, Column, Spread, Table, make_table, to_rich
+
+Hyper = dict[str, Array]
+
+STL, NMTL, HMTL, HMTL_S = "STL", "NMTL", "HMTL", "HMTL-S"
+PENALTIES = (0.0, *np.geomspace(1e-4, 0.3, 8).tolist())
+INTERACTIONS = (0.0, *np.geomspace(1e-5, 0.03, 8).tolist())
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractionSettings:
+    data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
+    per_class: int = setting(5, "training examples per class, and as many to validate", at_least(1))
+    test: int = setting(1500, "test examples", at_least(10))
+    splits: int = setting(5, "random splits", at_least(2))
+    horizon: int = setting(150, "inner steps T", at_least(1))
+    rate: float = setting(0.1, "inner rate", above(0))
+    momentum: float = setting(0.9, "of the inner steps", at_least(0))
+    steps: int = setting(50, "outer steps", at_least(1))
+    outer_rate: float = setting(1e-3, "rate of Adam on C and ρ", above(0))
+    radius: float = setting(1e-3, "R of HMTL-S: bound on the sum of all C_jk", above(0))
+    seed: int = setting(0, "of the first split; the others follow", at_least(0))
+
+
+class Chosen(NamedTuple):
+    """What a method chose on one split, and what came of it: test accuracy in percent."""
+
+    hyper: dict[str, np.ndarray]
+    accuracy: float
+
+
+def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> None:
+    """All methods on every split."""
+    found: dict[str, list[Chosen]] = {STL: [], NMTL: [], HMTL: [], HMTL_S: []}
+    names: tuple[str, ...] = ()
+    with until_interrupted(folder, console):
+        for split in range(settings.splits):
+            data = load_split(settings, settings.seed + split)
+            names = data.class_names
+            for method in found:
+                found[method].append(carry_out(method, data, settings, folder=folder, split=split))
+            shown = ", ".join(f"{name} {each[-1].accuracy:.1f} %" for name, each in found.items())
+            console.print(f"split {split + 1}: {shown}")
+    if not found[STL]:
+        return
+    for method in (HMTL, HMTL_S):
+        _add_graph(folder, method, found[method], names)
+    _add_losses(folder)
+    table = results(found, settings)
+    folder.add_table("accuracy", table)
+    console.print(to_rich(table))
+
+
+def load_split(settings: InteractionSettings, seed: int) -> ImageSplit:
+    size = 10 * settings.per_class
+    return load_image_split(settings.data, (size, size, settings.test), seed=seed)
+
+
+def carry_out(
+    method: str, data: ImageSplit, settings: InteractionSettings, *, folder: RunFolder, split: int
+) -> Chosen:
+    """Chooses C and ρ by the validation set, and trains again on both sets."""
+    problem = training(data.train, data.valid, settings)
+    match method:
+        case "STL":
+            hyper = of_grid(problem, [(0.0, penalty) for penalty in PENALTIES], settings)
+        case "NMTL":
+            pairs = [(a, penalty) for a in INTERACTIONS for penalty in PENALTIES]
+            hyper = of_grid(problem, pairs, settings)
+        case _:
+            hyper = learn(problem, method, settings, folder=folder, split=split)
+    both = _joined(data.train, data.valid)
+    final = training(both, data.test, settings)
+    return Chosen(jax.device_get(hyper), 100 * float(_accuracy_of(final, hyper)))
+
+
+def penalised_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
+    """Cross-entropy and Ω."""
+    weights = network[0]["weight"]  # (features, classes): column k is w_k
+    products = weights.T @ weights
+    lengths = jnp.diagonal(products)
+    gaps = lengths[:, None] + lengths[None, :] - 2 * products  # ‖w_j - w_k‖²
+    interaction = jnp.sum(hyper["C"] * gaps)
+    return cross_entropy(network, batch) + interaction + hyper["rho"] * squared_weights(network)
+
+
+def validation_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
+    return cross_entropy(network, batch)
+
+
+def training(train: Part, judges: Part, settings: InteractionSettings) -> rfho.Problem:
+    """Softmax regression from zero, by gradient descent with momentum on the whole set."""
+    return rfho.Problem(
+        rfho.Descent(
+            penalised_loss,
+            lambda hyper: optax.sgd(hyper["rate"], hyper["momentum"]),
+            blank_network(train[0].shape[1], 10),
+        ),
+        validation_loss,
+        train,
+        judges,
+        settings.horizon,
+    )
+
+
+def full_hyper(c: Array, rho: Array, settings: InteractionSettings) -> Hyper:
+    fixed = {"rate": jnp.float32(settings.rate), "momentum": jnp.float32(settings.momentum)}
+    return {"C": c, "rho": rho, **fixed}
+
+
+def of_grid(
+    problem: rfho.Problem, pairs: Sequence[tuple[float, float]], settings: InteractionSettings
+) -> Hyper:
+    """C_jk = a for j ≠ k, and ρ: the pair of the lowest validation loss."""
+    a, rho = (jnp.asarray(column, jnp.float32) for column in zip(*pairs, strict=True))
+    c = a[:, None, None] * (1 - jnp.eye(10, dtype=jnp.float32))
+    fixed = full_hyper(c, rho, settings)
+    best = int(np.nanargmin(np.asarray(_losses(problem, fixed))))
+    return full_hyper(c[best], rho[best], settings)
+
+
+def learn(
+    problem: rfho.Problem,
+    method: str,
+    settings: InteractionSettings,
+    *,
+    folder: RunFolder,
+    split: int,
+) -> Hyper:
+    """HMTL and HMTL-S: C and ρ from zero, by Reverse-HO; the step of the lowest validation loss."""
+    radius = settings.radius if method == HMTL_S else None
+    hyper = full_hyper(jnp.zeros((10, 10), jnp.float32), jnp.float32(0), settings)
+    best, lowest = hyper, np.inf
+    for report in rfho.iterate(
+        problem,
+        hyper,
+        optim=optax.adam(settings.outer_rate),
+        domain={
+            "C": rfho.SymmetricNonNegative(radius),
+            "rho": rfho.NonNegative(),
+            "rate": rfho.Fixed(),
+            "momentum": rfho.Fixed(),
+        },
+        steps=settings.steps,
+    ):
+        best, lowest = (hyper, report.value) if report.value < lowest else (best, lowest)
+        hyper = report.hyper
+        row = {"method": method, "split": split + 1, "step": report.step}
+        folder.record(row | {"validation loss": report.value, "rho": float(hyper["rho"])})
+    return jax.tree.map(jnp.asarray, best)
+
+
+@eqx.filter_jit
+def _losses(problem: rfho.Problem, hyper: Hyper) -> Array:
+    axes = {"C": 0, "rho": 0, "rate": None, "momentum": None}
+    method = rfho.hyper_gradients.ReverseHyperGradient()
+    one = lambda hyper: method.conclude(problem, hyper, None)[0]  # noqa: E731
+    return jax.vmap(one, in_axes=(axes,))(hyper)
+
+
+@eqx.filter_jit
+def _accuracy_of(problem: rfho.Problem, hyper: Hyper) -> Array:
+    """That of the trained model on what judges it."""
+    _, network = rfho.hyper_gradients.ReverseHyperGradient().conclude(problem, hyper, None)
+    return accuracy(network, problem.valid)
+
+
+def _joined(train: Part, valid: Part) -> Part:
+    return np.concatenate([train[0], valid[0]]), np.concatenate([train[1], valid[1]])
+
+
+def results(found: dict[str, list[Chosen]], settings: InteractionSettings) -> Table:
+    """Test accuracies over the splits, and by how much each method beats STL on the same split."""
+    single = np.array([chosen.accuracy for chosen in found[STL]])
+    rows: list[list[Cell]] = []
+    for method, chosen in found.items():
+        accuracies = np.array([each.accuracy for each in chosen])
+        gain = accuracies - single[: len(accuracies)]
+        rho = np.array([float(each.hyper["rho"]) for each in chosen])
+        total = np.array([float(np.sum(each.hyper["C"])) for each in chosen])
+        gained: Cell = None if method == STL else _spread(gain)
+        rows.append([f"{method}: {_MEANING[method]}", _spread(accuracies), gained])
+        rows[-1] += [float(np.median(rho)), float(np.median(total))]
+    columns = [
+        Column("method"),
+        Column("test accuracy %", 2),
+        Column("more than STL", 2),
+        Column("ρ (median)"),
+        Column("Σ C (median)"),
+    ]
+    note = (
+        f"{settings.per_class} training and {settings.per_class} validation examples per class, "
+        f"{len(single)} splits, mean ± standard deviation; {settings.steps} outer steps, "
+        f"{settings.horizon} inner steps; R = {settings.radius:g}."
+    )
+    return make_table(f"Learning task interactions: {settings.data}", columns, rows, note=note)
+
+
+def _spread(values: np.ndarray) -> Cell:
+    if len(values) < 2:
+        return float(values.mean())
+    return Spread(float(values.mean()), float(values.std(ddof=1)))
+
+
+def _add_graph(
+    folder: RunFolder, method: str, chosen: list[Chosen], names: tuple[str, ...]
+) -> None:
+    """The graph: C, scaled to its largest entry on each split, and averaged over the splits."""
+    graphs = np.stack([each.hyper["C"] for each in chosen])
+    largest = np.maximum(graphs.max(axis=(1, 2), keepdims=True), 1e-12)
+    name = method.lower()
+    folder.add_arrays(f"{name}-graphs", {"C": graphs}, f"{method}, C on each split:")
+    drawn = heat_map(np.mean(graphs / largest, axis=0), names, names, label="C, largest entry = 1")
+    caption = (
+        f"{method}: which classes share, C divided by its largest entry, mean over the splits."
+    )
+    folder.add_picture(f"{name}-graph", drawn, caption)
+
+
+def _add_losses(folder: RunFolder) -> None:
+    """Validation losses by outer step, mean and standard deviation over the splits."""
+    history = folder.history()
+    series: dict[str, np.ndarray] = {}
+    for method in (HMTL, HMTL_S):
+        rows = [row for row in history if row["method"] == method]
+        splits = sorted({row["split"] for row in rows})
+        losses = [[r["validation loss"] for r in rows if r["split"] == split] for split in splits]
+        whole = [loss for loss in losses if loss and len(loss) == len(losses[0])]
+        if whole:
+            series[method] = np.array(whole, dtype=np.float64)
+    if series:
+        drawn = curves(series, x_label="outer step", y_label="validation loss")
+        folder.add_picture("losses", drawn, "Validation loss by outer step, over the splits.")
+
+
+_MEANING = {
+    STL: "C = 0, ρ of a grid",
+    NMTL: "C_jk = a, a and ρ of a grid",
+    HMTL: "C and ρ learned",
+    HMTL_S: "likewise, Σ C <= R",
+}
+
+TASK_INTERACTIONS = Experiment(
+    name="task-interactions",
+    title="Learning task interactions",
+    summary=(
+        "Learns which classes are related, from five examples of each, as the graph of a multi-task "
+        "penalty (arXiv 1703.01785, section 5.2)."
+    ),
+    quick=InteractionSettings(),
+    full=InteractionSettings(data="cifar-10", test=2500, horizon=3000, rate=0.01, steps=250),
+    run=run,
+)
