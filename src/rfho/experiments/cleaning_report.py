@@ -136,7 +136,7 @@ def _accuracy_table(runs: Sequence[tuple[Tuned, FinalModels]]) -> Table:
     rows: list[list[Cell]] = [
         ["oracle", _spread([f.oracle for _, f in runs]), *nothing],
         ["baseline", _spread([f.baseline for _, f in runs]), *nothing],
-        ["validation only", _spread([f.valid_only for _, f in runs]), *nothing],
+        ["validation", _spread([f.valid_only for _, f in runs]), *nothing],
     ]
     for budget, radius in enumerate(runs[0][0].radii):
         suspects = [tuned.weights[budget] < tuned.threshold for tuned, _ in runs]
@@ -176,13 +176,14 @@ def _time_table(runs: Sequence[tuple[Tuned, FinalModels]]) -> Table:
     ]
     columns = [
         Column("run"),
-        Column("outer steps"),
-        Column("seconds per outer step (median)", 2),
-        Column("tuning, seconds", 1),
-        Column("final models, seconds", 1),
+        Column("steps"),
+        Column("s per step", 2),
+        Column("tuning s", 1),
+        Column("final models s", 1),
     ]
     note = (
-        f"The {len(runs[0][0].radii)} budgets are tuned side by side, and so are the final models."
+        f"Median seconds of an outer step. The {len(runs[0][0].radii)} budgets are tuned side by side, and "
+        "so are the final models."
     )
     return make_table("Time", columns, rows, note=note)
 

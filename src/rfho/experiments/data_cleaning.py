@@ -57,14 +57,14 @@ class CleaningSettings:
     seed: int = setting(0, "of the split and of the wrong labels", at_least(0))
     repeats: int = setting(1, "seeds per study: seed, seed + 1, …", at_least(1))
     horizon: int = setting(400, "inner steps T, also of the final models", at_least(1))
-    steps: int = setting(50, "outer steps", at_least(1))
+    steps: int = setting(30, "outer steps", at_least(1))
     window: int = setting(
         0,
         "0: a whole training run per outer step; K: one training run, swept back every K steps",
         at_least(0),
     )
     inner_rate: float = setting(0.2, "inner rate, times N/R while tuning", above(0))
-    outer_rate: float = setting(0.02, "rate of Adam on the weights", above(0))
+    outer_rate: float = setting(0.05, "rate of Adam on the weights", above(0))
     threshold: float = setting(1e-3, "a smaller weight makes a suspect", above(0))
 
 
