@@ -6,6 +6,7 @@ With ``wait`` it stays at its third outer step until Ctrl-C.
 """
 
 import dataclasses
+import signal
 import sys
 import time
 
@@ -68,4 +69,6 @@ FAKE = Experiment(
 )
 
 if __name__ == "__main__":
+    # A process started in the background inherits a SIGINT that is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(experiments=(FAKE,)))

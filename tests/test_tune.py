@@ -193,7 +193,11 @@ def test_after_a_failure_the_last_good_hyperparameters_are_returned():
 
 def test_an_interrupt_ends_the_run_after_a_whole_step():
     program = textwrap.dedent("""
+        import signal
         import jax.numpy as jnp, optax, rfho
+
+        # A process started in the background inherits a SIGINT that is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
         class Shout(rfho.NoProgress):
             def advance(self, handle, step, text):
@@ -219,7 +223,10 @@ def test_an_interrupt_ends_the_run_after_a_whole_step():
     ) as child:
         assert child.stdout.readline() == "running\n", child.stderr.read()
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+        try:
+            out, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert out == "STOPPED True\n", err
     assert child.returncode == 0
 

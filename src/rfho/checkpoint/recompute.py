@@ -21,7 +21,7 @@ from rfho.checkpoint.base import (
 )
 from rfho.dynamics import Keep
 from rfho.storage import AbstractStorage, Exact
-from rfho.typing import PyTree, State, Step
+from rfho.typing import PyTree, State
 
 
 class Recompute(AbstractCheckpoint):
