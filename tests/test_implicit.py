@@ -453,17 +453,22 @@ def test_conjugate_gradients_on_a_system_without_symmetry_are_refused():
     assert "GMRES" in str(error)
 
 
+def trough(w, hyper, batch):
+    return 0.5 * (w[0] - hyper) ** 2 + 0.5 * batch * w[1] ** 2
+
+
+def interested(w, hyper, batch):
+    return w[0] ** 2 + batch * w[1]
+
+
+def constant_rate(hyper):
+    return optax.sgd(1.0)
+
+
 def valley(curvature, interest):
-    """(w_0 - hyper)² / 2 + curvature w_1² / 2, of which the objective sees w_1 if it has an interest."""
-
-    def loss(w, hyper, batch):
-        return 0.5 * (w[0] - hyper) ** 2 + 0.5 * batch * w[1] ** 2
-
-    def objective(w, hyper, batch):
-        return w[0] ** 2 + batch * w[1]
-
-    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(1.0), jnp.array([0.0, 1.0]))
-    return rfho.Problem(dynamics, objective, train=curvature, valid=interest, horizon=2)
+    """One curvature is 1, the other a number; the objective sees w_1 as far as it has an interest."""
+    dynamics = rfho.Descent(trough, constant_rate, jnp.array([0.0, 1.0]))
+    return rfho.Problem(dynamics, interested, train=curvature, valid=interest, horizon=2)
 
 
 def test_a_saddle_is_refused():

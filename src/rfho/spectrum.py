@@ -102,9 +102,7 @@ def asymmetry(apply: Callable[[PyTree], PyTree], left: PyTree, right: PyTree) ->
 def random_direction(like: PyTree, seed: int) -> PyTree:
     """A direction without preference, in the structure of ``like``; always the same one."""
     flat, unravel = ravel_pytree(like)
-    # A generator that compiles in no time; any would do.
-    key = jax.random.key(seed, impl="rbg")
-    return normalised(unravel(jax.random.normal(key, flat.shape, flat.dtype)))
+    return normalised(unravel(jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)))
 
 
 def normalised(vector: PyTree) -> PyTree:
