@@ -89,8 +89,10 @@ def _long(result: dict[str, Any]) -> str:
     lines = [
         f"## T = {rows[0]['T']}: segments driven from Python",
         "",
-        (f"{result['device']}; a network of {_SMALL} parameters, `python -m benchmarks long`. *Memory* is the "
-        "growth of the process's peak during the run, the shelf included."),
+        (
+            f"{result['device']}; a network of {_SMALL} parameters, `python -m benchmarks long`. *Memory* is the "
+            "growth of the process's peak during the run, the shelf included."
+        ),
         "",
         "| states | seconds | ratio | memory, MB |",
         "|---|---:|---:|---:|",

@@ -42,7 +42,9 @@ Hyper = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class CleaningSettings:
-    data: str = setting("digits", "data set", one_of("digits", "mnist", "fashion-mnist"))
+    data: str = setting(
+        "digits", "digits, mnist or fashion-mnist", one_of("digits", "mnist", "fashion-mnist")
+    )
     train: int = setting(1000, "training examples, some with a wrong label", at_least(10))
     valid: int = setting(240, "validation examples, all clean", at_least(1))
     test: int = setting(500, "test examples", at_least(1))
