@@ -148,12 +148,11 @@ def test_the_error_is_never_above_its_bound_and_the_bound_is_no_excuse():
 
 
 def test_the_bound_holds_in_float32():
-    method = AUDITED
     for seed in range(20):
         problem, hyper = regression(seed, dtype=jnp.float32, rate=1.0)
-        carry = started(problem, hyper, method)
+        carry = started(problem, hyper, AUDITED)
         for _ in range(4):
-            estimate, carry = continued(problem, hyper, method, carry)
+            estimate, carry = continued(problem, hyper, AUDITED, carry)
         error = difference(estimate.hypergradient, truth(seed))
         assert estimate.hypergradient["log_l2"].dtype == jnp.float32
         assert error <= float(estimate.aux.stats["error_bound"])
