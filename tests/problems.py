@@ -147,11 +147,12 @@ def clipped_chain(rng: Rng) -> Member:
             optax.scale(-hyper["lr"]),
         )
 
-    dynamics = rfho.Descent(
-        ignoring_hyper(network), optim, [normal(rng, 3, 2), (normal(rng, 2, 1),)]
-    )
+    def bilinear(w, batch):
+        return squares(w[0] * w[1][0], batch)
+
+    dynamics = rfho.Descent(ignoring_hyper(bilinear), optim, [normal(rng, 3), (normal(rng),)])
     train, valid = regression(rng)
-    problem = rfho.Problem(dynamics, ignoring_hyper(network), indexed(rng, train, 3), valid, 9)
+    problem = rfho.Problem(dynamics, ignoring_hyper(bilinear), indexed(rng, train, 3), valid, 9)
     hyper = {
         "clip": uniform(rng, 0.1, 2),
         "decay": uniform(rng, 0, 0.1),
