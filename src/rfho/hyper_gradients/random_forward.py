@@ -78,7 +78,8 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
         axes = coordinates(hyper)
         count = min(self.directions, axes.number)
         chunk = min(self.chunk or count, count)
-        drawn = orthonormal(jax.random.fold_in(self.key, carry), count, axes.number)
+        kind = ravel_pytree(axes.hyper)[0].dtype
+        drawn = orthonormal(jax.random.fold_in(self.key, carry), count, axes.number).astype(kind)
         # Zeros fill the last chunk up: they derive to zero.
         rows = jnp.pad(drawn, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, axes.number)
 

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,9 +82,9 @@ def check_domain(
     rng = np.random.default_rng(seed)
     near = rng.normal(size=(4, *example.shape))
     points = example + jnp.asarray(np.concatenate([near, 10 * near[:2]]))
-    project = jax.jit(domain.project)
+    project = eqx.filter_jit(domain.project)
     inside = jnp.stack([project(point) for point in points])
-    contains = jax.jit(domain.contains, static_argnums=1)
+    contains = eqx.filter_jit(domain.contains)
     trial = DomainTrial(
         domain, points, inside, project, contains, tolerance, differentiable, example
     )
@@ -158,7 +159,7 @@ def projection_is_pure(trial: DomainTrial) -> None:
 
 
 def projection_is_the_same_uncompiled(trial: DomainTrial) -> None:
-    """`jax.jit` changes nothing but rounding."""
+    """Compilation changes nothing but rounding."""
     found = trial.domain.project(trial.points[0])
     require_close(found, trial.inside[0], 10 * trial.tolerance, what="projection without jit")
 

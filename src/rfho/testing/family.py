@@ -19,6 +19,7 @@ Train = Callable[[Callable[..., Any], Callable[..., Any], Settings], AbstractDyn
 """Makes dynamics of a loss, a function ``hyper -> params`` for the start, and the `Settings`."""
 
 SETTINGS = {"rate": 0.2, "momentum": 0.5}
+_START = np.array([0.5, -1.0, 0.2])
 
 
 def gradient_descent(
@@ -39,32 +40,34 @@ class Family(NamedTuple):
         train: makes the dynamics.
         settings: the hyperparameters that it reads.
         horizon: T.
+        learn_start: whether the initial parameters are a hyperparameter.
     """
 
     train: Train
     settings: dict[str, float]
     horizon: int
+    learn_start: bool = True
 
     def hyper(self) -> dict[str, Any]:
         """λ: the settings, and one leaf for each other way into the objective."""
         settings = {name: jnp.asarray(float(value)) for name, value in self.settings.items()}
-        return settings | {
-            "start": jnp.array([0.5, -1.0, 0.2]),
+        start = {"start": jnp.asarray(_START)} if self.learn_start else {}
+        return {
+            **settings,
+            **start,
             "penalty": jnp.array([0.3, 0.2, 0.4]),
             "nested": (jnp.asarray(0.3), {"slope": jnp.asarray(-0.2)}),
             "direct": jnp.asarray(0.7),
         }
 
-    def problem(
-        self,
-        wrapped: Callable[..., Any] = lambda loss: loss,
-        *,
-        objective: Any = None,
-    ) -> Problem:
-        """All hyperparameters, one objective; ``wrapped`` may stand around the loss."""
-        dynamics = self.train(
-            wrapped(_loss), lambda hyper: 1.0 * hyper["start"], lambda hyper: hyper
-        )
+    def problem(self, objective: Any = None) -> Problem:
+        """All hyperparameters, one objective."""
+
+        def init(hyper: Any) -> Any:
+            fixed = jnp.asarray(_START, hyper["direct"].dtype)
+            return 1.0 * hyper.get("start", fixed)
+
+        dynamics = self.train(_loss, init, lambda hyper: hyper)
         objective = _misfit if objective is None else objective
         return Problem(dynamics, objective, _data(0), _data(1), self.horizon)
 
@@ -72,7 +75,7 @@ class Family(NamedTuple):
         """The same, where every other hyperparameter follows an objective of its own."""
         owners = self.own_objectives().items()
         owner = {name: objective for objective, names in owners for name in names}
-        return self.problem(objective=owner)
+        return self.problem(owner)
 
     def own_objectives(self) -> dict[Callable[..., Any], list[str]]:
         """The objectives of `several`, and who follows them."""
