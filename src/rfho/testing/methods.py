@@ -147,7 +147,7 @@ def carry_keeps_its_structure(trial: MethodTrial) -> None:
 def second_estimate_does_not_retrace(trial: MethodTrial) -> None:
     """An outer loop compiles once."""
     before, after = trial.traced
-    require(before == after, f"the second estimate was compiled again")
+    require(before == after, "the second estimate was compiled again")
 
 
 def estimate_is_an_estimate(trial: MethodTrial) -> None:
