@@ -27,7 +27,7 @@ from library_source import (
 # a file of a package that is named itself stands where it is named.
 ROWS = (
     ("vocabulary: types", "typing.py"),
-    ("vocabulary", "tree.py", "result.py", "kernels.py", "room.py"),
+    ("vocabulary", "arguments.py", "tree.py", "result.py", "kernels.py", "room.py"),
     ("nouns: digits", "fixed_point.py"),
     (
         "nouns: parts",
@@ -43,7 +43,7 @@ ROWS = (
     ("nouns: upon them", "dynamics/reversible.py", "dynamics/with_value.py"),
     ("problem: parts", "storage.py", "shelf.py"),
     ("problem", "problem.py", "checkpoint/"),
-    ("problem: upon it", "over_tasks.py", "tasks.py", "validate.py"),
+    ("problem: upon it", "over_tasks.py", "chunks.py", "tasks.py", "validate.py"),
     ("engines", "unroll.py", "tangent.py"),
     ("engines: the end of training", "adjoint.py"),
     ("engines: its matrix", "curvature.py"),

@@ -6,6 +6,7 @@ from rfho.audit import Audit
 from rfho.candidates import Candidate, Exactness
 from rfho.check import Check, check_hyper_gradient
 from rfho.checkpoint import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
+from rfho.chunks import InChunks, in_chunks
 from rfho.diagnose import Diagnosis, Finding, HyperGradientWarning, Kind, Severity, diagnose
 from rfho.domains import (
     AbstractDomain,
@@ -99,6 +100,7 @@ __all__ = [
     "HostStream",
     "HyperGradientError",
     "HyperGradientWarning",
+    "InChunks",
     "Indexed",
     "Keep",
     "Kind",
@@ -135,6 +137,7 @@ __all__ = [
     "grad",
     "hyper_gradient",
     "hyper_gradients",
+    "in_chunks",
     "iterate",
     "iterate_many",
     "optim",

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rfho.arguments import positive_int
 from rfho.checkpoint import Span
 from rfho.finite_differences import Verdict, derivative, judged, random_direction, rounding_of
 from rfho.hyper_gradient import estimate_once
@@ -120,8 +121,7 @@ def check_hyper_gradient(
         True
     """
     method = ReverseHyperGradient() if method is None else method
-    if isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
-        raise ValueError(f"got directions={directions!r}, but it must be an int of 1 or more")
+    positive_int(directions, "directions", "check_hyper_gradient")
     hyper = validate(problem, hyper)
     key = jax.random.key(key) if isinstance(key, int) else key
     for_hyper, for_loss = jax.random.split(key)

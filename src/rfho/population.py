@@ -19,6 +19,7 @@ import optax
 from jax import Array
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate
 from rfho.problem import Problem
 from rfho.progress import AbstractProgress, NoProgress
@@ -271,8 +272,8 @@ def _failure(report: Report) -> Result | None:
 
 
 def _total(method: AbstractHyperGradient, problem: Problem, steps: int | None) -> int:
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"tune_many got steps={steps!r}, but it must be an int of 1 or more")
+    if steps is not None:
+        positive_int(steps, "steps", "tune_many")
     limit = method.limit(problem)
     if limit is None:
         return 100 if steps is None else steps

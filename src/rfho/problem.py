@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Int
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.dynamics import AbstractDynamics
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, State, Step
 
@@ -119,13 +120,12 @@ class Problem(eqx.Module):
                 f"Problem got dynamics of type {type(dynamics).__name__}, but it must be a rfho.Descent or a "
                 "rfho.Dynamics"
             )
-        if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
-            raise ValueError(f"Problem got horizon={horizon!r}, but it must be an int of 1 or more")
+        horizon = horizon.item() if isinstance(horizon, np.integer) else horizon
         self.dynamics = dynamics
         self.objective = _check_objective(objective)
         self.train = as_data(train, "train")
         self.valid = as_data(valid, "valid")
-        self.horizon = int(horizon)
+        self.horizon = positive_int(horizon, "horizon", "Problem")
         self.fixed = fixed
         self.outer = jnp.asarray(outer, jnp.int32)
         self.offset = jnp.asarray(0, jnp.int32)

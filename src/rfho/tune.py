@@ -8,6 +8,7 @@ import jax
 import optax
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.diagnose import Finding, Seen, Watch, warn
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate
 from rfho.problem import Problem
@@ -242,8 +243,8 @@ def _check_finite(
 
 
 def _total(tuner: Tuner, problem: Problem, steps: int | None) -> int:
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"tune got steps={steps!r}, but it must be an int of 1 or more")
+    if steps is not None:
+        positive_int(steps, "steps", "tune")
     limit = tuner.method.limit(problem)
     if limit is None:
         return 100 if steps is None else steps

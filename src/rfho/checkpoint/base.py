@@ -103,14 +103,6 @@ def segments_of(span: Span, length: int | None) -> Segments:
     return Segments(span, min(length or max(1, math.isqrt(span.length)), span.length))
 
 
-def check_segment(segment: object, policy: str) -> None:
-    """Refuses a segment that is neither None nor an int of 1 or more."""
-    if segment is not None and (
-        isinstance(segment, bool) or not isinstance(segment, int) or segment < 1
-    ):
-        raise ValueError(f"{policy} got segment={segment!r}, but it must be an int of 1 or more")
-
-
 def blank_states(state: PyTree, count: int) -> PyTree:
     """Room for ``count`` states."""
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
+from rfho.arguments import positive_int
 from rfho.checkpoint.base import AbstractCheckpoint, Chain, Span, advance, blank_states, get, put
 from rfho.dynamics import Keep
 from rfho.typing import PyTree, State
@@ -34,10 +35,7 @@ class Binomial(AbstractCheckpoint):
     slots: int = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        if isinstance(self.slots, bool) or not isinstance(self.slots, int) or self.slots < 1:
-            raise ValueError(
-                f"Binomial got slots={self.slots!r}, but it must be an int of 1 or more"
-            )
+        positive_int(self.slots, "slots", "Binomial")
 
     def keep(self) -> Keep:
         """Nothing: steps are pulled back one at a time, from their state."""

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rfho.arguments import positive_int
 from rfho.checkpoint.base import (
     AbstractCheckpoint,
     Chain,
@@ -12,7 +13,6 @@ from rfho.checkpoint.base import (
     advance,
     blank_record,
     blank_states,
-    check_segment,
     get,
     put,
     read_record,
@@ -47,7 +47,8 @@ class Recompute(AbstractCheckpoint):
     storage: AbstractStorage = eqx.field(default_factory=Exact)
 
     def __check_init__(self) -> None:
-        check_segment(self.segment, type(self).__name__)
+        if self.segment is not None:
+            positive_int(self.segment, "segment", type(self).__name__)
 
     def keep(self) -> Keep:
         """As configured."""

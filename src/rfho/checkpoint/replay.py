@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 from jax import Array
 
+from rfho.arguments import positive_int
 from rfho.checkpoint.base import (
     AbstractCheckpoint,
     Chain,
     Span,
     blank_states,
-    check_segment,
     get,
     put,
     segments_of,
@@ -46,7 +46,8 @@ class Replay(AbstractCheckpoint):
     storage: AbstractStorage = eqx.field(default_factory=Exact)
 
     def __check_init__(self) -> None:
-        check_segment(self.segment, type(self).__name__)
+        if self.segment is not None:
+            positive_int(self.segment, "segment", type(self).__name__)
 
     def keep(self) -> Keep:
         """Gradients."""

@@ -87,14 +87,3 @@ def evaluated(problem: Problem, hyper: Hyper) -> tuple[PyTree, Params]:
     state = roll(problem, hyper, problem.init(hyper), span=Span(0, problem.horizon))
     params = problem.dynamics.output(state)
     return problem.evaluate(params, hyper), params
-
-
-def positive_int(value: Any, name: str, method: str) -> int:
-    """``value`` if it is an int of 1 or more.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{method} got {name}={value!r}, but it must be an int of 1 or more")
-    return value

@@ -22,8 +22,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.checkpoint import Span
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated, positive_int
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
 from rfho.problem import Problem
 from rfho.tangent import coordinates
 from rfho.typing import Hyper, Params, PyTree, State

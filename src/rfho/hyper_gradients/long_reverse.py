@@ -13,8 +13,9 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.checkpoint import AbstractCheckpoint, Recompute, Span, schedule
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, positive_int
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.problem import Problem
 from rfho.shelf import AbstractShelf, HostShelf
 from rfho.typing import Hyper, Params, PyTree, State, Step

@@ -8,7 +8,8 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import tree
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, positive_int
+from rfho.arguments import positive_int
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.problem import Problem
 from rfho.tangent import Pushed, coordinates, push_steps, read_along, start
 from rfho.typing import Hyper, Params, PyTree

@@ -9,8 +9,9 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated, positive_int
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
 from rfho.problem import Problem
 from rfho.typing import Hyper, Params, PyTree, State
 from rfho.unroll import Sweep, own_objectives, roll, sweep, through_init
