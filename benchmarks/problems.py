@@ -242,6 +242,8 @@ def transformer(horizon: int = 50, size: int = 8, layers: int = 4, width: int = 
     init = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), init)
     train = rfho.Indexed((train_text, jnp.arange(horizon * size)), index)
     optim = lambda hyper: optax.adamw(1e-3, eps_root=1e-8, weight_decay=1e-2)  # noqa: E731
+    # As much validation text at a time as a step of training sees.
+    objective = rfho.in_chunks(objective, size)
     problem = rfho.Problem(rfho.Descent(loss, optim, init), objective, train, valid_text, horizon)
     return Benchmark("P4", problem, jnp.zeros(horizon * size))
 
