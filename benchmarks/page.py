@@ -62,9 +62,10 @@ _GROWTHS = (
 
 def _section(device: str, part: str, result: dict[str, Any]) -> str:
     rows = result["rows"]
-    first = rows[0]
+    first, several = rows[0], len({row["hyperparameters"] for row in rows}) > 1
     lines = [
-        f"## {part}: T = {first['T']}, {first['hyperparameters']} hyperparameters",
+        f"## {part}: T = {first['T']}"
+        + ("" if several else f", {first['hyperparameters']} hyperparameters"),
         "",
         f"{device}; JAX {result['jax']}.",
     ]
@@ -77,8 +78,9 @@ def _section(device: str, part: str, result: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for row in rows:
+        of = f", {row['hyperparameters']} hyperparameters" if several else ""
         lines.append(
-            f"| {row['name']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['megabytes']:.1f} "
+            f"| {row['name']}{of} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['megabytes']:.1f} "
             f"| {row['compile_seconds']:.1f} |"
         )
     return "\n".join([*lines, ""])

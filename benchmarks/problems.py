@@ -8,6 +8,7 @@ come from NumPy, so that programs in other frameworks read the same numbers.
 import itertools
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,6 +104,26 @@ def tanh_network(horizon: int = 200, rates: int = 1, size: int = 100) -> Benchma
     train = rfho.Indexed((x, y), index)
     problem = rfho.Problem(rfho.Descent(loss, optim, init), objective, train, (xv, yv), horizon)
     return Benchmark("P2", problem, hyper)
+
+
+def as_heavy_ball(benchmark: Benchmark) -> Benchmark:
+    """The problem P2 of one rate, with dynamics whose steps can be undone."""
+    problem = benchmark.problem
+    dynamics = rfho.HeavyBall(
+        problem.dynamics.loss,
+        rate=lambda hyper, t: jnp.exp(hyper["log_rate"]),
+        momentum=lambda hyper, t: hyper["momentum"],
+        init=problem.init(benchmark.hyper).params,
+    )
+    changed = eqx.tree_at(lambda p: p.dynamics, problem, dynamics)
+    return benchmark._replace(problem=changed)
+
+
+def of_rate_alone(benchmark: Benchmark) -> Benchmark:
+    """The problem P2 with its rate as the only hyperparameter."""
+    rate = dict.fromkeys(benchmark.hyper) | {"log_rate": benchmark.hyper["log_rate"]}
+    fixed = benchmark.hyper | {"log_rate": None}
+    return benchmark._replace(problem=benchmark.problem.with_fixed(fixed), hyper=rate)
 
 
 def small_network(horizon: int, rates: int = 1) -> Benchmark:

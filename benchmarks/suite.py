@@ -59,6 +59,29 @@ def p2(*, quick: bool) -> list[dict[str, Any]]:
     return _rows([problems.tanh_network(horizon)], methods, quick=quick)
 
 
+def p2_anchored(*, quick: bool) -> list[dict[str, Any]]:
+    """P2 with momentum as `HeavyBall`: steps are undone instead of stored."""
+    methods = {
+        "StoreAll(RESIDUALS)": _reverse(rfho.StoreAll(Keep.RESIDUALS)),
+        "Anchored()": _reverse(rfho.Anchored()),
+        "Anchored(25)": _reverse(rfho.Anchored(25, tolerance=1e-5)),
+    }
+    return _rows([problems.as_heavy_ball(problems.tanh_network())], methods, quick=quick)
+
+
+def p2_schedules(*, quick: bool) -> list[dict[str, Any]]:
+    """P2 by its rate alone, and with schedules of 10 and 100 rates."""
+    alone = problems.of_rate_alone(problems.tanh_network())
+    methods = {
+        "StoreAll(RESIDUALS)": _reverse(rfho.StoreAll(Keep.RESIDUALS)),
+        "forward": ForwardHyperGradient(chunk=12),
+        "real-time": RealTimeHyperGradient(200),
+    }
+    rows = _rows([alone, problems.tanh_network(rates=10)], methods, quick=quick)
+    del methods["forward"], methods["real-time"]
+    return rows + _rows([problems.tanh_network(rates=100)], methods, quick=quick)
+
+
 def p3(*, quick: bool) -> list[dict[str, Any]]:
     """The convolutional network under Adam."""
     methods = {
@@ -131,6 +154,8 @@ def long(*, quick: bool) -> list[dict[str, Any]]:
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "P1": p1,
     "P2": p2,
+    "P2-anchored": p2_anchored,
+    "P2-schedules": p2_schedules,
     "P3": p3,
     "P4": p4,
     "horizon": horizon,

@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Bool
 
 from rfho import tree
+from rfho.arguments import positive_int
 from rfho.checkpoint.base import (
     AbstractCheckpoint,
     Chain,
@@ -55,10 +56,8 @@ class Anchored(AbstractCheckpoint):
 
     def __check_init__(self) -> None:
         every, momentum, tolerance = self.every, self.momentum, self.tolerance
-        if every is not None and (
-            isinstance(every, bool) or not isinstance(every, int) or every < 1
-        ):
-            raise ValueError(f"Anchored got every={every!r}, but it must be an int of 1 or more")
+        if every is not None:
+            positive_int(every, "every", "Anchored")
         if not 0 < momentum <= 1:
             raise ValueError(f"Anchored got momentum={momentum!r}, but it must be in (0, 1]")
         if not tolerance > 0:
