@@ -65,6 +65,7 @@ def p2_anchored(*, quick: bool) -> list[dict[str, Any]]:
         "StoreAll(RESIDUALS)": _reverse(rfho.StoreAll(Keep.RESIDUALS)),
         "Anchored()": _reverse(rfho.Anchored()),
         "Anchored(25)": _reverse(rfho.Anchored(25, tolerance=1e-5)),
+        "Anchored(50)": _reverse(rfho.Anchored(50, tolerance=1e-4)),
     }
     return _rows([problems.as_heavy_ball(problems.tanh_network())], methods, quick=quick)
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -292,6 +293,21 @@ def test_anchored_is_stored_whatever_the_distance_of_anchors(every):
     expected = rfho.hyper_gradient(problem_of(FLOAT, T), HYPER)
     method = ReverseHyperGradient(rfho.Anchored(every))
     close(rfho.hyper_gradient(problem_of(FLOAT, T), HYPER, method), expected, rtol=1e-9)
+
+
+def test_by_default_anchors_are_as_far_apart_as_single_precision_allows():
+    single = lambda leaf: jnp.asarray(leaf, jnp.float32)  # noqa: E731
+    data = rfho.Indexed(jnp.ones((4, 3), jnp.float32), jnp.zeros((40, 2), jnp.int32))
+    problem = rfho.Problem(FLOAT, quartic, data, jnp.ones((2, 3), jnp.float32), horizon=40)
+    problem = eqx.tree_at(
+        lambda p: p.dynamics._init, problem, lambda h: jax.tree.map(single, start(h))
+    )
+    hyper = jax.tree.map(single, HYPER)
+    expected = rfho.hyper_gradient(problem, hyper)
+    assert expected.aux.params["a"].dtype == jnp.float32
+    close(
+        rfho.hyper_gradient(problem, hyper, ReverseHyperGradient(rfho.Anchored())), expected, 1e-4
+    )
 
 
 def test_anchors_too_far_apart_give_nan_rather_than_a_wrong_hypergradient():

@@ -118,7 +118,9 @@ class Anchored(AbstractCheckpoint):
         if self.every is not None:
             return segments_of(span, self.every)
         dtypes = [
-            leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, float)
+            leaf.dtype
+            for leaf in jax.tree.leaves(state)
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
         ]
         coarsest = max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
         return segments_of(span, steps_undone_within(self.tolerance, self.momentum, coarsest))
