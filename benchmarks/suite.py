@@ -104,6 +104,7 @@ def p4(*, quick: bool) -> list[dict[str, Any]]:
         "StoreAll()": _reverse(rfho.StoreAll()),
         "Replay()": _reverse(rfho.Replay()),
         "Replay(HalfPrecision)": _reverse(rfho.Replay(storage=rfho.HalfPrecision())),
+        "Recompute(15)": _reverse(rfho.Recompute(15)),
         "Recompute()": _reverse(rfho.Recompute()),
     }
     return _rows([problems.transformer()], methods, quick=True)

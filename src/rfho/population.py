@@ -19,12 +19,11 @@ import optax
 from jax import Array
 
 from rfho import tree
-from rfho.arguments import positive_int
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate
 from rfho.problem import Problem
 from rfho.progress import AbstractProgress, NoProgress
 from rfho.result import Result
-from rfho.tune import Report, Solution
+from rfho.tune import Report, Solution, outer_steps
 from rfho.tuner import Tuner, TunerState
 from rfho.typing import Hyper, Params, PyTree
 
@@ -84,7 +83,7 @@ def tune_many(
     """
     chosen = _chosen(method, optim, domain=domain, domains=domains, count=len(hypers))
     states = _start(problem, hypers, chosen)
-    total = _total(chosen.method, problem, steps)
+    total = outer_steps(chosen.method, problem, steps)
     progress = NoProgress() if progress is None else progress
     runs = [_Run(tree.as_hyper(hyper), [], None) for hyper in hypers]
     end = Result.HORIZON_REACHED if chosen.method.limit(problem) == total else Result.STEPS_DONE
@@ -148,7 +147,7 @@ def iterate_many(
     """
     chosen = _chosen(method, optim, domain=domain, domains=domains, count=len(hypers))
     start = _start(problem, hypers, chosen)
-    total = _total(chosen.method, problem, steps)
+    total = outer_steps(chosen.method, problem, steps)
     for reports, _ in _loop(problem, chosen, start, total=total):
         yield reports
 
@@ -269,20 +268,6 @@ def _failure(report: Report) -> Result | None:
         if tree.first_non_finite(value, name) is not None:
             return failure
     return None
-
-
-def _total(method: AbstractHyperGradient, problem: Problem, steps: int | None) -> int:
-    if steps is not None:
-        positive_int(steps, "steps", "tune_many")
-    limit = method.limit(problem)
-    if limit is None:
-        return 100 if steps is None else steps
-    if limit == 0:
-        raise ValueError(
-            f"{type(method).__name__} updates less often than the horizon of {problem.horizon} steps is "
-            "long, so it would never update: lower every, or raise horizon"
-        )
-    return limit if steps is None else min(steps, limit)
 
 
 def _stacked(members: Sequence[PyTree], name: str) -> PyTree:

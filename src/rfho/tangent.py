@@ -6,6 +6,7 @@ D holds the directions, one per row of the code's leading axis: the coordinates 
 hypergradient, anything else for directional derivatives.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -52,7 +53,7 @@ def push(problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, t
 
     # Z_t = A_t Z_{t-1} + B_t D (eq. 13)
     state, push_one, rest = jax.linearize(step, inside, hyper, has_aux=True)
-    return Pushed(eqx.combine(state, rest), jax.vmap(push_one)(pushed.tangent, directions))
+    return Pushed(eqx.combine(state, rest), _along(push_one, pushed.tangent, directions))
 
 
 def push_span(
@@ -81,8 +82,33 @@ def push_steps(
             pushed = pushed._replace(tangent=faded)
         return push(problem, hyper, pushed, directions=directions, t=t), None
 
-    pushed, _ = jax.lax.scan(one, pushed, steps)
-    return pushed
+    count = jax.tree.leaves(directions)[0].shape[0]
+    if count > APART:
+        return jax.lax.scan(one, pushed, steps)[0]
+    directions, apart = _apart(directions, count), _apart(pushed.tangent, count)
+    pushed, _ = jax.lax.scan(one, pushed._replace(tangent=apart), steps)
+    return pushed._replace(tangent=jax.tree.map(lambda *z: jnp.stack(z), *pushed.tangent.each))
+
+
+APART = 4
+"""Up to so many directions are pushed as arrays of their own: a matrix product with one of several stacked
+matrices lays them out anew at every step."""
+
+
+class Apart(NamedTuple):
+    """Tangents or directions, one by one instead of stacked."""
+
+    each: tuple[PyTree, ...]
+
+
+def _apart(stacked: PyTree, count: int) -> Apart:
+    return Apart(tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)))
+
+
+def _along(push_one: Callable[..., PyTree], tangents: PyTree, directions: PyTree) -> PyTree:
+    if isinstance(tangents, Apart):
+        return Apart(tuple(map(push_one, tangents.each, directions.each)))
+    return jax.vmap(push_one)(tangents, directions)
 
 
 def read_along(

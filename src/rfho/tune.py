@@ -115,7 +115,7 @@ def tune(
     progress = NoProgress() if progress is None else progress
     history: list[Report] = []
     previous = state = tuner.init(problem, hyper)
-    total = _total(tuner, problem, steps)
+    total = outer_steps(tuner.method, problem, steps)
     handle = progress.start(total)
     result = _end(tuner, problem, total)
     try:
@@ -173,7 +173,7 @@ def iterate(
     """
     tuner = Tuner(method, optim, domain)
     state = tuner.init(problem, hyper)
-    for report, _ in _loop(tuner, problem, state, total=_total(tuner, problem, steps)):
+    for report, _ in _loop(tuner, problem, state, total=outer_steps(tuner.method, problem, steps)):
         yield report
 
 
@@ -242,16 +242,21 @@ def _check_finite(
         )
 
 
-def _total(tuner: Tuner, problem: Problem, steps: int | None) -> int:
+def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | None) -> int:
+    """How many outer steps there will be: ``steps``, 100 by default, or as many as the method can take.
+
+    Raises:
+        ValueError: ``steps`` is no int of 1 or more, or the method can take none.
+    """
     if steps is not None:
         positive_int(steps, "steps", "tune")
-    limit = tuner.method.limit(problem)
+    limit = method.limit(problem)
     if limit is None:
         return 100 if steps is None else steps
     if limit == 0:
         raise ValueError(
-            f"{type(tuner.method).__name__} updates less often than the horizon of {problem.horizon} steps "
-            "is long, so it would never update: lower every, or raise horizon"
+            f"{type(method).__name__} updates less often than the horizon of {problem.horizon} steps is "
+            "long, so it would never update: lower every, or raise horizon"
         )
     return limit if steps is None else min(steps, limit)
 
