@@ -90,7 +90,7 @@ def push_steps(
     return pushed._replace(tangent=jax.tree.map(lambda *z: jnp.stack(z), *pushed.tangent.each))
 
 
-APART = 4
+APART = 12
 """Up to so many directions are pushed as arrays of their own: a matrix product with one of several stacked
 matrices lays them out anew at every step."""
 
