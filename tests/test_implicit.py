@@ -323,6 +323,22 @@ def test_dynamics_without_a_loss_have_a_fixed_point(solver):
     np.testing.assert_allclose(estimate.hypergradient, X_PLUS_Y, rtol=1e-5)
 
 
+def test_momentum_contracts_though_its_matrix_bends_downwards():
+    """A step has the eigenvalues 0.4 ± 0.8 i, I - ∂Φᵀ is not symmetric: qᵀM q < 0 is no reason to refuse."""
+    dynamics = rfho.Descent(
+        lambda w, hyper, batch: 0.5 * (w - 1) ** 2 + 0.5 * hyper * w**2,
+        lambda hyper: optax.sgd(0.5, momentum=0.8),
+        init=jnp.ones(()),
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: w, None, None, horizon=300)
+    for terms in (5, 200):
+        method = ImplicitHyperGradient(
+            solvers.Neumann(terms), condition=rfho.FixedPoint(), audit=None
+        )
+        estimate = rfho.hyper_gradient(problem, 1.0, method)
+    np.testing.assert_allclose(estimate.hypergradient, -0.25, rtol=1e-6)
+
+
 def test_a_fixed_point_has_an_error_bound_too():
     problem, method = game(solver=solvers.Neumann(terms=10))
     estimate = rfho.hyper_gradient(problem, 2.0, method)

@@ -9,6 +9,7 @@ from rfho.experiments.base import Experiment
 from rfho.experiments.chaos import CHAOS
 from rfho.experiments.data_cleaning import DATA_CLEANING
 from rfho.experiments.distilled_data import DISTILLED_DATA
+from rfho.experiments.feature_penalties import FEATURE_PENALTIES
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
 from rfho.experiments.response_surface import RESPONSE_SURFACE
 from rfho.experiments.task_interactions import TASK_INTERACTIONS
@@ -20,5 +21,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     DISTILLED_DATA,
     LEARNED_SCHEDULES,
     TASK_INTERACTIONS,
+    FEATURE_PENALTIES,
 )
 """All experiments, in the order in which they are listed."""

@@ -76,7 +76,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         - ``"residual"``: ‖v - H q‖ / ‖v‖; ``"stationarity"``: ‖∂_w L‖ where training ended;
         - ``"products"``: products with the matrix, the audit's included;
         - ``"curvature"``: the smallest seen, below 0 if H is not positive definite, 0 if it is
-          singular to rounding;
+          singular to rounding; infinite if none that tells was seen;
 
         and from the audit
 
@@ -157,7 +157,9 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         seed_there = None if further is None else self._seed(further.reading)
         one = jax.vmap(one) if problem.several_objectives else one
         answer = one(self._seed(reading), begin.adjoint, seed_there)
-        stats = _statistics(answer, system, further)
+        # Without symmetry, qᵀM q < 0 proves nothing about a contraction.
+        tells = system.symmetric or self.solver.assumes().definite
+        stats = _statistics(answer, system, further, tells=tells)
         hypergradient = select(problem, hyper, answer.hypergradient)
         aux = Aux(problem.dynamics.output(state), stats)
         after = Settled(state, begin.t + steps, answer.adjoint)
@@ -240,14 +242,16 @@ class _Answer(NamedTuple):
     verdict: Verdict | None
 
 
-def _statistics(answer: _Answer, system: System, further: Further | None) -> dict[str, Scalar]:
-    """Of several objectives the worst."""
+def _statistics(
+    answer: _Answer, system: System, further: Further | None, *, tells: bool
+) -> dict[str, Scalar]:
+    """Of several objectives the worst; curvatures that the solver met only where they tell anything."""
     found, verdict = answer.found, answer.verdict
     stats = {
         "residual": jnp.max(found.residual),
         "stationarity": tree.norm(system.slope),
         "products": jnp.sum(found.products),
-        "curvature": jnp.min(found.curvature),
+        "curvature": jnp.min(jnp.where(tells, found.curvature, jnp.inf)),
     }
     if further is None or verdict is None:
         return stats
