@@ -87,21 +87,22 @@ def _section(device: str, part: str, result: dict[str, Any]) -> str:
 
 
 def _long(result: dict[str, Any]) -> str:
-    rows = result["rows"]
     lines = [
-        f"## T = {rows[0]['T']}: segments driven from Python",
+        "## Long horizons: segments driven from Python",
         "",
         (
-            f"{result['device']}; a network of {_SMALL} parameters, `python -m benchmarks long`. *Memory* is the "
-            "growth of the process's peak during the run, the shelf included."
+            f"{result['device']}; `python -m benchmarks long`. *Memory* is the growth of the process's peak "
+            f"during the run, the shelf included if it is in memory. The small network has {_SMALL} "
+            "parameters, P2 has 330,000."
         ),
         "",
-        "| states | seconds | ratio | memory, MB |",
-        "|---|---:|---:|---:|",
+        "| problem | T | states | seconds | ratio | memory, MB |",
+        "|---|---:|---|---:|---:|---:|",
     ]
     lines += [
-        f"| {row['name']} | {row['seconds']:.1f} | {row['ratio']:.2f} | {row['megabytes']:.1f} |"
-        for row in rows
+        f"| {row['problem']} | {row['T']} | {row['name']} | {row['seconds']:.1f} | {row['ratio']:.2f} "
+        f"| {row['megabytes']:.1f} |"
+        for row in result["rows"]
     ]
     return "\n".join([*lines, ""])
 
@@ -113,7 +114,8 @@ def _peers(result: dict[str, Any]) -> str:
         (
             f"{result['device']}; PyTorch {result['torch']}, `python -m benchmarks peers`. Ratios are to "
             "plain training in PyTorch. *Difference* is the relative difference of the hypergradient, in "
-            "float64, from ours."
+            "float64, from ours. On P3 the Adam of three libraries has no ε under the root, so that they "
+            "differ, or have no derivative, where a second moment is small or zero."
         ),
         "",
         "| problem | program | seconds | ratio | difference |",

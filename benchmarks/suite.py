@@ -2,6 +2,7 @@
 
 import json
 import platform
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,22 +136,31 @@ def number(*, quick: bool) -> list[dict[str, Any]]:
 
 
 def long(*, quick: bool) -> list[dict[str, Any]]:
-    """T = 10^5 on the small network: segments driven from Python, states on a shelf."""
-    horizon = 10_000 if quick else 100_000
-    name, problem, hyper = problems.small_network(horizon)
-    methods = {
-        "all segment starts on the host": LongReverseHyperGradient(1000),
-        "10 slots on the host": LongReverseHyperGradient(1000, slots=10),
-    }
-    rows = []
-    for label, method in methods.items():
-        method.estimate(problem, hyper, None)  # compiles
-        plain, before = seconds(lambda m=method: m.conclude(problem, hyper, None)), peak_megabytes()
-        took = seconds(lambda m=method: m.estimate(problem, hyper, None))
-        row = Measured(label, took, took / plain, peak_megabytes() - before, float("nan"))
-        rows.append({"problem": name, "T": horizon, "hyperparameters": 1, **row._asdict()})
-        print(f"{name} T={horizon} {label}: {row.ratio:.2f} x of {plain:.1f} s", flush=True)
+    """Segments driven from Python, states on a shelf: the small network and P2, up to T = 10^5."""
+    small = problems.small_network(10_000 if quick else 100_000)
+    rows = [
+        _long("all segment starts on the host", small, LongReverseHyperGradient(1000)),
+        _long("10 slots on the host", small, LongReverseHyperGradient(1000, slots=10)),
+    ]
+    if not quick:
+        slots = LongReverseHyperGradient(100, slots=10)
+        rows.append(_long("10 slots on the host", problems.tanh_network(10_000), slots))
+        with tempfile.TemporaryDirectory() as folder:
+            disk = LongReverseHyperGradient(100, shelf=rfho.DiskShelf(folder))
+            rows.append(_long("all segment starts on disk", problems.tanh_network(100_000), disk))
     return rows
+
+
+def _long(
+    label: str, benchmark: problems.Benchmark, method: LongReverseHyperGradient
+) -> dict[str, Any]:
+    name, problem, hyper = benchmark
+    method.conclude(problem, hyper, None)  # compiles plain training; the rest is part of the time
+    plain, before = seconds(lambda: method.conclude(problem, hyper, None)), peak_megabytes()
+    took = seconds(lambda: method.estimate(problem, hyper, None))
+    row = Measured(label, took, took / plain, peak_megabytes() - before, float("nan"))
+    print(f"{name} T={problem.horizon} {label}: {row.ratio:.2f} x of {plain:.1f} s", flush=True)
+    return {"problem": name, "T": problem.horizon, "hyperparameters": 1, **row._asdict()}
 
 
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {

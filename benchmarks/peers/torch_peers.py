@@ -1,4 +1,4 @@
-"""P1 to P3 in PyTorch: unrolled by hand, by torch.func, compiled, with higher and with TorchOpt.
+"""P1 to P3 in PyTorch: unrolled by hand, by torch.func, compiled, with higher, TorchOpt and Betty.
 
 Runs in an environment that has PyTorch and not rfho: ``python torch_peers.py PROBLEMS.npz RESULTS.json``.
 Every program returns the hypergradient; in float64 it is compared with the one in the file.
@@ -25,19 +25,22 @@ class Problem:
 
     def __init__(self, arrays: Any, name: str, dtype: torch.dtype) -> None:
         self.name, self.dtype = name, dtype
-        self.arrays = {
+        tensors = {
             key[len(name) :]: torch.as_tensor(arrays[key])
             for key in arrays.files
             if key.startswith(name + "[")
         }
+        self.arrays = {
+            key: value.to(dtype) if value.is_floating_point() else value.long()
+            for key, value in tensors.items()
+        }
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        value = self.arrays[key]
-        return value.to(self.dtype) if value.is_floating_point() else value.long()
+        return self.arrays[key]
 
     def group(self, prefix: str) -> list[torch.Tensor]:
         """All tensors below ``prefix``, in the order of the file."""
-        return [self[key] for key in self.arrays if key.startswith(prefix)]
+        return [self[key].clone() for key in self.arrays if key.startswith(prefix)]
 
 
 def p1_loss(p: Problem, w: list[torch.Tensor], h: list[torch.Tensor], t: int) -> torch.Tensor:
@@ -216,6 +219,18 @@ class _Net(torch.nn.Module):
         return function(list(self.w))
 
 
+def _optimiser(p: Problem, net: _Net, h: list[torch.Tensor]) -> tuple[Any, dict[str, list[Any]]]:
+    """PyTorch's own optimiser, and the settings of its groups that are hyperparameters."""
+    if p.name == "P1":
+        return torch.optim.SGD(net.parameters(), lr=0.1), {}
+    if p.name == "P2":
+        inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        return inner, {"lr": [torch.exp(h[1])], "momentum": [h[2]]}
+    groups = [{"params": list(net.w)[i : i + 2]} for i in (0, 2, 4)]
+    inner = torch.optim.Adam(groups, lr=1e-3, eps=1e-8)
+    return inner, {"lr": [torch.exp(a) for a in h[:3]]}
+
+
 def by_higher(p: Problem) -> list[torch.Tensor]:
     import higher
 
@@ -223,21 +238,37 @@ def by_higher(p: Problem) -> list[torch.Tensor]:
     w, h, _ = start(p)
     h = [a.requires_grad_() for a in h]
     net = _Net(w)
-    override: dict[str, list[torch.Tensor]] = {}
-    if p.name == "P1":
-        inner = torch.optim.SGD(net.parameters(), lr=0.1)
-    elif p.name == "P2":
-        inner = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-        override = {"lr": [torch.exp(h[1])], "momentum": [h[2]]}
-    else:
-        groups = [{"params": list(net.w)[i : i + 2]} for i in (0, 2, 4)]
-        inner = torch.optim.Adam(groups, lr=1e-3, eps=1e-8)
-        override = {"lr": [torch.exp(a) for a in h[:3]]}
+    inner, override = _optimiser(p, net, h)
     with higher.innerloop_ctx(net, inner, override=override) as (functional, optim):
         for t in range(horizon):
             optim.step(functional(lambda w, t=t: loss(p, w, h, t)))
         value = functional(lambda w: objective(p, w))
         return list(torch.autograd.grad(value, h))
+
+
+def by_betty(p: Problem) -> list[torch.Tensor]:
+    """As its IterativeProblem unrolls: the optimiser steps once on zero gradients before it is patched."""
+    from betty.optim import patch_optimizer
+
+    loss, objective, _, horizon, _ = SETUPS[p.name]
+    w, h, _ = start(p)
+    h = [a.requires_grad_() for a in h]
+    net = _Net(w)
+    inner, override = _optimiser(p, net, h)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    inner.step()
+    optim = patch_optimizer(inner, net)
+    for key, values in override.items():
+        for group, value in zip(optim.param_groups, values, strict=True):
+            group[key] = value
+    now: Any = tuple(net.parameters())
+    for t in range(horizon):
+        gradient = torch.autograd.grad(loss(p, list(now), h, t), now, create_graph=True)
+        for parameter, slope in zip(now, gradient, strict=True):
+            parameter.grad = slope
+        now = optim.step(now)
+    return list(torch.autograd.grad(objective(p, list(now)), h))
 
 
 def by_torchopt(p: Problem) -> list[torch.Tensor]:
@@ -268,6 +299,7 @@ def programs(p: Problem) -> dict[str, Callable[[], Any]]:
         "torch.compile": compiled(p),
         "higher": lambda: by_higher(p),
         "TorchOpt": lambda: by_torchopt(p),
+        "Betty": lambda: by_betty(p),
     }
 
 
