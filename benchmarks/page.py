@@ -26,7 +26,10 @@ def write() -> None:
             sections.append(_section(device, part, result))
     sections += [_peers(result) for (_, part), result in of_part.items() if part == "peers"]
     sections += [_long(result) for (_, part), result in of_part.items() if part == "long"]
-    problems = [result for (_, part), result in of_part.items() if part.startswith("P")]
+    kept = [result for (_, part), result in of_part.items() if part.startswith("P")]
+    problems = [
+        result for result in kept if len({row["hyperparameters"] for row in result["rows"]}) == 1
+    ]
     _time_against_memory(problems, PICTURES / "speed-time-memory.png")
     sections.append(
         _picture("speed-time-memory.png", "Time against memory, every problem and method")
@@ -56,7 +59,7 @@ _SMALL = 66 * 32 + 32 * 10
 
 _GROWTHS = (
     ("horizon", "speed-horizon.png", "T", "the horizon T"),
-    ("number", "speed-number.png", "hyperparameters", "the number of hyperparameters"),
+    ("number", "speed-number.png", "hyperparameters", "the number of hyperparameters m"),
 )
 
 
@@ -146,22 +149,27 @@ def _time_against_memory(results: list[dict[str, Any]], path: Path) -> None:
             marker=marker,
             label=f"{result['part']}, rfho",
         )
-        axes.scatter(
-            [max(row["megabytes"], 0.1) for row in theirs],
-            [row["ratio"] for row in theirs],
-            marker=marker,
-            s=90,
-            facecolors="none",
-            edgecolors=points.get_facecolor(),
-            label=f"{result['part']}, grad over scan",
-        )
+        if theirs:
+            axes.scatter(
+                [max(row["megabytes"], 0.1) for row in theirs],
+                [row["ratio"] for row in theirs],
+                marker=marker,
+                s=90,
+                facecolors="none",
+                edgecolors=points.get_facecolor(),
+                label=f"{result['part']}, grad over scan",
+            )
     axes.set(
         xscale="log",
+        yscale="log",
+        yticks=(1, 2, 3, 4, 6, 8, 10),
         xlabel="memory beyond plain training (MB)",
         ylabel="time by that of plain training",
         title="Below and left is better",
     )
-    axes.legend(ncols=2, fontsize="small")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -180,6 +180,8 @@ def compiled(p: Problem) -> Callable[[], list[torch.Tensor]]:
         w, h, slots = start(p)
         tape = []
         rows = p.arrays.get("['index']", torch.zeros(horizon, 1)).long()
+        # Tensors of their own: views of one tensor would be compiled again for each offset.
+        rows = [row.clone() for row in rows]
         for t in range(horizon):
             tape.append((w, slots))
             w, slots = step_c(w, slots, h, rows[t], torch.tensor(float(t), dtype=p.dtype))

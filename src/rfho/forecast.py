@@ -34,8 +34,8 @@ from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.problem import Problem, Reading
+from rfho.tangent import apart, start
 from rfho.tangent import push as push_along
-from rfho.tangent import start
 from rfho.typing import Hyper, PyTree
 from rfho.unroll import chain_of
 from rfho.work import Rates, Work, work_of
@@ -222,6 +222,10 @@ def _pushed(parts: _Parts, chunk: int) -> _Push:
         lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype), hyper
     )
     pushed = jax.eval_shape(lambda d: start(problem, hyper, d), directions)
+    tangent, directions = jax.eval_shape(
+        lambda *both: tuple(map(apart, both)), pushed.tangent, directions
+    )
+    pushed = pushed._replace(tangent=tangent)
     one = lambda p, d, t: push_along(problem, hyper, p, directions=d, t=t)  # noqa: E731
     return _Push(chunk, work_of(one, pushed, directions, _t()))
 

@@ -82,12 +82,9 @@ def push_steps(
             pushed = pushed._replace(tangent=faded)
         return push(problem, hyper, pushed, directions=directions, t=t), None
 
-    count = jax.tree.leaves(directions)[0].shape[0]
-    if count > APART:
-        return jax.lax.scan(one, pushed, steps)[0]
-    directions, apart = _apart(directions, count), _apart(pushed.tangent, count)
-    pushed, _ = jax.lax.scan(one, pushed._replace(tangent=apart), steps)
-    return pushed._replace(tangent=jax.tree.map(lambda *z: jnp.stack(z), *pushed.tangent.each))
+    directions = apart(directions)
+    pushed, _ = jax.lax.scan(one, pushed._replace(tangent=apart(pushed.tangent)), steps)
+    return pushed._replace(tangent=_stacked(pushed.tangent))
 
 
 APART = 12
@@ -101,8 +98,18 @@ class Apart(NamedTuple):
     each: tuple[PyTree, ...]
 
 
-def _apart(stacked: PyTree, count: int) -> Apart:
+def apart(stacked: PyTree) -> PyTree:
+    """Tangents or directions one by one if they are few, stacked as they are otherwise."""
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    if count > APART:
+        return stacked
     return Apart(tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)))
+
+
+def _stacked(tangents: PyTree) -> PyTree:
+    if not isinstance(tangents, Apart):
+        return tangents
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tangents.each)
 
 
 def _along(push_one: Callable[..., PyTree], tangents: PyTree, directions: PyTree) -> PyTree:
