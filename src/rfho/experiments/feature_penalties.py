@@ -309,7 +309,7 @@ FEATURE_PENALTIES = Experiment(
         damping=0.01,
         penalties=(1e-8, 1e-4),
         grid=5,
-        steps=60,
+        steps=30,
         outer_rate=0.3,
     ),
     run=run,
