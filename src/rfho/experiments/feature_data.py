@@ -2,8 +2,8 @@
 
 Inputs are JAX's compressed sparse rows, `BCSR`: a pytree of three arrays that stays in the training
 data as it is, has products with dense matrices, and derivatives of both orders by these. On one CPU
-core a gradient on half of 20 newsgroups takes about 90 ms and a Hessian-vector product 50 ms; other
-formats (`BCOO`, gather and segment sum, padded rows) are as fast or slower.
+core a gradient on half of 20 newsgroups takes about 90 ms and a Hessian-vector product 60 ms; other
+formats (`BCOO`, gather and segment sum, padded rows) are about as fast or slower.
 """
 
 from typing import NamedTuple, cast
