@@ -3,7 +3,7 @@
 A step of training is one gradient. The way back needs the product of the Hessian with one vector per step,
 
     limit with activations kept = 1 + ops(H v) / ops(gradient)
-    limit with states kept      = 1 + ops(gradient and H v together) / ops(gradient)
+    limit with states kept      = 1 + ops(H v from w) / ops(gradient)
 
 Operations are XLA's own count of the compiled programs; memory traffic and the optimiser are left out.
 """
@@ -37,8 +37,8 @@ def limits(problem: rfho.Problem, hyper: Any) -> Limits:
     gradient = _operations(lambda w, b: dynamics.gradient(w, hyper, b), params, batch)
     _, push = jax.linearize(gradients, params)
     product = _operations(lambda push, v: push(v), push, params)
-    both = _operations(lambda w, v: jax.jvp(gradients, (w,), (v,)), params, params)
-    return Limits(1 + product / gradient, 1 + both / gradient)
+    anew = _operations(lambda w, v: jax.jvp(gradients, (w,), (v,))[1], params, params)
+    return Limits(1 + product / gradient, 1 + anew / gradient)
 
 
 def _operations(function: Any, *arguments: Any) -> float:
