@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 PACKAGE = "rfho"
-MODULES = frozenset({"grad", "diagnose", "plots", "schedules"})
+MODULES = frozenset({"diagnose", "plots", "schedules"})
 PRIVATE = frozenset({"experiments"})
 
 
@@ -73,4 +73,7 @@ def _page(module: ModuleType, names: list[str]) -> str:
     lines = [f"# `{module.__name__}`", "", "```{eval-rst}", f".. automodule:: {module.__name__}"]
     if names:
         lines.append(f"   :members: {', '.join(names)}")
+    if callable(getattr(importlib.import_module(PACKAGE), module.__name__.rsplit(".")[-1], None)):
+        # A function of the surface has the module's name, and the name leads to the function.
+        lines.append("   :no-index:")
     return "\n".join([*lines, "```", ""])

@@ -3,7 +3,7 @@
 Pulling a cotangent v back through g = ∇_w L(w, λ, b) by reverse mode differentiates a reverse sweep in
 reverse. Because second derivatives commute, the same comes from one forward sweep over a gradient:
 
-    (∂g/∂(w, λ))ᵀ v = d/dε ∇_(w,λ) L(w + ε v, λ, b) |_ε=0
+    (∂g/∂(w, λ))ᵀ v = d/dε ∇_(w,λ) L(w + ε v, λ, b)  at ε = 0
 
 A function with this rule can no longer be differentiated in forward mode. So it is in force only while
 an engine pulls a step back, and everywhere else `grad` is `jax.grad`.
