@@ -13,6 +13,7 @@ from rfho.experiments.feature_penalties import FEATURE_PENALTIES
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
 from rfho.experiments.response_surface import RESPONSE_SURFACE
 from rfho.experiments.task_interactions import TASK_INTERACTIONS
+from rfho.experiments.time_memory import TIME_MEMORY
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     DATA_CLEANING,
@@ -22,5 +23,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     LEARNED_SCHEDULES,
     TASK_INTERACTIONS,
     FEATURE_PENALTIES,
+    TIME_MEMORY,
 )
 """All experiments, in the order in which they are listed."""

@@ -39,24 +39,19 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
     return Program(lambda: built(*arguments), memory)
 
 
-def ratios(
-    base: Program, programs: Mapping[str, Program], rounds: int
-) -> tuple[float, dict[str, float]]:
-    """Seconds of ``base``, and those of the others as multiples of it: medians over the rounds.
+def ratios(base: Program, programs: Mapping[str, Program], rounds: int) -> dict[str, float]:
+    """Seconds of programs as multiples of those of ``base``: medians over the rounds.
 
-    All take turns, so that each is compared with a ``base`` of the same moment; a first round
-    warms up and is not counted. Short programs are repeated to 20 ms.
+    All take turns, so that each is compared with a ``base`` of the same moment. Short programs are
+    repeated to 50 ms, after one run that is not counted: the one before may have taken the caches.
     """
     whole = {"": base} | dict(programs)
     repeats = {name: _repeats(program) for name, program in whole.items()}
     times = [
-        {name: seconds(program, repeats[name]) for name, program in whole.items()}
+        {name: _warm_seconds(program, repeats[name]) for name, program in whole.items()}
         for _ in range(rounds)
     ]
-    of_base = statistics.median(each[""] for each in times)
-    return of_base, {
-        name: statistics.median(each[name] / each[""] for each in times) for name in programs
-    }
+    return {name: statistics.median(each[name] / each[""] for each in times) for name in programs}
 
 
 def seconds(program: Program, repeats: int = 1) -> float:
@@ -67,6 +62,13 @@ def seconds(program: Program, repeats: int = 1) -> float:
     return (clock() - begin) / repeats
 
 
+def _warm_seconds(program: Program, repeats: int) -> float:
+    if repeats > 0:
+        seconds(program)
+    return seconds(program, max(1, repeats))
+
+
 def _repeats(program: Program) -> int:
+    """How often to run it; 0 is once, for programs so long that they need no warming."""
     first = seconds(program)
-    return 1 if first > 1 else max(1, round(0.02 / max(1e-6, seconds(program))))
+    return 0 if first > 1 else max(1, round(0.05 / max(1e-6, seconds(program))))

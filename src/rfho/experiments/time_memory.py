@@ -1,0 +1,333 @@
+r"""Forward or reverse? Time and memory by the number of hyperparameters, and of parameters.
+
+Forward-HO pushes m tangents along with training, Reverse-HO goes back through it once (arXiv
+1703.01785, section 3), so that in plain training runs, by counting gradients,
+
+.. math:: \text{forward} \approx 1 + 1.4\, m, \qquad \text{reverse} \approx 3 \text{ to } 4,
+
+and they cross at two or three hyperparameters. Memory is the other half of the choice: m tangents
+against a trajectory, or what a checkpoint policy leaves of one. Both are measured here, in the
+run, beside the forecasts by which `rfho.AutoHyperGradient` chooses. The m hyperparameters are
+weights of as many equal groups of training examples.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from rich.console import Console
+
+import rfho
+from rfho.experiments.base import Experiment, until_interrupted
+from rfho.experiments.image_data import IMAGE_SETS, load_image_split
+from rfho.experiments.network import Network, cross_entropy, logits, random_network
+from rfho.experiments.pictures import COLOURS, LINES, figure
+from rfho.experiments.run_folder import RunFolder
+from rfho.experiments.settings import SettingsError, at_least, setting
+from rfho.experiments.stopwatch import Program, compiled, ratios, seconds
+from rfho.experiments.table import Cell, Column, Table, make_table, to_rich
+from rfho.hyper_gradients import (
+    AbstractHyperGradient,
+    ForwardHyperGradient,
+    RealTimeHyperGradient,
+    ReverseHyperGradient,
+)
+
+Batch = tuple[Array, Array, Array]
+Row = Mapping[str, Any]
+Number = int | float
+
+HYPERS, PARAMS = "hyperparameters", "parameters"
+FORWARD, REVERSE = "forward", "reverse, StoreAll"
+PER_DIRECTION = 1.4
+
+
+@dataclasses.dataclass(frozen=True)
+class CostSettings:
+    data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
+    train: int = setting(200, "training examples, all in each step", at_least(10))
+    hidden: int = setting(32, "hidden units while hyperparameters vary", at_least(1))
+    horizon: int = setting(36, "inner steps T", at_least(4))
+    hypers: tuple[int, ...] = setting((1, 4, 30), "numbers m of them", at_least(1))
+    widths: tuple[int, ...] = setting((4, 64), "hidden units that vary", at_least(1))
+    few: int = setting(4, "hyperparameters while hidden units vary", at_least(1))
+    slots: int = setting(4, "states that Binomial keeps", at_least(1))
+    every: int = setting(9, "Δ: steps between real-time hypergradients", at_least(1))
+    rounds: int = setting(3, "in which all methods are timed in turn", at_least(1))
+    longest: float = setting(10.0, "seconds; slower ones are only forecast", at_least(0))
+    seed: int = setting(0, "of examples and initial network", at_least(0))
+
+
+def run(settings: CostSettings, folder: RunFolder, console: Console) -> None:
+    """Both sweeps; each point is compiled, weighed and timed beside plain training."""
+    largest = max(*settings.hypers, settings.few)
+    if largest > settings.train:
+        raise SettingsError(
+            f"hypers, few up to {largest}: each is the weight of a group of examples, and there are "
+            f"{settings.train}; raise train"
+        )
+    points = [(HYPERS, m, settings.hidden) for m in settings.hypers]
+    points += [(PARAMS, settings.few, width) for width in settings.widths]
+    rows: list[Row] = []
+    with until_interrupted(folder, console):
+        for sweep, m, width in points:
+            problem, hyper = training(settings, m, width)
+            for row in measure(problem, hyper, settings):
+                size = m if sweep == HYPERS else number_of(problem.init(hyper).params)
+                rows.append({"sweep": sweep, "size": size, **row})
+                folder.record(rows[-1])
+            console.print(f"m = {m}, {width} hidden units: done")
+    if not rows:
+        return
+    folder.add_picture("time-memory", draw(rows, settings), _CAPTION)
+    for sweep in (HYPERS, PARAMS):
+        for kind, unit in (("time", "× plain training"), ("memory", "kB beyond plain training")):
+            table = costs(rows, sweep, kind, title=f"{kind.capitalize()}, {unit}, by {sweep}")
+            folder.add_table(f"{kind}-by-{sweep}", table)
+            console.print(to_rich(table))
+    crossed = crossings(rows)
+    folder.add_table("crossing", crossed)
+    console.print(to_rich(crossed))
+
+
+def training(settings: CostSettings, m: int, width: int) -> tuple[rfho.Problem, Array]:
+    """A network with one hidden layer and weighted examples; λ = 0 are equal weights."""
+    data = load_image_split(settings.data, (settings.train, 100, 100), seed=settings.seed)
+    inputs, labels = (jnp.asarray(part) for part in data.train)
+    groups = jnp.arange(settings.train) * m // settings.train
+
+    def loss(network: Network, hyper: Array, batch: Batch) -> Array:
+        inputs, labels, groups = batch
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits(network, inputs), labels)
+        return jnp.mean(2 * jax.nn.sigmoid(hyper)[groups] * losses)
+
+    dynamics = rfho.HeavyBall(
+        loss,
+        rate=lambda hyper, t: 0.1,
+        momentum=lambda hyper, t: 0.9,
+        init=random_network((data.pixels, width, 10), seed=settings.seed),
+    )
+    objective = lambda network, hyper, batch: cross_entropy(network, batch)  # noqa: E731
+    train = (inputs, labels, groups)
+    problem = rfho.Problem(dynamics, objective, train, data.valid, settings.horizon)
+    return problem, jnp.zeros(m, jnp.float32)
+
+
+def methods(settings: CostSettings) -> dict[str, AbstractHyperGradient]:
+    """Reverse mode under five policies, forward mode, and real-time."""
+    reverse = {
+        REVERSE: rfho.StoreAll(),
+        "reverse, Replay": rfho.Replay(),
+        "reverse, Recompute": rfho.Recompute(),
+        f"reverse, Binomial({settings.slots})": rfho.Binomial(settings.slots),
+        "reverse, Anchored": rfho.Anchored(),
+    }
+    found: dict[str, AbstractHyperGradient] = {
+        name: ReverseHyperGradient(policy) for name, policy in reverse.items()
+    }
+    found[FORWARD] = ForwardHyperGradient()
+    return found | {f"real-time, Δ = {settings.every}": RealTimeHyperGradient(settings.every)}
+
+
+def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> list[Row]:
+    """One row per method: time in plain training runs and bytes beyond plain, and both forecasts."""
+    plain = compiled(lambda p, h: ForwardHyperGradient().conclude(p, h, None), problem, hyper)
+    seconds(plain)
+    limit = settings.longest / seconds(plain)
+    forecasts = expected_costs(methods(settings), problem, hyper)
+    programs: dict[str, Program] = {}
+    for name, method in methods(settings).items():
+        expected = forecasts[name]
+        if expected is None or expected.time <= limit:
+            programs[name] = compiled(whole_run(method), problem, hyper)
+    times = ratios(plain, programs, settings.rounds)
+    return [
+        {
+            "method": name,
+            "time": times.get(name),
+            "memory": programs[name].memory - plain.memory if name in programs else None,
+            "forecast time": None if expected is None else float(expected.time),
+            "forecast memory": None if expected is None else expected.memory - plain.memory,
+        }
+        for name, expected in forecasts.items()
+    ]
+
+
+def whole_run(method: AbstractHyperGradient) -> Callable[[rfho.Problem, Array], Any]:
+    """As many estimates as one training run has: one, or T / Δ of a real-time method."""
+
+    def estimates(problem: rfho.Problem, hyper: Array) -> Any:
+        def one(carry: Any, _: None) -> tuple[Any, Any]:
+            estimate, carry = method.estimate(problem, hyper, carry)
+            return carry, (estimate.value, estimate.hypergradient)
+
+        number = method.limit(problem) or 1
+        carry = method.init(problem, hyper)
+        return one(carry, None)[1] if number == 1 else jax.lax.scan(one, carry, None, number)[1]
+
+    return estimates
+
+
+def expected_costs(
+    methods: Mapping[str, AbstractHyperGradient], problem: rfho.Problem, hyper: Array
+) -> dict[str, rfho.Forecast | None]:
+    """What rfho forecasts without compiling anything; None where it does not."""
+    auto = rfho.AutoHyperGradient(memory_limit=1e18)
+    candidates = auto.select(problem, hyper).candidates
+    found: dict[str, rfho.Forecast | None] = {}
+    for name, method in methods.items():
+        known = [candidate.forecast for candidate in candidates if candidate.method == method]
+        match method:
+            case ReverseHyperGradient(checkpoint=rfho.Binomial()):
+                found[name] = auto.check(problem, hyper, method)
+            case _:
+                found[name] = known[0] if known else None
+    return found
+
+
+def number_of(network: Network) -> int:
+    """How many parameters there are."""
+    return sum(leaf.size for leaf in jax.tree.leaves(network))
+
+
+def crossing(
+    sizes: Sequence[int], falling: Sequence[Number | None], rising: Sequence[Number | None]
+) -> float | None:
+    """Where ``rising`` comes to exceed ``falling``, by straight lines on logarithmic axes."""
+    known = [
+        (math.log(x), math.log(b / a))
+        for x, a, b in zip(sizes, falling, rising, strict=True)
+        if a is not None and b is not None
+    ]
+    for (x, low), (y, high) in itertools.pairwise(known):
+        if low <= 0 < high:
+            return math.exp(x - low * (y - x) / (high - low))
+    return None
+
+
+def crossings(rows: Sequence[Row]) -> Table:
+    """From how many hyperparameters on reverse mode is faster, and needs less memory."""
+    lines: list[list[Cell]] = []
+    for kind in ("time", "memory"):
+        for source in (f"forecast {kind}", kind):
+            sizes, back = _series(rows, HYPERS, REVERSE, source)
+            _, forth = _series(rows, HYPERS, FORWARD, source)
+            label = f"{kind}, {'forecast' if source != kind else 'measured'}"
+            lines.append([label, crossing(sizes, back, forth)])
+    _, back = _series(rows, HYPERS, REVERSE, "time")
+    known = [time for time in back if time is not None]
+    rule = (float(np.median(known)) - 1) / PER_DIRECTION if known else None
+    lines.insert(1, [f"time, 1 + {PER_DIRECTION} m against the measured reverse", rule])
+    columns = [Column("forward is cheaper than reverse, StoreAll"), Column("up to m", 1)]
+    return make_table("Where forward and reverse mode cross", columns, lines)
+
+
+def costs(rows: Sequence[Row], sweep: str, kind: str, *, title: str) -> Table:
+    """One line per method, one column per size: measured, and in brackets forecast."""
+    sizes = sorted({row["size"] for row in rows if row["sweep"] == sweep})
+    lines: list[list[Cell]] = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        seen, measured = _series(rows, sweep, name, kind)
+        _, expected = _series(rows, sweep, name, f"forecast {kind}")
+        cells = dict(zip(seen, zip(measured, expected, strict=True), strict=True))
+        lines.append([name, *(_shown(kind, *cells.get(size, (None, None))) for size in sizes)])
+    columns = [Column("method"), *(Column(f"{size} {sweep}") for size in sizes)]
+    note = "In brackets: forecast, before anything is compiled. A dash: not known or not run."
+    return make_table(title, columns, lines, note=note)
+
+
+def _shown(kind: str, *pair: Number | None) -> str:
+    scale, digits = (1, 2) if kind == "time" else (1e-3, 0)
+    measured, expected = ("–" if x is None else f"{scale * x:.{digits}f}" for x in pair)
+    return f"{measured} ({expected})"
+
+
+def _series(
+    rows: Sequence[Row], sweep: str, method: str, key: str
+) -> tuple[list[int], list[Number | None]]:
+    chosen = [row for row in rows if (row["sweep"], row["method"]) == (sweep, method)]
+    return [row["size"] for row in chosen], [row[key] for row in chosen]
+
+
+def draw(rows: Sequence[Row], settings: CostSettings) -> Figure:
+    """Time above, memory below; by hyperparameters on the left, by parameters on the right."""
+    drawn, axes = figure(2, 2, width=9.0, height=7.6)
+    for column, (sweep, constant) in enumerate(
+        ((HYPERS, f"{settings.hidden} hidden units"), (PARAMS, f"m = {settings.few}"))
+    ):
+        for line, kind in enumerate(("time", "memory")):
+            _draw_costs(axes[line, column], rows, sweep, kind)
+        axes[0, column].set_title(f"{constant}, T = {settings.horizon}")
+        axes[1, column].set_xlabel(f"number of {sweep}")
+    m = np.geomspace(min(settings.hypers), max(settings.hypers), 50)
+    rule = f"1 + {PER_DIRECTION} m"
+    axes[0, 0].plot(m, 1 + PER_DIRECTION * m, ":", color="grey", label=rule, zorder=1)
+    axes[0, 0].axhline(4, color="grey", linestyle="--", linewidth=1, label="4", zorder=1)
+    meet = 3 / PER_DIRECTION
+    axes[0, 0].axvline(
+        meet, color="grey", linewidth=0.8, label=f"predicted crossing, m = {meet:.1f}"
+    )
+    axes[0, 0].plot([], [], "o", color="grey", fillstyle="none", label="forecast by rfho")
+    axes[0, 0].set_ylabel("time, × plain training")
+    axes[1, 0].set_ylabel("memory beyond plain training, kB")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    return drawn
+
+
+def _draw_costs(axis: Axes, rows: Sequence[Row], sweep: str, kind: str) -> None:
+    """Measured as lines, forecasts as open circles."""
+    scale = 1 if kind == "time" else 1e-3
+    for number, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        colour = COLOURS[number % len(COLOURS)]
+        for key, style in ((kind, f".{LINES[number % 4]}"), (f"forecast {kind}", "o")):
+            sizes, values = _series(rows, sweep, name, key)
+            known = [(x, scale * y) for x, y in zip(sizes, values, strict=True) if y is not None]
+            if known:
+                x, y = zip(*known, strict=True)
+                label = name if key == kind else None
+                axis.plot(x, y, style, color=colour, fillstyle="none", label=label)
+    axis.set(xscale="log", yscale="log")
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        one.set_minor_formatter(NullFormatter())
+    axis.tick_params(axis="x", labelrotation=45)
+
+
+_CAPTION = (
+    "Time of one hypergradient (of real-time: of all T / Δ of a training run) in plain training runs, "
+    "and memory beyond plain training. Lines: measured; open circles: forecast by rfho before "
+    "anything is compiled."
+)
+
+TIME_MEMORY = Experiment(
+    name="time-memory",
+    title="Forward or reverse?",
+    summary=(
+        "Measures time and memory of forward and reverse mode with all checkpoint policies, by the "
+        "number of hyperparameters and of parameters, beside their forecasts (arXiv 1703.01785)."
+    ),
+    quick=CostSettings(),
+    full=CostSettings(
+        train=1000,
+        hidden=16,
+        horizon=24,
+        hypers=(1, 3, 30, 1000),
+        widths=(4, 128),
+        every=6,
+        rounds=2,
+        longest=60.0,
+    ),
+    run=run,
+)
