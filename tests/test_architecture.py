@@ -68,6 +68,7 @@ ROWS = (
     ("clients: time", "experiments/stopwatch.py"),
     ("clients: networks", "experiments/network.py"),
     ("clients: settings", "experiments/settings.py", "experiments/about.py"),
+    ("clients: episodes and texts", "experiments/few_shot.py", "experiments/mixed_text.py"),
     (
         "clients: data",
         "experiments/cleaning_data.py",

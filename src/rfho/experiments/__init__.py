@@ -10,6 +10,7 @@ from rfho.experiments.chaos import CHAOS
 from rfho.experiments.data_cleaning import DATA_CLEANING
 from rfho.experiments.distilled_data import DISTILLED_DATA
 from rfho.experiments.feature_penalties import FEATURE_PENALTIES
+from rfho.experiments.hyper_representation import HYPER_REPRESENTATION
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
 from rfho.experiments.response_surface import RESPONSE_SURFACE
 from rfho.experiments.task_interactions import TASK_INTERACTIONS
@@ -22,6 +23,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     DISTILLED_DATA,
     LEARNED_SCHEDULES,
     TASK_INTERACTIONS,
+    HYPER_REPRESENTATION,
     FEATURE_PENALTIES,
     TIME_MEMORY,
 )
