@@ -73,6 +73,7 @@ ROWS = (
         "clients: data",
         "experiments/cleaning_data.py",
         "experiments/feature_data.py",
+        "experiments/frame_data.py",
         "experiments/image_data.py",
     ),
     ("clients: run folder", "experiments/run_folder.py"),

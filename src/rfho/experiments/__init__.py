@@ -12,6 +12,7 @@ from rfho.experiments.distilled_data import DISTILLED_DATA
 from rfho.experiments.feature_penalties import FEATURE_PENALTIES
 from rfho.experiments.hyper_representation import HYPER_REPRESENTATION
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
+from rfho.experiments.real_time_speech import REAL_TIME_SPEECH
 from rfho.experiments.response_surface import RESPONSE_SURFACE
 from rfho.experiments.task_interactions import TASK_INTERACTIONS
 from rfho.experiments.time_memory import TIME_MEMORY
@@ -23,6 +24,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     DISTILLED_DATA,
     LEARNED_SCHEDULES,
     TASK_INTERACTIONS,
+    REAL_TIME_SPEECH,
     HYPER_REPRESENTATION,
     FEATURE_PENALTIES,
     TIME_MEMORY,

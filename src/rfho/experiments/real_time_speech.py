@@ -1,0 +1,415 @@
+r"""Real-time tuning of a deep network for speech frames (arXiv 1703.01785, section 5.3).
+
+A deep network is trained, once, to name what is said in every 10 ms frame of speech, with a second
+output for a secondary target that is known in training only,
+
+.. math:: L(w, \lambda) = \ell_{\mathrm{primary}}(w) + \rho\, \ell_{\mathrm{secondary}}(w),
+          \qquad \lambda = (\eta, \mu, \rho).
+
+Real-Time HO learns rate η, momentum μ and weight ρ while that one run goes on, from the validation
+loss on fresh validation frames every Δ steps: from a sensible start (RTHO), and from η = μ = ρ = 0
+(RTHO-NT, "null teacher"). What it is to be compared with: the same start kept, without secondary
+target (vanilla), and random search (RS) for as much processor time as RTHO has used. All runs stop
+when the validation accuracy has not risen for a while, and are judged at its peak.
+
+The paper's data are TIMIT's phones, which are not free. Here the digit is to be named; see
+`rfho.experiments.frame_data`.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from rich.console import Console
+
+import rfho
+from rfho.experiments.base import Experiment, until_interrupted
+from rfho.experiments.frame_data import DIGITS, FRAME_SETS, Frames, FrameSplit, load_frame_split
+from rfho.experiments.network import Network, random_network
+from rfho.experiments.pictures import COLOURS, LINES, figure
+from rfho.experiments.run_folder import RunFolder
+from rfho.experiments.settings import above, at_least, between, setting
+from rfho.experiments.stopwatch import clock
+from rfho.experiments.table import Cell, Column, Spread, Table, make_table, to_rich
+
+Hyper = dict[str, Array]
+
+VANILLA, RS, RTHO, RTHO_NT = "vanilla", "RS", "RTHO", "RTHO-NT"
+METHODS = (VANILLA, RS, RTHO, RTHO_NT)
+DOMAIN = {
+    "rate": rfho.NonNegative(),
+    "momentum": rfho.Box(0.0, 0.99),
+    "rho": rfho.NonNegative(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechSettings:
+    data: str = setting("digit-rows", "frames: digit-rows or spoken-digits", FRAME_SETS)
+    radius: int = setting(1, "frames to each side that the network sees too", at_least(0))
+    layers: int = setting(4, "hidden layers", at_least(1))
+    hidden: int = setting(64, "units in each of them", at_least(1))
+    batch: int = setting(200, "frames in a minibatch", at_least(1))
+    judges: int = setting(1000, "validation frames that an outer step sees", at_least(1))
+    horizon: int = setting(2000, "T, inner steps of RTHO at most", at_least(1))
+    every: int = setting(20, "Δ, inner steps between outer steps", at_least(1))
+    look: int = setting(5, "outer steps between looks at the validation accuracy", at_least(1))
+    patience: int = setting(8, "looks without a new best before a run stops", at_least(1))
+    discount: float = setting(0.999, "γ, by which the tangent fades per step", between(0, 1))
+    rate: float = setting(0.075, "η at the start", above(0))
+    momentum: float = setting(0.5, "μ at the start", between(0, 0.99))
+    rho: float = setting(1.6, "ρ at the start of RTHO", at_least(0))
+    rate_step: float = setting(0.005, "outer rate of Adam on η", above(0))
+    momentum_step: float = setting(0.01, "outer rate of Adam on μ", above(0))
+    rho_step: float = setting(0.05, "outer rate of Adam on ρ", above(0))
+    seeds: int = setting(3, "repetitions: validation sets, networks, minibatches", at_least(1))
+    seed: int = setting(0, "the first of them", at_least(0))
+
+
+class Task(NamedTuple):
+    """What all methods of one seed share: the problem, and the frames that judge them."""
+
+    problem: rfho.Problem
+    valid: Frames
+    test: Frames
+
+
+class Stop(NamedTuple):
+    """Where a training run stands when its accuracy is looked at."""
+
+    step: int
+    network: Network
+    hyper: Hyper
+
+
+class Look(NamedTuple):
+    """What is seen when a run is looked at.
+
+    Attributes:
+        step: inner steps done.
+        seconds: of processor time, since the method began.
+        accuracy: on all validation frames, in percent.
+        hyper: λ there.
+    """
+
+    step: int
+    seconds: float
+    accuracy: float
+    hyper: dict[str, float]
+
+
+class Run(NamedTuple):
+    """How a method fared with one seed.
+
+    Attributes:
+        best: the look of the highest validation accuracy.
+        test: the accuracy of that network on the test frames, in percent.
+        looks: all looks; of every trial, if there were several.
+        trials: how many training runs.
+    """
+
+    best: Look
+    test: float
+    looks: tuple[Look, ...]
+    trials: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """Processor time in all."""
+        return self.looks[-1].seconds
+
+
+def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
+    """All methods, seed by seed."""
+    found: dict[str, list[Run]] = {name: [] for name in METHODS}
+    with until_interrupted(folder, console):
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            split = load_frame_split(settings.data, radius=settings.radius, seed=seed)
+            task = of_split(split, settings, seed=seed)
+            for name, one in compare(task, settings, seed=seed):
+                found[name].append(one)
+                for look in one.looks:
+                    row = {"seed": seed, "method": name} | look._asdict()
+                    folder.record({key: row[key] for key in row if key != "hyper"} | look.hyper)
+                console.print(
+                    f"seed {seed}, {name}: validation {one.best.accuracy:.2f} %, test {one.test:.2f} % "
+                    f"after {one.seconds:.0f} s, best at step {one.best.step}",
+                    highlight=False,
+                )
+    if not any(found.values()):
+        return
+    folder.add_picture("hyper", draw_hyper(found), _HYPER)
+    folder.add_picture("accuracy", draw_accuracies(found), _ACCURACY)
+    table = results(found, settings)
+    folder.add_table("accuracy", table)
+    console.print(to_rich(table))
+
+
+def of_split(split: FrameSplit, settings: SpeechSettings, *, seed: int) -> Task:
+    """The network, trained with momentum on minibatches of frames."""
+    hidden = [settings.hidden] * settings.layers
+    widths = (split.train.windows.shape[1], *hidden, DIGITS + split.kinds)
+    dynamics = rfho.HeavyBall(
+        loss,
+        rate=_rate,
+        momentum=_momentum,
+        init=random_network(widths, seed=seed),
+    )
+    train = rfho.Stream(split.train, min(settings.batch, len(split.train.digit)), 2 * seed)
+    judges = rfho.Stream(split.valid, min(settings.judges, len(split.valid.digit)), 2 * seed + 1)
+    problem = rfho.Problem(dynamics, objective, train, judges, settings.horizon)
+    return Task(problem, split.valid, split.test)
+
+
+def logits(network: Network, windows: Float[Array, "n features"]) -> Float[Array, "n outputs"]:
+    """Both outputs side by side: digits first, then secondary labels."""
+    *hidden, last = network
+    for layer in hidden:
+        windows = jax.nn.relu(windows @ layer["weight"] + layer["bias"])
+    return windows @ last["weight"] + last["bias"]
+
+
+def loss(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
+    """L = primary + ρ secondary."""
+    outputs = logits(network, batch.windows)
+    primary = _cross_entropy(outputs[:, :DIGITS], batch.digit)
+    return primary + hyper["rho"] * _cross_entropy(outputs[:, DIGITS:], batch.secondary)
+
+
+def objective(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
+    """E: the primary loss alone, on validation frames."""
+    return _cross_entropy(logits(network, batch.windows)[:, :DIGITS], batch.digit)
+
+
+@jax.jit
+def accuracy(network: Network, frames: Frames) -> Float[Array, ""]:
+    """The percentage of frames whose digit is named rightly."""
+    named = jnp.argmax(logits(network, frames.windows)[:, :DIGITS], axis=1)
+    return 100 * jnp.mean((named == frames.digit).astype(jnp.float32))
+
+
+def compare(task: Task, settings: SpeechSettings, *, seed: int) -> Iterator[tuple[str, Run]]:
+    """One run of each method after the other; nothing that is compiled is counted."""
+    start = _hyper(settings.rate, settings.momentum, settings.rho)
+    tuner = rfho.Tuner(
+        rfho.hyper_gradients.RealTimeHyperGradient(settings.every, settings.discount),
+        optax.partition(
+            {
+                "rate": optax.adam(settings.rate_step),
+                "momentum": optax.adam(settings.momentum_step),
+                "rho": optax.adam(settings.rho_step),
+            },
+            {name: name for name in start},
+        ),
+        DOMAIN,
+    )
+    plain = _hyper(settings.rate, settings.momentum, 0.0)
+    for walk in (walk_plainly(task, plain, settings), walk_real_time(task, plain, tuner, settings)):
+        accuracy(next(walk).network, task.valid)
+    yield VANILLA, follow(walk_plainly(task, plain, settings), task, settings)
+    real_time = follow(walk_real_time(task, start, tuner, settings), task, settings)
+    yield RTHO, real_time
+    yield RS, search(task, settings, seed=seed, budget=real_time.seconds)
+    nothing = _hyper(0.0, 0.0, 0.0)
+    yield RTHO_NT, follow(walk_real_time(task, nothing, tuner, settings), task, settings)
+
+
+def walk_plainly(task: Task, hyper: Hyper, settings: SpeechSettings) -> Iterator[Stop]:
+    """Training with constant hyperparameters, without end."""
+    state = task.problem.init(hyper)
+    length = settings.every * settings.look
+    for t in itertools.count(0, length):
+        state = _advance(task.problem, hyper, state, t + jnp.arange(length))
+        yield Stop(t + length, task.problem.dynamics.output(state), hyper)
+
+
+def walk_real_time(
+    task: Task, hyper: Hyper, tuner: rfho.Tuner, settings: SpeechSettings
+) -> Iterator[Stop]:
+    """Training while RTHO moves the hyperparameters every Δ steps."""
+    states = tuner.steps(task.problem, tuner.init(task.problem, hyper))
+    for t in range(settings.every, settings.horizon + 1, settings.every):
+        state, estimate = next(states)
+        if t % (settings.every * settings.look) == 0:
+            yield Stop(t, estimate.aux.params, state.hyper)
+
+
+def follow(
+    walk: Iterator[Stop], task: Task, settings: SpeechSettings, *, budget: float = np.inf
+) -> Run:
+    """Goes along until the validation accuracy has not risen for a while, or time is up.
+
+    Time is that of the processor, so that other programs on the machine do not count.
+    """
+    looks: list[Look] = []
+    best, network = -1, None
+    begin = clock()
+    for stop in walk:
+        right = float(accuracy(stop.network, task.valid))
+        spent = clock() - begin
+        hyper = {name: float(value) for name, value in stop.hyper.items()}
+        looks.append(Look(stop.step, spent, right, hyper))
+        if best < 0 or right > looks[best].accuracy:
+            best, network = len(looks) - 1, stop.network
+        lost = not np.all(np.isfinite(list(hyper.values())))
+        if lost or spent > budget or len(looks) - 1 - best >= settings.patience:
+            break
+    test = float(accuracy(network, task.test))
+    return Run(looks[best], test, tuple(looks))
+
+
+def search(task: Task, settings: SpeechSettings, *, seed: int, budget: float) -> Run:
+    """RS: η ~ Exp(0.1), μ ~ U(0, 1), ρ ~ U(0, 4), as long as there is time; at least one trial."""
+    rng = np.random.default_rng(seed)
+    trials: list[Run] = []
+    spent = 0.0
+    while not trials or spent < budget:
+        hyper = _hyper(rng.exponential(0.1), rng.uniform(0, 1), rng.uniform(0, 4))
+        walk = walk_plainly(task, hyper, settings)
+        trial = follow(walk, task, settings, budget=budget - spent)
+        looks = tuple(look._replace(seconds=spent + look.seconds) for look in trial.looks)
+        trials.append(trial._replace(looks=looks))
+        spent = trials[-1].seconds
+    best = max(trials, key=lambda trial: trial.best.accuracy)
+    looks = tuple(look for trial in trials for look in trial.looks)
+    return best._replace(looks=looks, trials=len(trials))
+
+
+@eqx.filter_jit
+def _advance(problem: rfho.Problem, hyper: Hyper, state: Any, steps: Array) -> Any:
+    """The steps of those numbers, without tangents."""
+    return jax.lax.scan(lambda s, t: (problem.step(s, hyper, t), None), state, steps)[0]
+
+
+def _rate(hyper: Hyper, t: Any) -> Array:
+    return hyper["rate"]
+
+
+def _momentum(hyper: Hyper, t: Any) -> Array:
+    return hyper["momentum"]
+
+
+def _hyper(rate: float, momentum: float, rho: float) -> Hyper:
+    return {
+        "rate": jnp.float32(rate),
+        "momentum": jnp.float32(momentum),
+        "rho": jnp.float32(rho),
+    }
+
+
+def _cross_entropy(outputs: Float[Array, "n k"], labels: Int[Array, " n"]) -> Float[Array, ""]:
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, labels))
+
+
+def results(found: dict[str, list[Run]], settings: SpeechSettings) -> Table:
+    """Accuracies and times over the seeds, and by how much RS is beaten with the same seed."""
+    searched = [one.test for one in found[RS]]
+    rows: list[list[Cell]] = []
+    for name, runs in found.items():
+        if not runs:
+            continue
+        gain = [one.test - test for one, test in zip(runs, searched, strict=False)]
+        rows.append([f"{name}: {_MEANING[name]}", _spread([one.test for one in runs])])
+        rows[-1] += [_spread(gain) if gain and name != RS else None]
+        rows[-1] += [_spread([one.best.accuracy for one in runs])]
+        rows[-1] += [_spread([one.seconds / 60 for one in runs])]
+        rows[-1] += [_spread([float(one.trials) for one in runs])]
+    columns = [
+        Column("method"),
+        Column("test frames %", 2),
+        Column("more than RS", 2),
+        Column("validation frames %", 2),
+        Column("processor minutes", 2),
+        Column("training runs", 1),
+    ]
+    note = (
+        f"{settings.seeds} seeds, mean ± standard deviation; {settings.layers} hidden layers of "
+        f"{settings.hidden}, minibatches of {settings.batch}, RTHO for at most {settings.horizon} steps, "
+        f"Δ = {settings.every}, γ = {settings.discount:g}. Compilation is not counted."
+    )
+    return make_table(f"Frames named rightly: {settings.data}", columns, rows, note=note)
+
+
+def _spread(values: Sequence[float]) -> Cell:
+    if len(values) < 2:
+        return float(values[0])
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)))
+
+
+def draw_hyper(found: dict[str, list[Run]]) -> Figure:
+    """η, μ and ρ by inner step, one line for each seed; what RS chose as dots at the right."""
+    drawn, axes = figure(1, 3, width=9.6, height=3.6)
+    for axis, key in zip(axes[0], ("rate", "momentum", "rho"), strict=True):
+        for number, name in enumerate(METHODS):
+            for count, one in enumerate(found[name] if name in (RTHO, RTHO_NT) else ()):
+                steps = [look.step for look in one.looks]
+                label = name if count == 0 else None
+                values = [look.hyper[key] for look in one.looks]
+                axis.plot(steps, values, LINES[number], color=COLOURS[number], label=label)
+        axis.set(xlabel="inner step t", ylabel=_SYMBOLS[key])
+        axis.set_ylim(bottom=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    return drawn
+
+
+def draw_accuracies(found: dict[str, list[Run]]) -> Figure:
+    """The best validation accuracy so far by processor time, one line for each seed."""
+    drawn, axes = figure()
+    axis = axes[0, 0]
+    for number, (name, runs) in enumerate(found.items()):
+        for count, one in enumerate(runs):
+            minutes = [look.seconds / 60 for look in one.looks]
+            best = np.maximum.accumulate([look.accuracy for look in one.looks])
+            label = name if count == 0 else None
+            axis.plot(minutes, best, LINES[number], color=COLOURS[number], label=label)
+    highest = max(one.best.accuracy for runs in found.values() for one in runs)
+    axis.set_ylim(highest - 12, highest + 1)
+    axis.set(xlabel="processor minutes", ylabel="best validation accuracy so far (%)")
+    axis.legend(frameon=False)
+    return drawn
+
+
+_SYMBOLS = {"rate": "rate η", "momentum": "momentum μ", "rho": "weight ρ"}
+_MEANING = {
+    VANILLA: "η, μ kept, ρ = 0",
+    RS: "η, μ, ρ drawn at random, the time of RTHO",
+    RTHO: "η, μ, ρ learned",
+    RTHO_NT: "likewise, from zero",
+}
+_HYPER = "The three hyperparameters while the network is trained, one line for each seed."
+_ACCURACY = (
+    "The best validation accuracy so far by processor time, one line for each seed; random search "
+    "starts anew again and again, which does not show."
+)
+
+REAL_TIME_SPEECH = Experiment(
+    name="real-time-speech",
+    title="Real-time tuning of a network for speech",
+    summary=(
+        "Learns rate, momentum and the weight of a secondary target during one training run of a "
+        "deep network on speech frames (arXiv 1703.01785, section 5.3)."
+    ),
+    quick=SpeechSettings(),
+    full=SpeechSettings(
+        data="spoken-digits",
+        radius=5,
+        judges=2000,
+        horizon=12_000,
+        every=100,
+        look=2,
+        patience=10,
+        discount=0.997,
+        rho=0.5,
+    ),
+    run=run,
+)

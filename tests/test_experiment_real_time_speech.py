@@ -1,0 +1,167 @@
+"""Real-time tuning of a network for speech, in miniature."""
+
+import io
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+import rfho
+from rfho.datasets import SpokenDigits
+from rfho.experiments import frame_data
+from rfho.experiments.base import execute
+from rfho.experiments.frame_data import load_frame_split
+from rfho.experiments.network import random_network
+from rfho.experiments.real_time_speech import (
+    DOMAIN,
+    METHODS,
+    REAL_TIME_SPEECH,
+    SpeechSettings,
+    Stop,
+    accuracy,
+    follow,
+    of_split,
+    search,
+    walk_plainly,
+    walk_real_time,
+)
+from rfho.experiments.run_folder import create_run_folder
+
+TINY = SpeechSettings(
+    layers=2,
+    hidden=8,
+    batch=20,
+    judges=30,
+    horizon=24,
+    every=2,
+    look=4,
+    patience=2,
+    seeds=1,
+)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return load_frame_split("digit-rows", radius=1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def task(split):
+    return of_split(split, TINY, seed=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = create_run_folder("real-time-speech", tmp_path_factory.mktemp("speech") / "run")
+    execute(REAL_TIME_SPEECH, TINY, folder, command="", console=Console(file=io.StringIO()))
+    return folder
+
+
+def hyper_of(rate, momentum, rho):
+    named = {"rate": rate, "momentum": momentum, "rho": rho}
+    return {name: jnp.float32(value) for name, value in named.items()}
+
+
+class TestFrames:
+    def test_recordings_stay_whole(self, split):
+        for part in (split.train, split.valid, split.test):
+            assert len(part.digit) % 8 == 0
+            rows = part.secondary.reshape(-1, 8)
+            np.testing.assert_array_equal(rows, np.tile(np.arange(8), (len(rows), 1)))
+            assert np.all(part.digit.reshape(-1, 8) == part.digit[::8, None])
+
+    def test_nothing_is_lost(self, split):
+        assert sum(len(part.digit) for part in split[:3]) == 8 * 1797
+
+    def test_the_seed_decides_who_validates_and_not_who_tests(self, split):
+        other = load_frame_split("digit-rows", radius=1, seed=1)
+        np.testing.assert_array_equal(other.test.windows, split.test.windows)
+        assert not np.array_equal(other.valid.digit, split.valid.digit)
+
+    def test_spoken_digits_are_split_by_takes(self, monkeypatch):
+        monkeypatch.setattr(frame_data, "load_spoken_digits", few_recordings)
+        spoken = load_frame_split("spoken-digits", radius=2, seed=0)
+        counts = [len(part.digit) for part in spoken[:3]]
+        assert counts == [4 * 2 * 12, 4 * 2 * 3, 4 * 2 * 5]  # frames of two speakers, takes
+        assert spoken.kinds == 2
+        assert spoken.train.windows.shape[1] == 5 * 13
+
+
+def few_recordings():
+    speaker, take = (np.ravel(each) for each in np.meshgrid([0, 1], np.arange(20)))
+    count = len(take)
+    frames = np.random.default_rng(0).normal(size=(4 * count, 40)).astype(np.float32)
+    offsets = np.arange(count + 1, dtype=np.int32) * 4
+    digit = take.astype(np.int32) % 10
+    return SpokenDigits(frames, offsets, digit, speaker, take, take < 5, ("one", "two"))
+
+
+class TestFollowing:
+    def stops(self, networks):
+        hyper = hyper_of(0.1, 0.5, 0.0)
+        return (Stop(step, network, hyper) for step, network in enumerate(networks, start=1))
+
+    def test_a_run_ends_when_the_accuracy_has_not_risen_for_a_while(self, task):
+        networks = [network_of(seed) for seed in range(12)]
+        rights = [float(accuracy(network, task.valid)) for network in networks]
+        ordered = [networks[i] for i in np.argsort(rights)[[3, 11, *range(8)]]]
+        one = follow(self.stops(ordered), task, TINY)
+        assert one.best.step == 2
+        assert len(one.looks) == 2 + TINY.patience
+
+    def test_it_is_judged_at_its_peak(self, task):
+        network = network_of(0)
+        one = follow(self.stops([network]), task, TINY)
+        assert one.test == float(accuracy(network, task.test))
+
+    def test_time_that_is_up_ends_it_after_a_look(self, task):
+        one = follow(self.stops(itertools.repeat(network_of(0))), task, TINY, budget=0.0)
+        assert len(one.looks) == 1
+
+    def test_hyperparameters_that_are_no_numbers_end_it(self, task):
+        stops = (Stop(t, network_of(0), hyper_of(jnp.nan, 0.5, 0.0)) for t in itertools.count())
+        assert len(follow(stops, task, TINY).looks) == 1
+
+
+def network_of(seed):
+    return random_network((24, 8, 8, 18), seed=seed)
+
+
+def test_real_time_tuning_that_does_not_move_is_plain_training(task):
+    hyper = hyper_of(0.05, 0.5, 0.7)
+    tuner = rfho.Tuner(rfho.hyper_gradients.RealTimeHyperGradient(2), optax.sgd(0.0), DOMAIN)
+    *_, tuned = walk_real_time(task, hyper, tuner, TINY)
+    *_, plain = itertools.islice(walk_plainly(task, hyper, TINY), 3)
+    assert tuned.step == plain.step == TINY.horizon
+    for one, other in zip(*map(jax.tree.leaves, (tuned.network, plain.network)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
+
+
+def test_random_search_goes_on_until_its_time_is_up_and_keeps_the_best(task):
+    found = search(task, TINY, seed=0, budget=0.3)
+    assert found.seconds >= 0.3
+    assert found.trials > 1
+    assert found.best.accuracy == max(look.accuracy for look in found.looks)
+    seconds = [look.seconds for look in found.looks]
+    assert seconds == sorted(seconds)
+
+
+class TestReport:
+    def test_every_method_has_its_row(self, folder):
+        names = [row[0].split(":")[0] for row in folder.table("accuracy").rows]
+        assert names == ["vanilla", "RS", "RTHO", "RTHO-NT"] == list(METHODS)
+
+    def test_the_null_teacher_leaves_zero(self, folder):
+        rows = [row for row in folder.history() if row["method"] == "RTHO-NT"]
+        assert rows[-1]["rate"] > 0
+
+    def test_the_start_is_kept_without_a_teacher(self, folder):
+        rows = [row for row in folder.history() if row["method"] == "vanilla"]
+        assert {(row["rate"], row["rho"]) for row in rows} == {(np.float32(0.075).item(), 0.0)}
+
+    def test_there_are_pictures_of_hyperparameters_and_accuracy(self, folder):
+        assert [item.name for item in folder.contents()] == ["hyper", "accuracy", "accuracy"]
