@@ -76,6 +76,7 @@ ROWS = (
         "experiments/frame_data.py",
         "experiments/image_data.py",
     ),
+    ("clients: features of data", "experiments/image_features.py"),
     ("clients: run folder", "experiments/run_folder.py"),
     ("clients: report", "experiments/report.py", "experiments/cleaning_report.py"),
     ("clients: protocol", "experiments/base.py"),

@@ -8,11 +8,15 @@ import pytest
 from rich.console import Console
 
 from rfho.experiments.base import execute
+from rfho.experiments.image_data import ImageSplit
+from rfho.experiments.image_features import described
 from rfho.experiments.network import cross_entropy
 from rfho.experiments.run_folder import create_run_folder
+from rfho.experiments.settings import SettingsError
 from rfho.experiments.task_interactions import (
     TASK_INTERACTIONS,
     InteractionSettings,
+    load_split,
     penalised_loss,
 )
 
@@ -63,3 +67,44 @@ def test_graphs_are_symmetric_and_without_loops(folder, name):
 
 def test_the_bound_on_the_sum_holds(folder):
     assert np.all(folder.arrays("hmtl-s-graphs")["C"].sum(axis=(1, 2)) <= 0.1 * 1.00001)
+
+
+class TestFeatures:
+    def test_features_of_pictures_are_learned_without_labels(self):
+        generator = np.random.default_rng(0)
+        part = lambda n: (  # noqa: E731
+            generator.uniform(size=(n, 300)).astype(np.float32),
+            np.arange(n, dtype=np.int32) % 10,
+        )
+        pixels = ImageSplit(part(20), part(20), part(30), (10, 10, 3), tuple("abcdefghij"))
+        split = described(pixels, words=5, seed=0)
+        known = np.concatenate([split.train[0], split.valid[0]])
+        assert known.shape == (40, 20)
+        assert np.abs(known.mean(axis=0)).max() < 1e-4
+        np.testing.assert_array_equal(split.test[1], pixels.test[1])
+        turned = pixels._replace(train=(pixels.train[0], pixels.train[1][::-1].copy()))
+        again = described(turned, words=5, seed=0)
+        np.testing.assert_array_equal(again.train[0], split.train[0])
+
+    def test_features_may_come_from_a_file(self, tmp_path):
+        features = np.random.default_rng(0).normal(2.0, 3.0, size=(120, 4))
+        np.savez(tmp_path / "deep.npz", features=features, labels=np.arange(120) % 10 + 3)
+        path = str(tmp_path / "deep.npz")
+        split = load_split(InteractionSettings(features=path, per_class=2, test=50), 0)
+        assert split.train[0].shape == (20, 4)
+        assert split.class_names == tuple(str(k) for k in range(3, 13))
+
+    @pytest.mark.parametrize(
+        ("arrays", "said"),
+        [
+            ({"features": np.ones((20, 3))}, "labels"),
+            ({"features": np.ones(20), "labels": np.arange(20) % 10}, "shape"),
+            ({"features": np.full((20, 3), np.nan), "labels": np.arange(20) % 10}, "finite"),
+            ({"features": np.ones((20, 3)), "labels": np.arange(20) % 4}, "4 classes"),
+        ],
+    )
+    def test_a_file_that_is_not_that_is_refused(self, tmp_path, arrays, said):
+        np.savez(tmp_path / "odd.npz", **arrays)
+        settings = InteractionSettings(features=str(tmp_path / "odd.npz"), per_class=1, test=10)
+        with pytest.raises(SettingsError, match=said):
+            load_split(settings, 0)

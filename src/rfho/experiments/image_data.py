@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int, Int32
 
 from rfho.datasets import (
     LabelledImages,
@@ -55,20 +55,33 @@ def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> Im
         DataNotFoundError, DataFormatError: its files are missing or damaged.
     """
     pool = _pool(name)
-    left = np.arange(len(pool.labels))
-    parts: list[Part] = []
+    train, valid, test = (
+        (pool.images[chosen].reshape(len(chosen), -1), pool.labels[chosen])
+        for chosen in three_parts(pool.labels, sizes, name, seed=seed)
+    )
+    return ImageSplit(train, valid, test, pool.images.shape[1:], pool.class_names)
+
+
+def three_parts(
+    labels: Int32[np.ndarray, " n"], sizes: tuple[int, int, int], name: str, *, seed: int
+) -> list[Int[np.ndarray, " _"]]:
+    """The positions of three disjoint random parts.
+
+    Raises:
+        SettingsError: ``name``, whose labels these are, is too small for these sizes.
+    """
+    left, parts = np.arange(len(labels)), list[np.ndarray]()
     for number, size in enumerate(sizes):
         try:
-            chosen = left[balanced_subset(pool.labels[left], size, seed=seed + 1000 * number)]
+            chosen = left[balanced_subset(labels[left], size, seed=seed + 1000 * number)]
         except ValueError as error:
             raise SettingsError(
-                f"train, valid, test = {sizes}: {name} has too few images for parts with equally "
+                f"train, valid, test = {sizes}: {name} has too few examples for parts with equally "
                 f"many of each class ({error}); lower one of them"
             ) from error
-        parts.append(_rows(pool, chosen))
+        parts.append(chosen)
         left = np.setdiff1d(left, chosen)
-    train, valid, test = parts
-    return ImageSplit(train, valid, test, pool.images.shape[1:], pool.class_names)
+    return parts
 
 
 def _pool(name: str) -> LabelledImages:
@@ -79,7 +92,3 @@ def _pool(name: str) -> LabelledImages:
             return load_cifar10_subset().train
         case _:
             return load_digits()
-
-
-def _rows(pool: LabelledImages, chosen: np.ndarray) -> Part:
-    return pool.images[chosen].reshape(len(chosen), -1), pool.labels[chosen]

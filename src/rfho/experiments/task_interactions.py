@@ -27,6 +27,7 @@ from rich.console import Console
 import rfho
 from rfho.experiments.base import Experiment, until_interrupted
 from rfho.experiments.image_data import IMAGE_SETS, ImageSplit, Part, load_image_split
+from rfho.experiments.image_features import described, load_feature_split
 from rfho.experiments.network import (
     Examples,
     Network,
@@ -49,7 +50,13 @@ INTERACTIONS = (0.0, *np.geomspace(1e-5, 0.03, 8).tolist())
 
 @dataclasses.dataclass(frozen=True)
 class InteractionSettings:
-    data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
+    data: str = setting(
+        "digits",
+        "digits, mnist, or cifar-10, which gets features learned without labels",
+        IMAGE_SETS,
+    )
+    features: str = setting("", "an npz file of features and labels, to be used instead of data")
+    words: int = setting(200, "k-means centres; 4 features for each", at_least(2))
     per_class: int = setting(5, "training examples per class, and as many to validate", at_least(1))
     test: int = setting(1500, "test examples", at_least(10))
     splits: int = setting(5, "random splits", at_least(2))
@@ -93,7 +100,11 @@ def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> N
 
 def load_split(settings: InteractionSettings, seed: int) -> ImageSplit:
     size = 10 * settings.per_class
-    return load_image_split(settings.data, (size, size, settings.test), seed=seed)
+    sizes = (size, size, settings.test)
+    if settings.features:
+        return load_feature_split(settings.features, sizes, seed=seed)
+    split = load_image_split(settings.data, sizes, seed=seed)
+    return described(split, words=settings.words, seed=seed) if len(split.shape) == 3 else split
 
 
 def carry_out(
