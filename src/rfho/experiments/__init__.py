@@ -11,6 +11,7 @@ from rfho.experiments.data_cleaning import DATA_CLEANING
 from rfho.experiments.distilled_data import DISTILLED_DATA
 from rfho.experiments.feature_penalties import FEATURE_PENALTIES
 from rfho.experiments.hyper_representation import HYPER_REPRESENTATION
+from rfho.experiments.language_weights import LANGUAGE_WEIGHTS
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
 from rfho.experiments.real_time_speech import REAL_TIME_SPEECH
 from rfho.experiments.response_surface import RESPONSE_SURFACE
@@ -26,6 +27,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     TASK_INTERACTIONS,
     REAL_TIME_SPEECH,
     HYPER_REPRESENTATION,
+    LANGUAGE_WEIGHTS,
     FEATURE_PENALTIES,
     TIME_MEMORY,
 )
