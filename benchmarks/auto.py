@@ -7,7 +7,6 @@ explain the measured times best.
 
 import argparse
 import dataclasses
-import functools
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import optax
 
 import rfho
+from benchmarks.measure import Compiled, by, compiled_of, plain
 from rfho import tree
 from rfho.forecast import forecaster, label_of
 from rfho.hyper_gradients import (
@@ -145,44 +145,32 @@ class Row:
 
 
 def measure(shape: Shape, number: int) -> Iterator[Row]:
-    """Compiles and runs the methods of one shape and plain training, in turn."""
+    """Compiles and runs the methods of one shape and plain training, in turn, as `rfho.tune` runs them."""
     problem, hyper = problem_of(shape)
     known = forecaster(problem, hyper)
     chosen = list(methods(tree.size(hyper), number))
-    programs = [compiled(lambda p, h: chosen[0].conclude(p, h, None), problem, hyper)]
-    for method in chosen:
-        programs.append(compiled(functools.partial(estimate, method), problem, hyper))
+    programs = [plain(), *(by(method, problem, hyper) for method in chosen)]
+    built = [compiled_of(program, problem, hyper) for program in programs]
     seconds = interleaved(
-        [lambda program=program: program(problem, hyper) for program, _ in programs]
-    )
-    for method, (_, memory), took in zip(chosen, programs[1:], seconds[1:], strict=True):
-        yield Row(
-            shape, method, known(method, rfho.Rates()), rfho.Forecast(took / seconds[0], memory)
-        )
-
-
-def estimate(method: AbstractHyperGradient, problem: rfho.Problem, hyper: Any) -> Any:
-    """One estimate, from nothing."""
-    return method.estimate(problem, hyper, method.init(problem, hyper))[0]
-
-
-def compiled(
-    function: Callable[..., Any], problem: rfho.Problem, hyper: Any
-) -> tuple[Callable[..., Any], int]:
-    """The program, and the bytes that it takes beside arguments and results."""
-    leaves, structure = jax.tree.flatten((problem, hyper))
-    is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
-    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
-
-    def program(arrays: list[jax.Array]) -> Any:
-        fresh = iter(arrays)
-        whole = [
-            next(fresh) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)
+        [
+            _with_memory(made, program.memory, (problem, hyper))
+            for made, program in zip(built, programs, strict=True)
         ]
-        return function(*jax.tree.unflatten(structure, whole))
+    )
+    for method, made, took in zip(chosen, built[1:], seconds[1:], strict=True):
+        measured = rfho.Forecast(took / seconds[0], round(1e6 * made.megabytes))
+        yield Row(shape, method, known(method, rfho.Rates()), measured)
 
-    built = jax.jit(program).lower(arrays).compile()
-    return lambda *_: built(arrays), built.memory_analysis().temp_size_in_bytes
+
+def _with_memory(made: Compiled, memory: Any, given: Any) -> Callable[[], Any]:
+    """The program as a function of nothing; its memory goes from one run to the next."""
+
+    def run() -> Any:
+        nonlocal memory
+        out, memory = made.run(given, memory)
+        return out
+
+    return run
 
 
 def interleaved(programs: list[Callable[[], Any]]) -> list[float]:

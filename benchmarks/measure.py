@@ -31,12 +31,16 @@ class Measured(NamedTuple):
     compile_seconds: float
 
 
-class _Program(NamedTuple):
+class Program(NamedTuple):
+    """A function of ``(problem, hyper)`` and of the memory that it is given and gives back."""
+
     run: Callable[[Any, Any], tuple[Any, Any]]
     memory: Any
 
 
-class _Compiled(NamedTuple):
+class Compiled(NamedTuple):
+    """It, compiled, with what it takes."""
+
     run: Callable[..., Any]
     megabytes: float
     compile_seconds: float
@@ -50,10 +54,10 @@ def measure(
     rounds: int = 5,
 ) -> list[Measured]:
     """Every method and plain training in turn, ``rounds`` times; None stands for grad over scan."""
-    programs = {"plain training": _plain()}
+    programs = {"plain training": plain()}
     for name, method in methods.items():
-        programs[name] = _grad_over_scan() if method is None else _by(method, problem, hyper)
-    compiled = {name: _compile(program, problem, hyper) for name, program in programs.items()}
+        programs[name] = _grad_over_scan() if method is None else by(method, problem, hyper)
+    compiled = {name: compiled_of(program, problem, hyper) for name, program in programs.items()}
     memories = {name: program.memory for name, program in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds + 1):
@@ -63,12 +67,12 @@ def measure(
             jax.block_until_ready((out, memories[name]))
             times[name].append(_clock() - start)
             del out
-    plain, base = times["plain training"][1:], compiled["plain training"].megabytes
+    trained, base = times["plain training"][1:], compiled["plain training"].megabytes
     return [
         Measured(
             name,
             statistics.median(times[name][1:]),
-            statistics.median(a / b for a, b in zip(times[name][1:], plain, strict=True)),
+            statistics.median(a / b for a, b in zip(times[name][1:], trained, strict=True)),
             compiled[name].megabytes - base,
             compiled[name].compile_seconds,
         )
@@ -98,19 +102,21 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def _plain() -> _Program:
-    return _Program(lambda given, memory: (train(*given), memory), None)
+def plain() -> Program:
+    """Plain training."""
+    return Program(lambda given, memory: (train(*given), memory), None)
 
 
-def _grad_over_scan() -> _Program:
+def _grad_over_scan() -> Program:
     def run(given: Any, memory: Any) -> tuple[Any, Any]:
         problem, hyper = given
         return jax.value_and_grad(lambda h: train(problem, h))(hyper), memory
 
-    return _Program(run, None)
+    return Program(run, None)
 
 
-def _by(method: AbstractHyperGradient, problem: rfho.Problem, hyper: Any) -> _Program:
+def by(method: AbstractHyperGradient, problem: rfho.Problem, hyper: Any) -> Program:
+    """One estimate."""
     # As `tune` runs it: memory is reserved once and donated from one run to the next.
     memory = eqx.filter_jit(method.reserve)(problem, hyper)
     reserved = memory is not None
@@ -120,17 +126,18 @@ def _by(method: AbstractHyperGradient, problem: rfho.Problem, hyper: Any) -> _Pr
         estimate, carry = method.estimate(*given, carry)
         return (estimate.value, estimate.hypergradient), carry if reserved else memory
 
-    return _Program(run, memory)
+    return Program(run, memory)
 
 
-def _compile(program: _Program, problem: rfho.Problem, hyper: Any) -> _Compiled:
+def compiled_of(program: Program, problem: rfho.Problem, hyper: Any) -> Compiled:
+    """The program for one problem."""
     start = time.perf_counter()
     jitted = eqx.filter_jit(program.run, donate="all-except-first")
     compiled = jitted.lower((problem, hyper), program.memory).compile()
     seconds = time.perf_counter() - start
     temporaries = compiled.compiled.memory_analysis().temp_size_in_bytes
     tape = sum(leaf.nbytes for leaf in jax.tree.leaves(program.memory))
-    return _Compiled(compiled, (temporaries + tape) / 1e6, seconds)
+    return Compiled(compiled, (temporaries + tape) / 1e6, seconds)
 
 
 def _clock() -> float:

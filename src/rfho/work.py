@@ -38,8 +38,8 @@ class Rates(NamedTuple):
 
     products: float = 2e11
     effort: float = 3e9
-    traffic: float = 1e10
-    start: float = 5e-7
+    traffic: float = 5e9
+    start: float = 3.5e-7
 
 
 class Load(NamedTuple):
