@@ -1,5 +1,6 @@
 """What does not fit is refused before anything runs, with the leaf's path and the remedy."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,3 +232,23 @@ def test_data_are_leaves_of_the_problem():
     shapes = [leaf.shape for leaf in jax.tree.leaves(problem) if isinstance(leaf, jax.Array)]
     assert (7,) in shapes
     assert (9,) in shapes
+
+
+class TestEquinoxModel:
+    """A model is a pytree of parameters though it can be called."""
+
+    MODEL = eqx.filter(eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), eqx.is_array)
+
+    def test_its_parameters_are_where_training_starts(self):
+        dynamics = rfho.Descent(self.fit, lambda hyper: optax.sgd(hyper["lr"]), self.MODEL)
+        problem = rfho.Problem(dynamics, self.fit, jnp.ones((4, 2)), jnp.ones((3, 2)), horizon=2)
+        assert rfho.check_hyper_gradient(problem, {"lr": jnp.asarray(0.1)}).agrees
+
+    def test_a_function_of_hyper_may_still_be_a_partial_one_that_holds_arrays(self):
+        start = eqx.Partial(lambda shift, hyper: shift + hyper["start"], jnp.ones(2))
+        dynamics = rfho.Descent(self.fit, lambda hyper: optax.sgd(0.1), start)
+        np.testing.assert_array_equal(dynamics.init({"start": 1.0}).params, [2.0, 2.0])
+
+    def fit(self, model, hyper, batch):
+        hidden, out = model.layers
+        return jnp.mean((jnp.tanh(batch @ hidden.weight.T) @ out.weight.T - 1) ** 2)

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import optax
 
 from rfho import tree
-from rfho.dynamics.base import AbstractDynamics, Keep, Way, save_products
+from rfho.dynamics.base import AbstractDynamics, Keep, Way, as_init, save_products
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar
 
 
@@ -42,7 +41,8 @@ class Descent(AbstractDynamics):
             `warmup_cosine_decay_schedule` and `piecewise_constant_schedule` cannot be traced in
             their
             parameters: use `rfho.schedules`.
-        init: the initial parameters, or a function ``hyper -> params`` when they are learned.
+        init: the initial parameters (an Equinox model's arrays among them), or a function
+            ``hyper -> params`` when they are learned.
             Optimisers that normalise by a second moment have an infinite derivative where a
             gradient is exactly zero (√ at 0): give Adam an ``eps_root`` > 0, or use
             `rfho.optim.adam`.
@@ -86,11 +86,11 @@ class Descent(AbstractDynamics):
             )
         self.loss = loss
         self.optim = optim
-        self._init = init if callable(init) else jax.tree.map(jnp.asarray, init)
+        self._init = as_init(init)
 
     def init(self, hyper: Hyper) -> DescentState:
         """s_0: initial parameters and empty slots."""
-        params: Any = self._init(hyper) if callable(self._init) else self._init
+        params: Any = self._init(hyper)
         return DescentState(params, self.optim(hyper).init(params))
 
     def step(self, state: DescentState, hyper: Hyper, batch: Batch) -> DescentState:

@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import tree
-from rfho.dynamics.base import AbstractDynamics, Keep, Way, save_products
+from rfho.dynamics.base import AbstractDynamics, Keep, Way, as_init, save_products
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, Step
 
 Coefficient = Callable[[Hyper, Step], PyTree]
@@ -99,11 +99,11 @@ class HeavyBall(AbstractDynamics):
         self.loss = loss
         self.rate = rate
         self.momentum = momentum
-        self._init = init if callable(init) else jax.tree.map(jnp.asarray, init)
+        self._init = as_init(init)
 
     def init(self, hyper: Hyper) -> HeavyBallState:
         """s_0: initial parameters at rest."""
-        params: Any = self._init(hyper) if callable(self._init) else self._init
+        params: Any = self._init(hyper)
         params = jax.tree.map(jnp.asarray, params)
         return HeavyBallState(params, tree.zeros_like(params), jnp.zeros((), jnp.int32))
 

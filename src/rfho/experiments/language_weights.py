@@ -161,9 +161,7 @@ def training(
         return jnp.mean(losses(params, windows))
 
     return rfho.Problem(
-        rfho.Descent(
-            loss, lambda hyper: rfho.optim.adam(settings.rate, eps=1e-4), lambda hyper: init
-        ),
+        rfho.Descent(loss, lambda hyper: rfho.optim.adam(settings.rate, eps=1e-4), init),
         objective,
         rfho.Stream(text.train, min(settings.batch, len(text.train)), key),
         text.test if final else text.valid,
