@@ -1,7 +1,6 @@
 """Weights of sources of text, in miniature."""
 
 import io
-import warnings
 
 import equinox as eqx
 import jax
@@ -11,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from rfho.datasets.text import decode
-from rfho.diagnose import HyperGradientWarning
 from rfho.experiments.base import execute
 from rfho.experiments.language_weights import LANGUAGE_WEIGHTS, LanguageSettings, Transformer
 from rfho.experiments.mixed_text import SOURCES, descriptions, load_mixed_text, spoil
@@ -27,10 +25,7 @@ SETTINGS = LanguageSettings(
 def folder(tmp_path_factory):
     folder = create_run_folder("language", tmp_path_factory.mktemp("language") / "run")
     console = Console(file=io.StringIO())
-    with warnings.catch_warnings():
-        # The adjoint of Adam's second moments, which begin at zero, is large at the first step.
-        warnings.simplefilter("ignore", HyperGradientWarning)
-        execute(LANGUAGE_WEIGHTS, SETTINGS, folder, command="", console=console)
+    execute(LANGUAGE_WEIGHTS, SETTINGS, folder, command="", console=console)
     return folder
 
 

@@ -327,3 +327,22 @@ def test_the_bar_of_rich_shows_steps_and_objective(capsys):
     assert "2/2" in shown
     assert "f = " in shown
     assert jax.config.jax_enable_x64
+
+
+def test_the_adjoint_of_a_second_moment_is_no_explosion():
+    """In single precision, with gradients of 1e-5: the adjoint of Adam's v_0 is of the order of 1e9."""
+
+    def flat(w, hyper, batch):
+        return 1e-5 * jnp.sum((w - 1) ** 2)
+
+    dynamics = rfho.Descent(
+        flat, lambda hyper: rfho.optim.adam(hyper["lr"]), jnp.zeros(3, jnp.float32)
+    )
+    problem = rfho.Problem(dynamics, flat, None, None, horizon=5)
+    hyper = {"lr": jnp.asarray(0.01, jnp.float32)}
+    after_one = lambda state: problem.step(state, hyper, 0).params.sum()  # noqa: E731
+    slopes = jax.grad(after_one, allow_int=True)(problem.init(hyper))
+    floats = [leaf for leaf in jax.tree.leaves(slopes) if leaf.dtype == jnp.float32]
+    assert max(float(jnp.max(jnp.abs(leaf))) for leaf in floats) > 1e7
+    report = next(iter(rfho.iterate(problem, hyper, steps=1)))  # a warning would be an error
+    assert report.stats["adjoint_norm"] < 10 * report.stats["seed_norm"]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 
 from rfho import tree
 from rfho.candidates import Candidate, Exactness, Forecasts, as_bytes, candidates
@@ -184,7 +185,7 @@ def _listed(weighed: list[Candidate]) -> str:
 
 
 def _checked_unless_traced(hyper: Hyper) -> Hyper:
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(hyper))
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(hyper))
     return hyper if traced else tree.as_hyper(hyper)
 
 

@@ -11,12 +11,15 @@ import abc
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
+from jaxtyping import Array, Float
 
+from rfho import tree
 from rfho.checkpoint import Span
 from rfho.problem import Problem
 from rfho.result import HyperGradientError
 from rfho.typing import Hyper, Params, PyTree, Scalar
-from rfho.unroll import roll
+from rfho.unroll import Sweep, own_objectives, roll
 
 
 class Aux(NamedTuple):
@@ -87,3 +90,20 @@ def evaluated(problem: Problem, hyper: Hyper) -> tuple[PyTree, Params]:
     state = roll(problem, hyper, problem.init(hyper), span=Span(0, problem.horizon))
     params = problem.dynamics.output(state)
     return problem.evaluate(params, hyper), params
+
+
+def estimated(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
+    """The estimate that a reverse sweep brings back, with the norms of the adjoint at both of its ends."""
+    structure = jax.tree.structure(swept.state)
+    (parameters,) = tree.inputs_used(problem.dynamics.output, swept.state)
+
+    # The slots of an optimiser have other units: at a second moment of zero the adjoint of Adam's is
+    # huge, which says nothing about the signal.
+    def norm(adjoint: PyTree) -> Float[Array, ""]:
+        leaves = structure.flatten_up_to(adjoint)
+        pairs = zip(leaves, jax.tree.leaves(parameters), strict=True)
+        return tree.norm([leaf for leaf, used in pairs if used])
+
+    stats = {"seed_norm": norm(swept.seed), "adjoint_norm": norm(swept.adjoint)}
+    aux = Aux(problem.dynamics.output(swept.state), stats)
+    return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 
-from rfho import tree
 from rfho.arguments import positive_int
 from rfho.checkpoint import AbstractCheckpoint, Recompute, Span, schedule
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated
 from rfho.problem import Problem
 from rfho.shelf import AbstractShelf, HostShelf
 from rfho.typing import Hyper, Params, PyTree, State, Step
-from rfho.unroll import Sweep, chain_of, own_objectives, roll, through_init
+from rfho.unroll import Sweep, chain_of, roll, through_init
 
 
 def silent(done: int, total: int) -> None:
@@ -211,6 +210,4 @@ def _pull_back(
 @eqx.filter_jit
 def _finish(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
     swept = through_init(problem, hyper, swept)
-    stats = {"seed_norm": tree.norm(swept.seed), "adjoint_norm": tree.norm(swept.adjoint)}
-    aux = Aux(problem.dynamics.output(swept.state), stats)
-    return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)
+    return estimated(problem, hyper, swept)

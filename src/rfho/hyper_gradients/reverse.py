@@ -2,12 +2,11 @@
 
 import equinox as eqx
 
-from rfho import tree
 from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated, evaluated
 from rfho.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
-from rfho.unroll import blank_tape, own_objectives, sweep, through_init
+from rfho.unroll import blank_tape, sweep, through_init
 
 
 class ReverseHyperGradient(AbstractHyperGradient):
@@ -27,7 +26,7 @@ class ReverseHyperGradient(AbstractHyperGradient):
         others. Exact up to rounding. Needs dynamics that can be differentiated in reverse mode.
 
     Aux:
-        ``stats["adjoint_norm"]``: ‖α_0‖, the adjoint at the first step; against
+        ``stats["adjoint_norm"]``: ‖α_0‖, the parameters' part of the adjoint at the first step; against
         ``stats["seed_norm"]``, ‖α_T‖, it says whether the signal explodes or fades on its way back.
 
     Example:
@@ -64,12 +63,7 @@ class ReverseHyperGradient(AbstractHyperGradient):
             tape=carry,
         )
         swept = through_init(problem, hyper, swept)
-        stats = {"seed_norm": tree.norm(swept.seed), "adjoint_norm": tree.norm(swept.adjoint)}
-        aux = Aux(problem.dynamics.output(swept.state), stats)
-        hypergradient = own_objectives(problem, hyper, swept)
-        return Estimate(problem.values(swept.value), hypergradient, aux), (
-            None if carry is None else swept.tape
-        )
+        return estimated(problem, hyper, swept), None if carry is None else swept.tape
 
     def conclude(self, problem: Problem, hyper: Hyper, carry: PyTree) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""

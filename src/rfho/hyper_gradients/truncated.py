@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import tree
 from rfho.arguments import positive_int
 from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated, evaluated
 from rfho.problem import Problem
 from rfho.typing import Hyper, Params, PyTree, State
-from rfho.unroll import Sweep, own_objectives, roll, sweep, through_init
+from rfho.unroll import roll, sweep, through_init
 
 
 class TruncatedHyperGradient(AbstractHyperGradient):
@@ -61,7 +60,7 @@ class TruncatedHyperGradient(AbstractHyperGradient):
         swept = sweep(problem, hyper, state, span=span, checkpoint=self.checkpoint)
         if cut == 0:
             swept = through_init(problem, hyper, swept)
-        return _estimate(problem, hyper, swept), carry
+        return estimated(problem, hyper, swept), carry
 
     def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
@@ -135,7 +134,7 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
             whole = lambda: through_init(problem, hyper, swept)  # noqa: E731
             swept = jax.lax.cond(carry.t == 0, whole, lambda: swept)
         after = TrainingRun(swept.state, carry.t + self.every)
-        estimate = _estimate(problem, hyper, swept)
+        estimate = estimated(problem, hyper, swept)
         estimate.aux.stats["t"] = after.t
         return estimate, after
 
@@ -147,9 +146,3 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
     def limit(self, problem: Problem) -> int:
         """One training run of T steps."""
         return problem.horizon // self.every
-
-
-def _estimate(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
-    stats = {"seed_norm": tree.norm(swept.seed), "adjoint_norm": tree.norm(swept.adjoint)}
-    aux = Aux(problem.dynamics.output(swept.state), stats)
-    return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)
