@@ -16,6 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import rfho
+from rfho.dynamics.base import Given
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     OnlineTruncatedHyperGradient,
@@ -233,7 +234,8 @@ def truncated(window):
 def quadratic_estimate(problem, method):
     given = oracle(D)
     hyper = {"lam": given["lam"], "lr": given["lr"]}
-    hyper |= {"theta": given["w0"]} if callable(problem.dynamics._init) else {}
+    learned = not isinstance(problem.dynamics._init, Given)
+    hyper |= {"theta": given["w0"]} if learned else {}
     return rfho.hyper_gradient(problem, hyper, method)
 
 
