@@ -9,7 +9,7 @@ A function with this rule can no longer be differentiated in forward mode. So it
 an engine pulls a step back, and everywhere else `grad` is `jax.grad`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -54,7 +54,7 @@ def grad(loss: Callable[..., Any]) -> Callable[..., PyTree]:
 
 
 @contextmanager
-def pulling_back() -> Iterator[None]:
+def pulling_back() -> Generator[None]:
     """While an engine traces a step for its way back."""
     token = _pulling_back.set(True)
     try:

@@ -110,7 +110,7 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
         state = jax.eval_shape(problem.init, hyper)
         _, memory = jax.eval_shape(lambda s: remember(s, 0), state)
         cotangents = jax.eval_shape(lambda s: problem.read(s, hyper)[1:], state)
-        pull = lambda c, entry: pull_back(c, *entry, 0)  # noqa: E731
+        pull = lambda c, entry: pull_back(c, entry[0], entry[1], 0)  # noqa: E731
         _, used = tree.inputs_used(pull, cotangents, (state, memory))
         return eqx.partition((state, memory), used)
 
