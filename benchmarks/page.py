@@ -202,7 +202,9 @@ def _growth(rows: list[dict[str, Any]], path: Path, column: str, label: str) -> 
         memory.plot(x, [max(row["megabytes"], 1e-3) for row in mine], marker="o", label=name)
     time.set(xscale="log", yscale="log", xlabel=label, ylabel="time by that of plain training")
     memory.set(xscale="log", yscale="log", xlabel=label, ylabel="memory beyond plain training (MB)")
-    time.legend(fontsize="small")
+    figure.legend(*time.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    time.yaxis.set_major_formatter("{x:g}")
+    time.yaxis.set_minor_formatter("{x:g}" if max(row["ratio"] for row in rows) < 20 else "")
     for axes in (time, memory):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -51,7 +51,8 @@ class ReversibleHyperGradient(AbstractHyperGradient):
         ``stats["bits"]``: bits per parameter and step that the run put into the buffer;
         ``stats["fits"]``: whether they had room; ``stats["returned"]``: whether the initial state
         came back to the bit (1 or 0, and the hypergradient is NaN where either is 0);
-        ``stats["seed_norm"]`` and ``stats["adjoint_norm"]`` as in `ReverseHyperGradient`.
+        ``stats["seed_norm"]`` and ``stats["adjoint_norm"]`` as in `ReverseHyperGradient`,
+        of parameters and velocity.
 
     Example:
         >>> import jax.numpy as jnp, rfho

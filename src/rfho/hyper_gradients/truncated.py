@@ -35,7 +35,7 @@ class TruncatedHyperGradient(AbstractHyperGradient):
         parameters receive nothing while K < T.
 
     Aux:
-        ``stats["adjoint_norm"]``: ‖α_{T-K}‖, what the truncation threw away, against
+        ``stats["adjoint_norm"]``: ‖α_{T-K}‖ at the parameters, what is thrown away, against
         ``"seed_norm"``.
 
     Example:
