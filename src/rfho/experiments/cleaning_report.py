@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from rfho.experiments.cleaning_data import CleaningData
 from rfho.experiments.pictures import curves, histograms, image_grid
 from rfho.experiments.run_folder import RunFolder
-from rfho.experiments.table import Cell, Column, Spread, Table, make_table
+from rfho.experiments.table import Cell, Column, Table, make_table, spread
 
 _IMAGES = 40
 """Suspects in the picture."""
@@ -134,9 +134,9 @@ def _accuracy_table(runs: Sequence[tuple[Tuned, FinalModels]]) -> Table:
     ]
     nothing: list[Cell] = [None] * 5
     rows: list[list[Cell]] = [
-        ["oracle", _spread([f.oracle for _, f in runs]), *nothing],
-        ["baseline", _spread([f.baseline for _, f in runs]), *nothing],
-        ["validation", _spread([f.valid_only for _, f in runs]), *nothing],
+        ["oracle", spread([f.oracle for _, f in runs]), *nothing],
+        ["baseline", spread([f.baseline for _, f in runs]), *nothing],
+        ["validation", spread([f.valid_only for _, f in runs]), *nothing],
     ]
     for budget, radius in enumerate(runs[0][0].radii):
         suspects = [tuned.weights[budget] < tuned.threshold for tuned, _ in runs]
@@ -152,7 +152,7 @@ def _accuracy_table(runs: Sequence[tuple[Tuned, FinalModels]]) -> Table:
             [each.recall for each in found],
             [float(mask.sum()) for mask in suspects],
         ]
-        rows.append([f"R = {radius:g}", *(_spread(values) for values in row)])
+        rows.append([f"R = {radius:g}", *(spread(values) for values in row)])
     seeds = f"{len(runs)} seeds: mean ± standard deviation" if len(runs) > 1 else "1 seed"
     note = (
         f"{int(data.wrong.sum())} of {len(data.wrong)} labels are wrong; {len(runs[0][0].losses)} outer "
@@ -242,12 +242,6 @@ def _add_suspects(folder: RunFolder, tuned: Tuned, final: FinalModels) -> None:
         f"cleaned model finds likely. Of all {len(suspects)} suspects, {right:.1%} get their right "
         "label in this way.",
     )
-
-
-def _spread(values: Sequence[float]) -> Cell:
-    if len(values) == 1:
-        return values[0]
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
 def _tag(data: CleaningData) -> str:

@@ -30,7 +30,7 @@ from rfho.experiments.network import Examples, Network, accuracy, blank_network,
 from rfho.experiments.pictures import curves, image_grid
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, setting
-from rfho.experiments.table import Column, Spread, Table, make_table, to_rich
+from rfho.experiments.table import Column, Table, make_table, spread, to_rich
 
 Hyper = dict[str, Array]
 
@@ -208,11 +208,10 @@ def comparison(
     rate = best_rate(problem, data, real)
     of_real = judge(problem, data.test, real, rate)
     of_learned = judge(problem, data.test, learned.images[None], settings.rate)
-    spread = Spread(float(of_real.accuracy.mean()), float(of_real.accuracy.std(ddof=1)))
-    losses = Spread(float(of_real.loss.mean()), float(of_real.loss.std(ddof=1)))
+    means = [spread(of_real.accuracy), spread(of_real.loss)]
     rows = [
         ["ten learned images", float(of_learned.accuracy[0]), float(of_learned.loss[0]), 1],
-        ["ten real images", spread, losses, len(real)],
+        ["ten real images", *means, len(real)],
         ["the best ten of them", float(of_real.accuracy.max()), float(of_real.loss.min()), 1],
         [f"all {settings.valid} validation images", _all_images(data), None, 1],
     ]

@@ -30,7 +30,7 @@ from rfho.experiments.mixed_text import SOURCES, TEXTS, MixedText, load_mixed_te
 from rfho.experiments.pictures import curves
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import SettingsError, above, at_least, setting
-from rfho.experiments.table import Cell, Column, Spread, Table, make_table, to_rich
+from rfho.experiments.table import Cell, Column, Table, make_table, spread, to_rich
 
 Hyper = dict[str, Array]
 
@@ -189,8 +189,7 @@ def compare(
     ) / math.log(2)
     rows: list[list[Cell]] = []
     for number, (name, mixture) in enumerate(mixtures.items()):
-        spread = Spread(float(bits[:, number].mean()), float(bits[:, number].std(ddof=1)))
-        rows.append([name, spread, *mixture.tolist()])
+        rows.append([name, spread(bits[:, number]), *mixture.tolist()])
     columns = [Column("training text"), Column("test loss, bits per character", 3)]
     columns += [Column(f"weight: {source}", 3) for source in SOURCES]
     note = (

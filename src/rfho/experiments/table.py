@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich import table as rich_table
 from rich.text import Text
 
@@ -71,6 +72,21 @@ def make_table(
                 f"columns: {tuple(row)}"
             )
     return Table(title, tuple(columns), tuple(tuple(row) for row in rows), note)
+
+
+def spread(values: Sequence[float] | np.ndarray) -> Cell:
+    """The mean of several runs and their standard deviation (over n - 1); of one run its number.
+
+    Args:
+        values: one for each run; at least one.
+
+    Example:
+        >>> shown(spread([1.0, 2.0, 3.0]), 1), shown(spread([4.0]), 1)
+        ('2.0 ± 1.0', '4.0')
+    """
+    if len(values) < 2:
+        return float(values[0])
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
 def shown(cell: Cell, decimals: int | None = None) -> str:
