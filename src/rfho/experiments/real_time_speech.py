@@ -18,7 +18,7 @@ The paper's data are TIMIT's phones, which are not free. Here the digit is to be
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -27,24 +27,37 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
 from rfho.experiments.base import Experiment, until_interrupted
 from rfho.experiments.frame_data import DIGITS, FRAME_SETS, Frames, FrameSplit, load_frame_split
 from rfho.experiments.network import Network, random_network
-from rfho.experiments.pictures import COLOURS, LINES, figure
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, between, setting
+from rfho.experiments.speech_network import (
+    Hyper,
+    accuracy,
+    hyper_of,
+    loss,
+    momentum_of,
+    objective,
+    rate_of,
+)
+from rfho.experiments.speech_report import (
+    METHODS,
+    RS,
+    RTHO,
+    RTHO_NT,
+    VANILLA,
+    Look,
+    Run,
+    add_pictures,
+    results,
+)
 from rfho.experiments.stopwatch import clock
-from rfho.experiments.table import Cell, Column, Spread, Table, make_table, to_rich
+from rfho.experiments.table import to_rich
 
-Hyper = dict[str, Array]
-
-VANILLA, RS, RTHO, RTHO_NT = "vanilla", "RS", "RTHO", "RTHO-NT"
-METHODS = (VANILLA, RS, RTHO, RTHO_NT)
 DOMAIN = {
     "rate": rfho.NonNegative(),
     "momentum": rfho.Box(0.0, 0.99),
@@ -91,43 +104,6 @@ class Stop(NamedTuple):
     hyper: Hyper
 
 
-class Look(NamedTuple):
-    """What is seen when a run is looked at.
-
-    Attributes:
-        step: inner steps done.
-        seconds: of processor time, since the method began.
-        accuracy: on all validation frames, in percent.
-        hyper: λ there.
-    """
-
-    step: int
-    seconds: float
-    accuracy: float
-    hyper: dict[str, float]
-
-
-class Run(NamedTuple):
-    """How a method fared with one seed.
-
-    Attributes:
-        best: the look of the highest validation accuracy.
-        test: the accuracy of that network on the test frames, in percent.
-        looks: all looks; of every trial, if there were several.
-        trials: how many training runs.
-    """
-
-    best: Look
-    test: float
-    looks: tuple[Look, ...]
-    trials: int = 1
-
-    @property
-    def seconds(self) -> float:
-        """Processor time in all."""
-        return self.looks[-1].seconds
-
-
 def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
     """All methods, seed by seed."""
     found: dict[str, list[Run]] = {name: [] for name in METHODS}
@@ -147,9 +123,8 @@ def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
                 )
     if not any(found.values()):
         return
-    folder.add_picture("hyper", draw_hyper(found), _HYPER)
-    folder.add_picture("accuracy", draw_accuracies(found), _ACCURACY)
-    table = results(found, settings)
+    add_pictures(folder, found)
+    table = results(found, settings.data, note=_note(settings))
     folder.add_table("accuracy", table)
     console.print(to_rich(table))
 
@@ -158,48 +133,17 @@ def of_split(split: FrameSplit, settings: SpeechSettings, *, seed: int) -> Task:
     """The network, trained with momentum on minibatches of frames."""
     hidden = [settings.hidden] * settings.layers
     widths = (split.train.windows.shape[1], *hidden, DIGITS + split.kinds)
-    dynamics = rfho.HeavyBall(
-        loss,
-        rate=_rate,
-        momentum=_momentum,
-        init=random_network(widths, seed=seed),
-    )
+    init = random_network(widths, seed=seed)
+    dynamics = rfho.HeavyBall(loss, rate=rate_of, momentum=momentum_of, init=init)
     train = rfho.Stream(split.train, min(settings.batch, len(split.train.digit)), 2 * seed)
     judges = rfho.Stream(split.valid, min(settings.judges, len(split.valid.digit)), 2 * seed + 1)
     problem = rfho.Problem(dynamics, objective, train, judges, settings.horizon)
     return Task(problem, split.valid, split.test)
 
 
-def logits(network: Network, windows: Float[Array, "n features"]) -> Float[Array, "n outputs"]:
-    """Both outputs side by side: digits first, then secondary labels."""
-    *hidden, last = network
-    for layer in hidden:
-        windows = jax.nn.relu(windows @ layer["weight"] + layer["bias"])
-    return windows @ last["weight"] + last["bias"]
-
-
-def loss(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
-    """L = primary + ρ secondary."""
-    outputs = logits(network, batch.windows)
-    primary = _cross_entropy(outputs[:, :DIGITS], batch.digit)
-    return primary + hyper["rho"] * _cross_entropy(outputs[:, DIGITS:], batch.secondary)
-
-
-def objective(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
-    """E: the primary loss alone, on validation frames."""
-    return _cross_entropy(logits(network, batch.windows)[:, :DIGITS], batch.digit)
-
-
-@jax.jit
-def accuracy(network: Network, frames: Frames) -> Float[Array, ""]:
-    """The percentage of frames whose digit is named rightly."""
-    named = jnp.argmax(logits(network, frames.windows)[:, :DIGITS], axis=1)
-    return 100 * jnp.mean((named == frames.digit).astype(jnp.float32))
-
-
 def compare(task: Task, settings: SpeechSettings, *, seed: int) -> Iterator[tuple[str, Run]]:
     """One run of each method after the other; nothing that is compiled is counted."""
-    start = _hyper(settings.rate, settings.momentum, settings.rho)
+    start = hyper_of(settings.rate, settings.momentum, settings.rho)
     tuner = rfho.Tuner(
         rfho.hyper_gradients.RealTimeHyperGradient(settings.every, settings.discount),
         optax.partition(
@@ -212,14 +156,14 @@ def compare(task: Task, settings: SpeechSettings, *, seed: int) -> Iterator[tupl
         ),
         DOMAIN,
     )
-    plain = _hyper(settings.rate, settings.momentum, 0.0)
+    plain = hyper_of(settings.rate, settings.momentum, 0.0)
     for walk in (walk_plainly(task, plain, settings), walk_real_time(task, plain, tuner, settings)):
         accuracy(next(walk).network, task.valid)
     yield VANILLA, follow(walk_plainly(task, plain, settings), task, settings)
     real_time = follow(walk_real_time(task, start, tuner, settings), task, settings)
     yield RTHO, real_time
     yield RS, search(task, settings, seed=seed, budget=real_time.seconds)
-    nothing = _hyper(0.0, 0.0, 0.0)
+    nothing = hyper_of(0.0, 0.0, 0.0)
     yield RTHO_NT, follow(walk_real_time(task, nothing, tuner, settings), task, settings)
 
 
@@ -273,7 +217,7 @@ def search(task: Task, settings: SpeechSettings, *, seed: int, budget: float) ->
     trials: list[Run] = []
     spent = 0.0
     while not trials or spent < budget:
-        hyper = _hyper(rng.exponential(0.1), rng.uniform(0, 1), rng.uniform(0, 4))
+        hyper = hyper_of(rng.exponential(0.1), rng.uniform(0, 1), rng.uniform(0, 4))
         walk = walk_plainly(task, hyper, settings)
         trial = follow(walk, task, settings, budget=budget - spent)
         looks = tuple(look._replace(seconds=spent + look.seconds) for look in trial.looks)
@@ -290,107 +234,13 @@ def _advance(problem: rfho.Problem, hyper: Hyper, state: Any, steps: Array) -> A
     return jax.lax.scan(lambda s, t: (problem.step(s, hyper, t), None), state, steps)[0]
 
 
-def _rate(hyper: Hyper, t: Any) -> Array:
-    return hyper["rate"]
-
-
-def _momentum(hyper: Hyper, t: Any) -> Array:
-    return hyper["momentum"]
-
-
-def _hyper(rate: float, momentum: float, rho: float) -> Hyper:
-    return {
-        "rate": jnp.float32(rate),
-        "momentum": jnp.float32(momentum),
-        "rho": jnp.float32(rho),
-    }
-
-
-def _cross_entropy(outputs: Float[Array, "n k"], labels: Int[Array, " n"]) -> Float[Array, ""]:
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, labels))
-
-
-def results(found: dict[str, list[Run]], settings: SpeechSettings) -> Table:
-    """Accuracies and times over the seeds, and by how much RS is beaten with the same seed."""
-    searched = [one.test for one in found[RS]]
-    rows: list[list[Cell]] = []
-    for name, runs in found.items():
-        if not runs:
-            continue
-        gain = [one.test - test for one, test in zip(runs, searched, strict=False)]
-        rows.append([f"{name}: {_MEANING[name]}", _spread([one.test for one in runs])])
-        rows[-1] += [_spread(gain) if gain and name != RS else None]
-        rows[-1] += [_spread([one.best.accuracy for one in runs])]
-        rows[-1] += [_spread([one.seconds / 60 for one in runs])]
-        rows[-1] += [_spread([float(one.trials) for one in runs])]
-    columns = [
-        Column("method"),
-        Column("test frames %", 2),
-        Column("more than RS", 2),
-        Column("validation frames %", 2),
-        Column("processor minutes", 2),
-        Column("training runs", 1),
-    ]
-    note = (
+def _note(settings: SpeechSettings) -> str:
+    return (
         f"{settings.seeds} seeds, mean ± standard deviation; {settings.layers} hidden layers of "
         f"{settings.hidden}, minibatches of {settings.batch}, RTHO for at most {settings.horizon} steps, "
         f"Δ = {settings.every}, γ = {settings.discount:g}. Compilation is not counted."
     )
-    return make_table(f"Frames named rightly: {settings.data}", columns, rows, note=note)
 
-
-def _spread(values: Sequence[float]) -> Cell:
-    if len(values) < 2:
-        return float(values[0])
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)))
-
-
-def draw_hyper(found: dict[str, list[Run]]) -> Figure:
-    """η, μ and ρ by inner step, one line for each seed; what RS chose as dots at the right."""
-    drawn, axes = figure(1, 3, width=9.6, height=3.6)
-    for axis, key in zip(axes[0], ("rate", "momentum", "rho"), strict=True):
-        for number, name in enumerate(METHODS):
-            for count, one in enumerate(found[name] if name in (RTHO, RTHO_NT) else ()):
-                steps = [look.step for look in one.looks]
-                label = name if count == 0 else None
-                values = [look.hyper[key] for look in one.looks]
-                axis.plot(steps, values, LINES[number], color=COLOURS[number], label=label)
-        axis.set(xlabel="inner step t", ylabel=_SYMBOLS[key])
-        axis.set_ylim(bottom=0)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-    return drawn
-
-
-def draw_accuracies(found: dict[str, list[Run]]) -> Figure:
-    """The best validation accuracy so far by processor time, one line for each seed."""
-    drawn, axes = figure()
-    axis = axes[0, 0]
-    for number, (name, runs) in enumerate(found.items()):
-        for count, one in enumerate(runs):
-            minutes = [look.seconds / 60 for look in one.looks]
-            best = np.maximum.accumulate([look.accuracy for look in one.looks])
-            label = name if count == 0 else None
-            axis.plot(minutes, best, LINES[number], color=COLOURS[number], label=label)
-    highest = max(one.best.accuracy for runs in found.values() for one in runs)
-    axis.set_ylim(highest - 12, highest + 1)
-    axis.set(xlabel="processor minutes", ylabel="best validation accuracy so far (%)")
-    axis.legend(frameon=False)
-    return drawn
-
-
-_SYMBOLS = {"rate": "rate η", "momentum": "momentum μ", "rho": "weight ρ"}
-_MEANING = {
-    VANILLA: "η, μ kept, ρ = 0",
-    RS: "η, μ, ρ drawn at random, the time of RTHO",
-    RTHO: "η, μ, ρ learned",
-    RTHO_NT: "likewise, from zero",
-}
-_HYPER = "The three hyperparameters while the network is trained, one line for each seed."
-_ACCURACY = (
-    "The best validation accuracy so far by processor time, one line for each seed; random search "
-    "starts anew again and again, which does not show."
-)
 
 REAL_TIME_SPEECH = Experiment(
     name="real-time-speech",
