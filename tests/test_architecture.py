@@ -78,6 +78,7 @@ ROWS = (
     ),
     (
         "clients: upon data",
+        "experiments/ground_models.py",
         "experiments/image_features.py",
         "experiments/speech_network.py",
     ),
@@ -85,6 +86,8 @@ ROWS = (
     (
         "clients: report",
         "experiments/cleaning_report.py",
+        "experiments/cost_report.py",
+        "experiments/few_shot_report.py",
         "experiments/report.py",
         "experiments/speech_report.py",
     ),

@@ -8,14 +8,12 @@ from rich.console import Console
 
 from rfho.experiments import time_memory
 from rfho.experiments.base import execute
+from rfho.experiments.cost_report import FORWARD, REVERSE, crossing
 from rfho.experiments.run_folder import create_run_folder
 from rfho.experiments.settings import SettingsError
 from rfho.experiments.time_memory import (
-    FORWARD,
-    REVERSE,
     TIME_MEMORY,
     CostSettings,
-    crossing,
     measure,
     methods,
     training,

@@ -14,7 +14,7 @@ Reverse-HO gives the hypergradient by the representations, and the chain rule th
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, UInt8
 from rich.console import Console
 
 import rfho
@@ -31,20 +30,23 @@ from rfho.experiments.base import Experiment, until_interrupted
 from rfho.experiments.few_shot import (
     DRAWING_SETS,
     Classes,
-    Features,
     Pools,
     draw_episodes,
     load_pools,
     random_representation,
-    represent_episodes,
 )
-from rfho.experiments.pictures import curves, image_grid
+from rfho.experiments.few_shot_report import Learned, add_curves, add_episode, results
+from rfho.experiments.ground_models import (
+    Episodes,
+    Hyper,
+    accuracies,
+    estimate,
+    last_layer,
+    nearest_accuracies,
+)
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import SettingsError, above, at_least, setting
-from rfho.experiments.table import Cell, Column, Spread, Table, make_table, to_rich
-
-Hyper = dict[str, Any]
-Episodes = UInt8[Array | np.ndarray, "episodes ways drawings height width"]
+from rfho.experiments.table import Cell, Spread, to_rich
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 """The inner rates among which the untrained representation has the best."""
@@ -78,70 +80,21 @@ class RepresentationSettings:
     seed: int = setting(0, "of classes, network and episodes", at_least(0))
 
 
-class Learned(NamedTuple):
-    """What meta-training with some number of shots came to.
-
-    Attributes:
-        hyper: the network and the logarithm of the inner rate.
-        steps: the outer steps after which meta-testing was looked at, 0 among them.
-        accuracies: in percent, on the first quarter of the test episodes.
-    """
-
-    hyper: Hyper
-    steps: list[int]
-    accuracies: list[float]
-
-
 def run(settings: RepresentationSettings, folder: RunFolder, console: Console) -> None:
     """Learns a representation for each number of shots, and compares on classes not seen before."""
     pools = load_pools(settings.data, seed=settings.seed)
     _check(settings, pools)
-    _add_episode(folder, pools, settings)
+    add_episode(folder, _test_episodes(pools.testing, 1, settings, 1)[0][0])
     rows: list[list[Cell]] = []
     learned: dict[int, Learned] = {}
     for shots in settings.shots:
         if folder.about().status != INTERRUPTED:
             learned[shots] = meta_train(pools, shots, settings, folder=folder, console=console)
             rows += compare(pools, shots, learned[shots].hyper, settings)
-    _add_curves(folder, learned)
-    table = results(rows, learned, settings)
+    add_curves(folder, learned)
+    table = results(rows, settings.data, note=_note(learned, settings))
     folder.add_table("accuracy", table)
     console.print(to_rich(table))
-
-
-def last_layer(ways: int, horizon: int) -> rfho.Problem:
-    """The ground models of any number of episodes side by side; what represents them is λ.
-
-    ``hyper`` has the leaves ``support`` and ``query``, as `Features`, and ``log_rate``.
-    """
-
-    def loss(heads: Array, hyper: Hyper, batch: None) -> Array:
-        # Episodes share no parameters: the gradient of the sum is that of each.
-        return jnp.sum(_losses(heads, hyper["support"]))
-
-    def query_loss(heads: Array, hyper: Hyper, batch: None) -> Array:
-        return jnp.mean(_losses(heads, hyper["query"]))
-
-    def blank(hyper: Hyper) -> Array:
-        episodes, _, width = hyper["support"].shape
-        return jnp.zeros((episodes, width + 1, ways), hyper["support"].dtype)
-
-    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(jnp.exp(hyper["log_rate"])), blank)
-    return rfho.Problem(dynamics, query_loss, None, None, horizon)
-
-
-def estimate(
-    problem: rfho.Problem, hyper: Hyper, episodes: Episodes, *, shots: int
-) -> tuple[Array, Hyper]:
-    """f on these episodes, and its hypergradient by the network and the logarithm of the rate."""
-    features, pull_back = jax.vjp(
-        lambda network: represent_episodes(network, episodes, shots), hyper["network"]
-    )
-    inner = features._asdict() | {"log_rate": hyper["log_rate"]}
-    found, _ = rfho.hyper_gradients.ReverseHyperGradient().estimate(problem, inner, None)
-    by_inner = found.hypergradient
-    (by_network,) = pull_back(Features(by_inner["support"], by_inner["query"]))
-    return found.value, {"network": by_network, "log_rate": by_inner["log_rate"]}
 
 
 def untrained(settings: RepresentationSettings, rate: float) -> Hyper:
@@ -194,7 +147,7 @@ def judge(
     """The accuracy of the ground model in each of ``count`` test episodes, in percent."""
     problem = last_layer(settings.ways, settings.horizon)
     drawn = _test_episodes(pool, shots, settings, count)
-    return np.concatenate([_accuracies(problem, hyper, episodes, shots) for episodes in drawn])
+    return np.concatenate([accuracies(problem, hyper, episodes, shots) for episodes in drawn])
 
 
 def nearest(
@@ -202,7 +155,7 @@ def nearest(
 ) -> np.ndarray:
     """The accuracy of nearest neighbours on pixels in each of the same episodes, in percent."""
     drawn = _test_episodes(pool, shots, settings, count)
-    return np.concatenate([_nearest_accuracies(episodes, shots) for episodes in drawn])
+    return np.concatenate([nearest_accuracies(episodes, shots) for episodes in drawn])
 
 
 def compare(
@@ -230,41 +183,15 @@ def compare(
     ]
 
 
-def results(
-    rows: list[list[Cell]], learned: dict[int, Learned], settings: RepresentationSettings
-) -> Table:
-    """All that was compared."""
-    columns = [
-        Column("learner"),
-        Column("examples per class", 0),
-        Column("test accuracy %", 1),
-        Column("inner rate"),
-    ]
+def _note(learned: dict[int, Learned], settings: RepresentationSettings) -> str:
     steps = ", ".join(str(each.steps[-1]) for each in learned.values() if each.steps)
-    note = (
+    return (
         f"{settings.ways} classes at a time, none of them seen in meta-training; mean and half of the "
         f"95 % confidence interval over {settings.tests} episodes with {settings.test_queries} "
         f"queries per class. T = {settings.horizon}; outer steps of {settings.episodes} episodes: "
         f"{steps or 'none'}. The rate of the untrained representation is the best of {len(RATES)} on "
         "classes of meta-training."
     )
-    title = f"Few-shot classification of new classes: {settings.data}"
-    return make_table(title, columns, rows, note=note)
-
-
-def _losses(heads: Array, rows: Float[Array, "episodes n width"]) -> Float[Array, " episodes"]:
-    """The mean cross-entropy in each episode; rows are sorted by class."""
-    logits = _logits(heads, rows)
-    labels = jnp.broadcast_to(_labels(*logits.shape[1:]), logits.shape[:2])
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels), axis=1)
-
-
-def _logits(heads: Array, rows: Array) -> Float[Array, "episodes n ways"]:
-    return rows @ heads[:, :-1] + heads[:, -1:]
-
-
-def _labels(count: int, ways: int) -> Array:
-    return jnp.repeat(jnp.arange(ways), count // ways)
 
 
 @eqx.filter_jit
@@ -280,29 +207,6 @@ def _outer_step(
     updates, slots = optim.update(hypergradient, slots, hyper)
     stepped: Hyper = jax.tree.map(jnp.add, hyper, updates)
     return stepped, slots, value
-
-
-@eqx.filter_jit
-def _accuracies(problem: rfho.Problem, hyper: Hyper, episodes: Episodes, shots: int) -> Array:
-    features = represent_episodes(hyper["network"], episodes, shots)
-    inner = features._asdict() | {"log_rate": hyper["log_rate"]}
-    _, heads = rfho.hyper_gradients.ReverseHyperGradient().conclude(problem, inner, None)
-    logits = _logits(heads, features.query)
-    right = jnp.argmax(logits, axis=2) == _labels(*logits.shape[1:])
-    return 100 * jnp.mean(right.astype(logits.dtype), axis=1)
-
-
-@eqx.filter_jit
-def _nearest_accuracies(episodes: Episodes, shots: int) -> Array:
-    count, ways = episodes.shape[:2]
-    ink = episodes.reshape(*episodes.shape[:3], -1).astype(jnp.float32) / 255
-    support = ink[:, :, :shots].reshape(count, ways * shots, -1)
-    query = ink[:, :, shots:].reshape(count, -1, ink.shape[-1])
-    # |q - s|^2 without |q|^2, which is the same for every s.
-    far = jnp.sum(support**2, axis=2)[:, None] - 2 * query @ jnp.swapaxes(support, 1, 2)
-    guess = jnp.argmin(far, axis=2) // shots
-    right = guess == _labels(query.shape[1], ways)
-    return 100 * jnp.mean(right.astype(ink.dtype), axis=1)
 
 
 def _test_episodes(
@@ -332,38 +236,6 @@ def _check(settings: RepresentationSettings, pools: Pools) -> None:
             f"classes with {drawings} drawings each; lower one of them"
         )
 
-
-def _add_episode(folder: RunFolder, pools: Pools, settings: RepresentationSettings) -> None:
-    """What an episode of meta-testing shows: one drawing of each class, and three to be recognised."""
-    episode = _test_episodes(pools.testing, 1, settings, 1)[0][0]
-    images = np.concatenate([episode[:, 0], *(episode[:, number] for number in (1, 2, 3))])
-    letters = [chr(ord("A") + number % 26) for number in range(settings.ways)]
-    captions = [f"class {letter}" for letter in letters] + [f"{letter}?" for letter in 3 * letters]
-    drawn = image_grid(images / 255, captions, columns=settings.ways)
-    folder.add_picture("episode", drawn, _EPISODE)
-
-
-def _add_curves(folder: RunFolder, learned: dict[int, Learned]) -> None:
-    looked = [each for each in learned.values() if len(each.steps) > 1]
-    if not looked:
-        return
-    steps = min((each.steps for each in looked), key=len)
-    series = {
-        f"{shots} of each class to learn from": np.array(each.accuracies[: len(steps)])
-        for shots, each in learned.items()
-        if len(each.steps) > 1
-    }
-    drawn = curves(
-        series, np.array(steps), x_label="outer step", y_label="accuracy on new classes in %"
-    )
-    folder.add_picture("accuracy", drawn, _CURVES)
-
-
-_EPISODE = (
-    "An episode of meta-testing. First row: one drawing of each class, to learn from. Below: drawings "
-    "by others, to be recognised."
-)
-_CURVES = "Accuracy in episodes of classes that meta-training never saw, by outer step."
 
 HYPER_REPRESENTATION = Experiment(
     name="hyper-representation",
