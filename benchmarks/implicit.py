@@ -1,4 +1,6 @@
-"""``python -m benchmarks.implicit``: what implicit hypergradients cost, and how wrong they say they are.
+"""``python -m benchmarks.implicit``: how wrong implicit hypergradients say they are, and how wrong they are.
+
+What they cost is part P5 of ``python -m benchmarks``.
 
 P5: softmax regression, 5000 images of 28 x 28 and 10 classes, one L2 penalty exp(λ_i) for each of its 7840
 parameters; 200 steps of gradient descent, then 20 products. Every solver's answer is compared with
@@ -16,8 +18,6 @@ if __name__ == "__main__":
     )
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-import statistics
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -27,10 +27,10 @@ import numpy as np
 import optax
 
 import rfho
-from benchmarks.measure import seconds
+from benchmarks.measure import Measured, Program, in_turn, measure
 from benchmarks.problems import Benchmark, images
 from rfho import solvers
-from rfho.hyper_gradients import ImplicitHyperGradient
+from rfho.hyper_gradients import ImplicitHyperGradient, ReverseHyperGradient
 
 RATE, PRODUCTS = 0.1, 20
 
@@ -39,7 +39,7 @@ def penalties(horizon: int = 200, examples: int = 5000) -> Benchmark:
     """P5: full-batch gradient descent, one penalty per parameter."""
 
     def cross_entropy(params: Any, hyper: Any, batch: Any) -> jax.Array:
-        logits = batch[0] @ params
+        logits = batch[0] @ params.T
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
 
     def loss(params: Any, hyper: Any, batch: Any) -> jax.Array:
@@ -49,20 +49,14 @@ def penalties(horizon: int = 200, examples: int = 5000) -> Benchmark:
         x, y = images(examples, seed)
         return jnp.asarray(x.reshape(examples, -1)), jnp.asarray(y)
 
-    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(RATE), jnp.zeros((784, 10)))
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(RATE), jnp.zeros((10, 784)))
     problem = rfho.Problem(dynamics, cross_entropy, flat(1), flat(2), horizon)
-    return Benchmark("P5", problem, jnp.full((784, 10), float(np.log(0.01))))
+    return Benchmark("P5", problem, jnp.full((10, 784), float(np.log(0.01))))
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Prints how wrong each answer is, and how wrong it says it is."""
     benchmark = penalties()
-    answers(benchmark)
-    costs(benchmark)
-
-
-def answers(benchmark: Benchmark) -> None:
-    """How wrong each answer is, and how wrong it says it is."""
     exact = at_the_minimiser(benchmark)
     print(
         f"{'solver':<30}{'products':>9}{'residual':>10}{'says':>8}{'is wrong by':>13}{'bound':>8}"
@@ -119,56 +113,36 @@ def at_the_minimiser(benchmark: Benchmark) -> jax.Array:
     return reading.by_hyper - system.cross(q)
 
 
-def costs(benchmark: Benchmark) -> None:
-    """Twenty products beside twenty training steps, and the memory of both."""
-    problem, hyper = benchmark.problem, benchmark.hyper
+def costs(*, rounds: int) -> list[Measured]:
+    """As many products as training steps, and whole estimates beside the training that they need."""
+    _, problem, hyper = penalties()
     state = trained(problem, hyper)
+    system = rfho.Stationary().system
     solver = solvers.CG(max_products=PRODUCTS)
-    condition = rfho.Stationary()
-
-    @eqx.filter_jit
-    def steps(problem: rfho.Problem, hyper: Any, state: Any) -> Any:
-        return jax.lax.fori_loop(0, PRODUCTS, lambda t, s: problem.step(s, hyper, t), state)
-
-    @eqx.filter_jit
-    def products(problem: rfho.Problem, hyper: Any, state: Any, v: Any) -> Any:
-        system = condition.system(problem, hyper, state)
-        return solver.solve(system.operator, v, jnp.zeros_like(v), tolerance=0.0)
-
     v = problem.read(state, hyper).by_state.params
-    programs: dict[str, Callable[[], Any]] = {
-        "training steps": lambda: steps(problem, hyper, state),
-        "products": lambda: products(problem, hyper, state, v),
+
+    def steps(given: Any, memory: None) -> tuple[Any, None]:
+        problem, hyper = given
+        step = lambda t, state: problem.step(state, hyper, t)  # noqa: E731
+        return jax.lax.fori_loop(0, PRODUCTS, step, state), memory
+
+    def products(given: Any, memory: None) -> tuple[Any, None]:
+        operator = system(*given, state).operator
+        return solver.solve(operator, v, jnp.zeros_like(v), tolerance=0.0), memory
+
+    single = {
+        f"plain training, {PRODUCTS} steps": Program(steps, None),
+        f"{PRODUCTS} products": Program(products, None),
     }
-    memory = {
-        "training steps": megabytes(steps, problem, hyper, state),
-        "products": megabytes(products, problem, hyper, state, v),
+    methods = {
+        "implicit, CG(20)": ImplicitHyperGradient(solver, audit=None),
+        "implicit, CG(20), audited": ImplicitHyperGradient(solver),
+        "StoreAll(STATES)": ReverseHyperGradient(rfho.StoreAll(rfho.Keep.STATES)),
     }
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(12):
-        for name, program in programs.items():
-            times[name].append(seconds(program))
-    for name in programs:
-        median = statistics.median(times[name][1:])
-        print(f"{PRODUCTS} {name}: {1e3 * median:.0f} ms, temporaries {memory[name]:.2f} MB")
-    pairs = zip(times["products"][1:], times["training steps"][1:], strict=True)
-    print(f"ratio: {statistics.median(a / b for a, b in pairs):.2f}")
-    whole(benchmark)
-
-
-def whole(benchmark: Benchmark) -> None:
-    """The temporaries of whole estimates."""
-    for name, audit in (("without an audit", None), ("with an audit", rfho.Audit())):
-        method = ImplicitHyperGradient(solvers.CG(max_products=PRODUCTS), audit=audit)
-        run = eqx.filter_jit(lambda p, h, m: m.estimate(p, h, m.init(p, h)))
-        size = megabytes(run, benchmark.problem, benchmark.hyper, method)
-        print(f"one estimate {name}: temporaries {size:.2f} MB")
-
-
-def megabytes(function: Any, *arguments: Any) -> float:
-    """The temporaries of the compiled function."""
-    compiled = function.lower(*arguments).compile().compiled
-    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+    return [
+        *in_turn(single, (problem, hyper), rounds=rounds),
+        *measure(problem, hyper, methods, rounds=rounds),
+    ]
 
 
 @eqx.filter_jit

@@ -53,27 +53,35 @@ def measure(
     *,
     rounds: int = 5,
 ) -> list[Measured]:
-    """Every method and plain training in turn, ``rounds`` times; None stands for grad over scan."""
+    """Every method beside plain training; None stands for grad over scan."""
     programs = {"plain training": plain()}
     for name, method in methods.items():
         programs[name] = _grad_over_scan() if method is None else by(method, problem, hyper)
-    compiled = {name: compiled_of(program, problem, hyper) for name, program in programs.items()}
+    return in_turn(programs, (problem, hyper), rounds=rounds)
+
+
+def in_turn(
+    programs: dict[str, Program], given: tuple[rfho.Problem, Any], *, rounds: int
+) -> list[Measured]:
+    """Every program in turn, ``rounds`` times; ratios and memory are by the first."""
+    first, *_ = programs
+    compiled = {name: compiled_of(program, *given) for name, program in programs.items()}
     memories = {name: program.memory for name, program in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds + 1):
         for name, program in compiled.items():
             start = _clock()
-            out, memories[name] = program.run((problem, hyper), memories[name])
+            out, memories[name] = program.run(given, memories[name])
             jax.block_until_ready((out, memories[name]))
             times[name].append(_clock() - start)
             del out
-    trained, base = times["plain training"][1:], compiled["plain training"].megabytes
+    base = times[first][1:]
     return [
         Measured(
             name,
             statistics.median(times[name][1:]),
-            statistics.median(a / b for a, b in zip(times[name][1:], trained, strict=True)),
-            compiled[name].megabytes - base,
+            statistics.median(a / b for a, b in zip(times[name][1:], base, strict=True)),
+            compiled[name].megabytes - compiled[first].megabytes,
             compiled[name].compile_seconds,
         )
         for name in programs

@@ -156,7 +156,7 @@ def _time_against_memory(results: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     markers = "osD^v<>"
     for result, marker in zip(results, markers, strict=False):
-        rows = [row for row in result["rows"] if row["name"] != "plain training"]
+        rows = [row for row in result["rows"] if not row["name"].startswith("plain")]
         ours = [row for row in rows if row["name"] != "grad over scan"]
         theirs = [row for row in rows if row["name"] == "grad over scan"]
         points = axes.scatter(
@@ -194,7 +194,7 @@ def _time_against_memory(results: list[dict[str, Any]], path: Path) -> None:
 def _growth(rows: list[dict[str, Any]], path: Path, column: str, label: str) -> None:
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for name in dict.fromkeys(row["name"] for row in rows):
-        if name == "plain training":
+        if name.startswith("plain"):
             continue
         mine = [row for row in rows if row["name"] == name]
         x = [row[column] for row in mine]

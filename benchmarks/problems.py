@@ -3,6 +3,9 @@
 P1 softmax regression with one weight per example; P2 a tanh network under momentum; P3 a small convolutional
 network under Adam; P4 a transformer under AdamW; P5 (in `benchmarks.implicit`) an implicit problem. The data
 come from NumPy, so that programs in other frameworks read the same numbers.
+
+Weights of P1, P2 and P5 have the shape (outputs, inputs): on a CPU, XLA is slow at the transposed product of many
+examples with few outputs, xᵀ g, which the gradient needs for (inputs, outputs).
 """
 
 import itertools
@@ -56,7 +59,7 @@ def softmax_regression(horizon: int = 200, examples: int = 5000) -> Benchmark:
     def objective(params: Any, hyper: Any, batch: Any) -> jax.Array:
         return jnp.mean(_cross_entropy(_linear(params, batch[0]), batch[1]))
 
-    init = {"w": jnp.zeros((x.shape[1], 10), x.dtype), "b": jnp.zeros(10, x.dtype)}
+    init = {"w": jnp.zeros((10, x.shape[1]), x.dtype), "b": jnp.zeros(10, x.dtype)}
     dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(0.1), init)
     problem = rfho.Problem(dynamics, objective, (x, y), (xv, yv), horizon)
     return Benchmark("P1", problem, jnp.zeros(examples, x.dtype))
@@ -73,8 +76,8 @@ def tanh_network(horizon: int = 200, rates: int = 1, size: int = 100) -> Benchma
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         for w, b in params[:-1]:
-            x = jnp.tanh(x @ w + b)
-        return x @ params[-1][0] + params[-1][1]
+            x = jnp.tanh(x @ w.T + b)
+        return x @ params[-1][0].T + params[-1][1]
 
     def loss(params: Any, hyper: Any, batch: Any) -> jax.Array:
         penalty = sum(jnp.sum(w**2) for w, _ in params)
@@ -92,7 +95,7 @@ def tanh_network(horizon: int = 200, rates: int = 1, size: int = 100) -> Benchma
     rng = np.random.default_rng(4)
     sizes = (784, 300, 300, 10)
     init = [
-        (jnp.asarray(rng.normal(0, 1 / np.sqrt(m), (m, n)), x.dtype), jnp.zeros(n, x.dtype))
+        (jnp.asarray(rng.normal(0, 1 / np.sqrt(m), (m, n)).T, x.dtype), jnp.zeros(n, x.dtype))
         for m, n in itertools.pairwise(sizes)
     ]
     log_rate = jnp.full((rates,) if rates > 1 else (), jnp.log(0.05), x.dtype)
@@ -275,7 +278,7 @@ def _flat(count: int, seed: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _linear(params: Any, x: jax.Array) -> jax.Array:
-    return x @ params["w"] + params["b"]
+    return x @ params["w"].T + params["b"]
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import rfho
-from benchmarks import problems
+from benchmarks import implicit, problems
 from benchmarks.limits import limits
 from benchmarks.measure import Measured, measure, peak_megabytes, seconds
 from rfho.hyper_gradients import (
@@ -111,6 +111,12 @@ def p4(*, quick: bool) -> list[dict[str, Any]]:
     return _rows([problems.transformer()], methods, quick=True)
 
 
+def p5(*, quick: bool) -> list[dict[str, Any]]:
+    """Implicit differentiation with one penalty per parameter."""
+    measured = implicit.costs(rounds=5 if quick else 11)
+    return _shown(measured, implicit.penalties())
+
+
 def horizon(*, quick: bool) -> list[dict[str, Any]]:
     """Growth with T on a small tanh network of the P2 kind."""
     methods = {
@@ -170,6 +176,7 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "P2-schedules": p2_schedules,
     "P3": p3,
     "P4": p4,
+    "P5": p5,
     "horizon": horizon,
     "number": number,
     "long": long,
@@ -212,14 +219,21 @@ def _rows(
     benchmarks: list[problems.Benchmark], methods: dict[str, Any], *, quick: bool
 ) -> list[dict[str, Any]]:
     rows = []
-    for name, problem, hyper in benchmarks:
-        hypers = sum(leaf.size for leaf in jax.tree.leaves(hyper))
-        for row in measure(problem, hyper, methods, rounds=3 if quick else 7):
-            shape = {"problem": name, "T": problem.horizon, "hyperparameters": hypers}
-            rows.append({**shape, **row._asdict()})
-            print(
-                f"{name} T={problem.horizon} m={hypers} {row.name:26s} {row.seconds:8.3f} s "
-                f"{row.ratio:6.2f} x {row.megabytes:8.1f} MB  compiled in {row.compile_seconds:.1f} s",
-                flush=True,
-            )
+    for benchmark in benchmarks:
+        _, problem, hyper = benchmark
+        measured = measure(problem, hyper, methods, rounds=3 if quick else 7)
+        rows += _shown(measured, benchmark)
     return rows
+
+
+def _shown(measured: list[Measured], benchmark: problems.Benchmark) -> list[dict[str, Any]]:
+    name, problem, hyper = benchmark
+    hypers = sum(leaf.size for leaf in jax.tree.leaves(hyper))
+    for row in measured:
+        print(
+            f"{name} T={problem.horizon} m={hypers} {row.name:26s} {row.seconds:8.3f} s "
+            f"{row.ratio:6.2f} x {row.megabytes:8.1f} MB  compiled in {row.compile_seconds:.1f} s",
+            flush=True,
+        )
+    shape = {"problem": name, "T": problem.horizon, "hyperparameters": hypers}
+    return [{**shape, **row._asdict()} for row in measured]

@@ -45,19 +45,19 @@ class Problem:
 
 def p1_loss(p: Problem, w: list[torch.Tensor], h: list[torch.Tensor], t: int) -> torch.Tensor:
     b, weight = w
-    logits = p["['train'][0]"] @ weight + b
+    logits = p["['train'][0]"] @ weight.T + b
     each = F.cross_entropy(logits, p["['train'][1]"], reduction="none")
     return (torch.sigmoid(h[0]) * each).mean()
 
 
 def p1_objective(p: Problem, w: list[torch.Tensor]) -> torch.Tensor:
-    return F.cross_entropy(p["['valid'][0]"] @ w[1] + w[0], p["['valid'][1]"])
+    return F.cross_entropy(p["['valid'][0]"] @ w[1].T + w[0], p["['valid'][1]"])
 
 
 def p2_logits(w: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    x = torch.tanh(x @ w[0] + w[1])
-    x = torch.tanh(x @ w[2] + w[3])
-    return x @ w[4] + w[5]
+    x = torch.tanh(x @ w[0].T + w[1])
+    x = torch.tanh(x @ w[2].T + w[3])
+    return x @ w[4].T + w[5]
 
 
 def p2_loss(p: Problem, w: list[torch.Tensor], h: list[torch.Tensor], t: int) -> torch.Tensor:
