@@ -2,29 +2,22 @@
 
 import io
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from rfho.experiments.base import execute
-from rfho.experiments.learned_schedules import LEARNED_SCHEDULES, ScheduleSettings, by_sign
+from rfho.experiments.image_data import load_image_split
+from rfho.experiments.learned_schedules import (
+    LEARNED_SCHEDULES,
+    ScheduleSettings,
+    constant_rates,
+    new_minibatches,
+    training,
+)
 from rfho.experiments.run_folder import create_run_folder
 
-TINY = ScheduleSettings(
-    train=40,
-    valid=40,
-    test=40,
-    hidden=4,
-    batch=20,
-    horizon=5,
-    steps=3,
-    long_horizon=8,
-    long_steps=4,
-    blocks=2,
-    price=3,
-    repeats=2,
-)
+TINY = ScheduleSettings(train=40, test=40, hidden=4, batch=20, horizon=5, steps=3, repeats=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +26,11 @@ def folder(tmp_path_factory):
     console = Console(file=io.StringIO())
     execute(LEARNED_SCHEDULES, TINY, folder, command="", console=console)
     return folder
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_image_split("digits", (40, 10, 40), seed=0)
 
 
 def test_every_layer_has_a_rate_for_every_step(folder):
@@ -48,22 +46,22 @@ def test_rates_of_one_start_go_apart(folder):
     assert np.unique(rates).size > 8
 
 
-def test_blocks_leave_zero_and_lower_the_loss(folder):
-    values = [row["validation loss"] for row in folder.history() if row["part"] == 2]
-    assert len(values) == 4
-    assert values[-1] < values[0]
+def test_learned_rates_are_compared_with_constant_ones(folder):
+    names = [row[0] for row in folder.table("every-step").rows]
+    assert names[:2] == ["learned, every step and layer", "where it started, 0.03"]
+    assert names[2].startswith("the best constant rate")
 
 
-def test_both_parts_are_compared_with_plainer_schedules(folder):
-    assert len(folder.table("every-step").rows) == 3
-    assert [row[0] for row in folder.table("shared-blocks").rows][1] == "cosine, by random search"
+def test_every_outer_step_sees_other_minibatches(data):
+    problem = training(data, TINY)
+    draw = new_minibatches(problem)
+    batches = [np.asarray(draw(k)[0](0)[0]) for k in (0, 1)]
+    assert batches[0].shape == (20, 64)
+    assert not np.array_equal(batches[0], batches[1])
+    assert draw(1)[1] is problem.valid
 
 
-def test_a_step_by_sign_is_halved_when_the_sign_changes():
-    optim = by_sign(TINY)
-    hyper = {name: jnp.zeros(()) for name in ("rates", "momentum", "decay")}
-    slots, moves = optim.init(hyper), []
-    for sign in (1.0, 1.0, -1.0, -1.0):
-        updates, slots = optim.update({name: jnp.asarray(sign) for name in hyper}, slots, hyper)
-        moves.append(float(updates["momentum"]))
-    np.testing.assert_allclose(moves, [-0.1, -0.1, 0.05, 0.05], rtol=1e-6)
+def test_constant_rates_have_the_shape_of_the_network(data):
+    rates = constant_rates(data, TINY, 0.5)
+    assert [sorted(layer) for layer in rates] == [["bias", "weight"]] * 4
+    assert all(np.all(leaf == 0.5) for layer in rates for leaf in layer.values())

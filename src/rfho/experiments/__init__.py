@@ -15,6 +15,7 @@ from rfho.experiments.language_weights import LANGUAGE_WEIGHTS
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
 from rfho.experiments.real_time_speech import REAL_TIME_SPEECH
 from rfho.experiments.response_surface import RESPONSE_SURFACE
+from rfho.experiments.shared_schedules import SHARED_SCHEDULES
 from rfho.experiments.task_interactions import TASK_INTERACTIONS
 from rfho.experiments.time_memory import TIME_MEMORY
 
@@ -24,6 +25,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     CHAOS,
     DISTILLED_DATA,
     LEARNED_SCHEDULES,
+    SHARED_SCHEDULES,
     TASK_INTERACTIONS,
     REAL_TIME_SPEECH,
     HYPER_REPRESENTATION,

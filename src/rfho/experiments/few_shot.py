@@ -3,33 +3,22 @@ r"""Few-shot episodes, and the network that represents their images.
 An episode has a few classes that are new to the learner, some drawings of each to learn from (its
 support) and others to be judged by (its queries). Classes of meta-training and of meta-testing are
 different ones.
-
-The network is convolutional: layers of 3 x 3 filters that halve height and width,
-
-.. math:: h_l = \max(0,\ s_l \odot \mathrm{norm}(W_l \ast h_{l-1}) + b_l),
-
-where norm takes mean and variance of an image over all its positions and channels: no image's
-representation depends on another image.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, UInt8
 
 from rfho.datasets import load_omniglot
+from rfho.experiments.convolution import Convolutions, convolved, random_convolutions
 from rfho.experiments.settings import one_of
 
 DRAWING_SETS = one_of("invented", "omniglot")
 """The check of a setting that names the drawings."""
-
-Representation = tuple[dict[str, Array], ...]
-"""Layer by layer: ``filters`` (9 channels before, channels), ``scale`` and ``shift`` (channels,)."""
 
 Classes = UInt8[np.ndarray, "classes drawings height width"]
 """As many drawings of each class; 255 is ink."""
@@ -112,39 +101,21 @@ def draw_episodes(
     return pool[np.stack(classes)[:, :, None], drawn]
 
 
-def random_representation(channels: Sequence[int], *, seed: int) -> Representation:
-    """Gaussian filters of variance 1 / inputs, scales one, shifts zero; ``channels`` of each layer.
-
-    Example:
-        >>> [layer["filters"].shape for layer in random_representation((8, 16), seed=0)]
-        [(9, 8), (72, 16)]
-    """
-    generator = np.random.default_rng(seed)
-
-    def layer(before: int, channels: int) -> dict[str, Array]:
-        filters = generator.normal(0, (9 * before) ** -0.5, (9 * before, channels))
-        return {
-            "filters": jnp.asarray(filters, jnp.float32),
-            "scale": jnp.ones(channels, jnp.float32),
-            "shift": jnp.zeros(channels, jnp.float32),
-        }
-
-    return tuple(layer(*sizes) for sizes in itertools.pairwise((1, *channels)))
+def random_representation(channels: Sequence[int], *, seed: int) -> Convolutions:
+    """A network for pictures in grey, with ``channels`` of each layer."""
+    return random_convolutions((1, *channels), seed=seed)
 
 
 def represent(
-    network: Representation, images: UInt8[Array | np.ndarray, "n height width"]
+    network: Convolutions, images: UInt8[Array | np.ndarray, "n height width"]
 ) -> Float[Array, "n features"]:
-    """h, one row per image; what is left of height, width and channels is laid out in a row."""
-    hidden = jnp.asarray(images, network[0]["filters"].dtype)[..., None] / 255
-    for layer in network:
-        hidden = _normalised(_patches(hidden) @ layer["filters"])
-        hidden = jax.nn.relu(layer["scale"] * hidden + layer["shift"])
-    return hidden.reshape(len(images), -1)
+    """What the network makes of each image, one row per image."""
+    pixels = jnp.asarray(images, network[0]["filters"].dtype)[..., None] / 255
+    return convolved(network, pixels)
 
 
 def represent_episodes(
-    network: Representation,
+    network: Convolutions,
     episodes: UInt8[Array | np.ndarray, "episodes ways drawings height width"],
     shots: int,
 ) -> Features:
@@ -155,21 +126,3 @@ def represent_episodes(
     support, query = rows[:, :, :shots], rows[:, :, shots:]
     width = rows.shape[-1]
     return Features(support.reshape(count, -1, width), query.reshape(count, -1, width))
-
-
-def _patches(hidden: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c9"]:
-    """The 3 x 3 surroundings of every second position: with them a convolution is a matrix product."""
-    height, width = (2 * ((side + 1) // 2) for side in hidden.shape[1:3])
-    padded = jnp.pad(hidden, ((0, 0), (1, 2), (1, 2), (0, 0)))
-    parts = [
-        padded[:, row : row + height : 2, column : column + width : 2]
-        for row in range(3)
-        for column in range(3)
-    ]
-    return jnp.concatenate(parts, axis=3)
-
-
-def _normalised(hidden: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    centred = hidden - jnp.mean(hidden, axis=(1, 2, 3), keepdims=True)
-    variance = jnp.mean(centred**2, axis=(1, 2, 3), keepdims=True)
-    return centred * jax.lax.rsqrt(variance + 1e-5)

@@ -54,18 +54,42 @@ def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> Im
         SettingsError: the data set is too small for these sizes.
         DataNotFoundError, DataFormatError: its files are missing or damaged.
     """
-    pool = _pool(name)
+    pool, _ = _pools(name)
     train, valid, test = (
         (pool.images[chosen].reshape(len(chosen), -1), pool.labels[chosen])
-        for chosen in three_parts(pool.labels, sizes, name, seed=seed)
+        for chosen in random_parts(pool.labels, sizes, name, seed=seed)
     )
     return ImageSplit(train, valid, test, pool.images.shape[1:], pool.class_names)
 
 
-def three_parts(
-    labels: Int32[np.ndarray, " n"], sizes: tuple[int, int, int], name: str, *, seed: int
+def load_official_split(name: str, sizes: tuple[int, int], *, seed: int) -> ImageSplit:
+    """Two disjoint random parts, and the official test part: all that is left where there is none.
+
+    Args:
+        name: one of `IMAGE_SETS`; of CIFAR-10 a subset of 4000 training and 1000 test pictures.
+        sizes: examples in training and validation part.
+        seed: decides which.
+
+    Raises:
+        SettingsError, DataNotFoundError, DataFormatError: as `load_image_split`.
+    """
+    pool, test = _pools(name)
+    parts = random_parts(pool.labels, sizes, name, seed=seed)
+    if test is None:
+        test, left = pool, np.setdiff1d(np.arange(len(pool.labels)), np.concatenate(parts))
+    else:
+        left = np.arange(len(test.labels))
+    train, valid, official = (
+        (one.images[at].reshape(len(at), -1), one.labels[at])
+        for one, at in ((pool, parts[0]), (pool, parts[1]), (test, left))
+    )
+    return ImageSplit(train, valid, official, pool.images.shape[1:], pool.class_names)
+
+
+def random_parts(
+    labels: Int32[np.ndarray, " n"], sizes: tuple[int, ...], name: str, *, seed: int
 ) -> list[Int[np.ndarray, " _"]]:
-    """The positions of three disjoint random parts.
+    """The positions of disjoint random parts: for training, validation and perhaps test.
 
     Raises:
         SettingsError: ``name``, whose labels these are, is too small for these sizes.
@@ -76,7 +100,7 @@ def three_parts(
             chosen = left[balanced_subset(labels[left], size, seed=seed + 1000 * number)]
         except ValueError as error:
             raise SettingsError(
-                f"train, valid, test = {sizes}: {name} has too few examples for parts with equally "
+                f"{_PARTS[len(sizes)]} = {sizes}: {name} has too few examples for parts with equally "
                 f"many of each class ({error}); lower one of them"
             ) from error
         parts.append(chosen)
@@ -84,11 +108,15 @@ def three_parts(
     return parts
 
 
-def _pool(name: str) -> LabelledImages:
+_PARTS = {2: "train, valid", 3: "train, valid, test"}
+
+
+def _pools(name: str) -> tuple[LabelledImages, LabelledImages | None]:
+    """Training pictures, and the test pictures of those who made the data set, if they did."""
     match name:
         case "mnist":
-            return load_mnist().train
+            return load_mnist()
         case "cifar-10":
-            return load_cifar10_subset().train
+            return load_cifar10_subset()
         case _:
-            return load_digits()
+            return load_digits(), None

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.cluster.vq import kmeans2
 
-from rfho.experiments.image_data import ImageSplit, Part, three_parts
+from rfho.experiments.image_data import ImageSplit, Part, random_parts
 from rfho.experiments.settings import SettingsError
 
 Pictures = Float32[np.ndarray, "n height width channels"]
@@ -104,7 +104,7 @@ def load_feature_split(path: str, sizes: tuple[int, int, int], *, seed: int) -> 
         )
     rows, labels = features.astype(np.float32), labels.astype(np.int32)
     train, valid, test = (
-        (rows[chosen], labels[chosen]) for chosen in three_parts(labels, sizes, path, seed=seed)
+        (rows[chosen], labels[chosen]) for chosen in random_parts(labels, sizes, path, seed=seed)
     )
     split = ImageSplit(train, valid, test, rows.shape[1:], tuple(map(str, names)))
     return _standardised(split)

@@ -1,0 +1,61 @@
+"""Pictures of a contest between ways to find a schedule: what was found, and how soon."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import rfho
+from rfho.experiments.pictures import COLOURS, LINES, curves, figure
+from rfho.experiments.trials import Trial, best, spent
+
+
+class Contestant(NamedTuple):
+    """A way to find hyperparameters, and what it has tried.
+
+    Attributes:
+        name: of the way.
+        problem: whose dynamics are `rfho.HeavyBall`; its hyperparameters have a ``momentum`` and a
+            ``decay``.
+        trials: one after the other.
+    """
+
+    name: str
+    problem: rfho.Problem
+    trials: list[Trial]
+
+
+def draw_progress(contestants: Sequence[Contestant]) -> Figure:
+    """The lowest validation loss so far over processor time, compiling not counted."""
+    drawn, axes = figure()
+    for number, (name, _, trials) in enumerate(contestants):
+        if not trials:
+            continue
+        seconds = np.arange(1, len(trials) + 1) * spent(trials) / len(trials)
+        lowest = np.fmin.accumulate(np.array([trial.value for trial in trials]))
+        style = {"linestyle": LINES[number], "color": COLOURS[number], "where": "post"}
+        axes[0, 0].step(seconds, lowest, label=name, **style)
+    axes[0, 0].set(xlabel="processor time (s)", ylabel="lowest validation loss so far")
+    axes[0, 0].legend(frameon=False)
+    return drawn
+
+
+def draw_winners(contestants: Sequence[Contestant]) -> Figure:
+    """The effective rate η / (1 - μ) of the best of each over the steps."""
+    lines: dict[str, np.ndarray] = {}
+    for name, problem, trials in contestants:
+        winner = best(trials)
+        if winner is not None:
+            momentum, decay = (float(winner.hyper[key]) for key in ("momentum", "decay"))
+            label = f"{name}: μ = {momentum:.2f}, ρ = {decay:.1e}"
+            lines[label] = rates(problem, winner.hyper) / (1 - momentum)
+    return curves(lines, x_label="inner step t", y_label="effective rate η / (1 - μ)")
+
+
+def rates(problem: rfho.Problem, hyper: Any) -> np.ndarray:
+    """η of every step, shape (T,)."""
+    dynamics: Any = problem.dynamics
+    return np.asarray(jax.vmap(lambda t: dynamics.rate(hyper, t))(jnp.arange(problem.horizon)))

@@ -1,0 +1,85 @@
+"""Networks and data that several experiments share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfho.datasets import LabelledImages, TrainTest
+from rfho.experiments import image_data
+from rfho.experiments.convolution import (
+    convolved,
+    random_convolutions,
+    random_picture_network,
+    seen,
+    squared_picture_weights,
+)
+from rfho.experiments.image_data import load_official_split
+from rfho.experiments.minibatch_orders import Outcome, outcome_row
+from rfho.experiments.settings import SettingsError
+from rfho.experiments.table import Spread
+
+
+def test_patches_and_a_product_are_a_convolution():
+    layers = random_convolutions((3, 4), seed=0)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8, 3)))
+    filters = layers[0]["filters"].reshape(3, 3, 3, 4).astype(images.dtype)
+    whole = jax.lax.conv_general_dilated(
+        images, filters, (2, 2), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    mean, variance = (f(whole, axis=(1, 2, 3), keepdims=True) for f in (jnp.mean, jnp.var))
+    expected = jax.nn.relu((whole - mean) / jnp.sqrt(variance + 1e-5)).reshape(2, -1)
+    np.testing.assert_allclose(convolved(layers, images), expected, atol=1e-6)
+
+
+def test_no_image_sees_another():
+    layers = random_convolutions((1, 4, 8), seed=0)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 7, 1)))
+    alone = convolved(layers, images[1:2])
+    np.testing.assert_allclose(convolved(layers, images)[1:2], alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 5, 3)])
+@pytest.mark.parametrize("channels", [(), (4,), (4, 6)])
+def test_the_dense_layers_fit_what_convolutions_leave(shape, channels):
+    network = random_picture_network(shape, channels, (5, 10), seed=0)
+    rows = jnp.ones((2, int(np.prod(shape))), jnp.float32)
+    dense, (features, labels) = seen(network, (rows, jnp.zeros(2, int)), shape)
+    assert features.shape == (2, dense[0]["weight"].shape[0])
+    assert labels.shape == (2,)
+
+
+def test_the_penalty_leaves_scales_and_shifts_alone():
+    network = random_picture_network((4, 4), (2,), (3,), seed=0)
+    every = sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(network))
+    scales = float(jnp.sum(network.convolutions[0]["scale"] ** 2))
+    assert scales == 2
+    assert float(squared_picture_weights(network)) == pytest.approx(every - scales, rel=1e-6)
+
+
+def test_without_an_official_test_part_it_is_what_is_left():
+    split = load_official_split("digits", (100, 50), seed=0)
+    sizes = [len(part[1]) for part in (split.train, split.valid, split.test)]
+    assert sizes == [100, 50, 1797 - 150]
+    rows = np.concatenate([part[0] for part in (split.train, split.valid, split.test)])
+    assert len(np.unique(rows, axis=0)) == 1797
+
+
+def test_an_official_test_part_is_taken_whole(monkeypatch):
+    def images(count, shade):
+        pixels = np.full((count, 2, 2), shade, np.float32)
+        return LabelledImages(pixels, np.arange(count, dtype=np.int32) % 2, ("a", "b"))
+
+    official = TrainTest(images(10, 0.0), images(6, 1.0))
+    monkeypatch.setattr(image_data, "load_mnist", lambda: official)
+    split = load_official_split("mnist", (4, 2), seed=0)
+    assert split.test[0].shape == (6, 4)
+    assert np.all(split.test[0] == 1)
+    assert not np.any(split.train[0])
+    with pytest.raises(SettingsError, match=r"train, valid = \(8, 4\): mnist has too few"):
+        load_official_split("mnist", (8, 4), seed=0)
+
+
+def test_a_row_holds_mean_and_deviation_over_the_orders():
+    found = Outcome(np.array([1.0, 3.0]), np.array([90.0, 94.0]))
+    assert outcome_row("x", found) == ["x", Spread(2.0, 2**0.5), Spread(92.0, 8**0.5)]

@@ -1,0 +1,124 @@
+"""Shared schedules, in miniature."""
+
+import io
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rfho.experiments import trials
+from rfho.experiments.base import execute
+from rfho.experiments.image_data import load_official_split
+from rfho.experiments.run_folder import create_run_folder
+from rfho.experiments.shared_schedules import (
+    SHARED_SCHEDULES,
+    SharedSettings,
+    by_cosine,
+    by_sign,
+    cosines,
+    search,
+    training,
+)
+from rfho.experiments.trials import Trial, best, recorded, spent
+
+TINY = SharedSettings(
+    train=40,
+    valid=40,
+    hidden=4,
+    batch=20,
+    horizon=8,
+    steps=4,
+    blocks=2,
+    schedules=3,
+    repeats=2,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = create_run_folder("shared-schedules", tmp_path_factory.mktemp("schedules") / "run")
+    console = Console(file=io.StringIO())
+    execute(SHARED_SCHEDULES, TINY, folder, command="", console=console)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def problem():
+    data = load_official_split("digits", (40, 40), seed=0)
+    return training(data, by_cosine(TINY.horizon), TINY)
+
+
+def lines(folder, name):
+    return [line for line in folder.history() if line["schedule"] == name]
+
+
+def test_hyperparameters_leave_zero_and_lower_the_loss(folder):
+    learned = lines(folder, "learned from zero")
+    assert len(learned) == 4
+    assert [learned[0][key] for key in ("rates 1", "rates 2", "momentum", "decay")] == [0] * 4
+    assert learned[1]["rates 1"] == pytest.approx(TINY.rate_step)
+    assert learned[-1]["value"] < learned[0]["value"]
+
+
+def test_as_many_random_schedules_are_tried_as_the_settings_say(folder):
+    assert len(lines(folder, "the best random cosine")) == 3
+
+
+def test_the_table_says_what_each_has_tried(folder):
+    tried = [(row[0], row[3]) for row in folder.table("schedules").rows]
+    assert tried == [
+        ("learned from zero", 4),
+        ("the best random cosine", 3),
+        ("the best constant rate", 16),
+    ]
+
+
+def test_the_search_ends_when_it_has_taken_as_long_as_the_learning(problem, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(trials, "clock", lambda: float(next(ticks)))
+    learned = [Trial(None, 1.0, seconds=2.5)] * 2
+    unlimited = SharedSettings(horizon=TINY.horizon)
+    found = list(search(problem, learned, unlimited))
+    assert [trial.seconds for trial in found] == [1.0] * 5
+
+
+def test_random_schedules_are_the_same_however_many_are_tried():
+    few, more = (list(itertools.islice(cosines(TINY), count)) for count in (3, 5))
+    assert few == more[:3]
+    assert len({float(hyper["peak"]) for hyper in more}) == 5
+    assert all(0 <= hyper["warmup"] <= 0.3 * TINY.horizon for hyper in more)
+
+
+def test_a_step_by_sign_is_halved_when_the_sign_changes():
+    optim = by_sign({"momentum": 0.1})
+    hyper = {"momentum": jnp.zeros(2)}
+    slots, moves = optim.init(hyper), []
+    for signs in ((1.0, 3.0), (2.0, -0.1), (-1.0, -1.0), (-1.0, 0.0)):
+        updates, slots = optim.update({"momentum": jnp.asarray(signs)}, slots, hyper)
+        moves.append(np.asarray(updates["momentum"]))
+    expected = [[-0.1, -0.1], [-0.1, 0.05], [0.05, 0.05], [0.05, 0]]
+    np.testing.assert_allclose(moves, expected, rtol=1e-6)
+
+
+def test_compiling_is_not_counted():
+    assert spent([Trial(None, 0.0, seconds) for seconds in (30.0, 2.0, 1.0, 2.0, 2.0)]) == 10.0
+    assert spent([]) == 0.0
+
+
+def test_training_that_diverged_is_never_the_best():
+    found = [Trial(number, value, 1.0) for number, value in enumerate((np.nan, 2.0, 1.0, -np.inf))]
+    assert best(found).hyper == 2
+    assert best(found[:1]) is None
+
+
+def test_a_trial_is_recorded_with_one_number_for_each_entry():
+    hyper = {"rates": jnp.array([1.0, 2.0]), "decay": jnp.float32(3)}
+    assert recorded(Trial(hyper, 0.5, 4.0)) == {
+        "value": 0.5,
+        "seconds": 4.0,
+        "rates 1": 1.0,
+        "rates 2": 2.0,
+        "decay": 3.0,
+    }
