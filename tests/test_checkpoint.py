@@ -83,7 +83,7 @@ POLICIES = {
     "states": rfho.StoreAll(rfho.Keep.STATES),
     "gradients": rfho.StoreAll(rfho.Keep.GRADIENTS),
     "residuals": rfho.StoreAll(rfho.Keep.RESIDUALS),
-    "root segments": rfho.Recompute(),
+    "least memory": rfho.Recompute(),
     "segments of 1": rfho.Recompute(1),
     "segments of 4, states": rfho.Recompute(4, rfho.Keep.STATES),
     "segment longer than the run": rfho.Recompute(50),
@@ -147,11 +147,30 @@ def test_the_tape_of_a_policy_holds_what_the_policy_says():
         )
         return {leaf.shape[0] for leaf in jax.tree.leaves(tape)}
 
-    assert rows("states") == rows("gradients") == {10}
+    # Of T steps the states before and after each: T + 1.
+    assert rows("states") == {11}
+    assert rows("gradients") == {10, 11}
     assert rows("1 slot") == {1}
     assert rows("3 slots") == {3}
-    assert rows("root segments") == {3}
-    assert rows("segments of 4, states") == {2, 4}
+    assert rows("least memory") == {3, 4}
+    assert rows("segments of 4, states") == {2, 5}
+
+
+@pytest.mark.parametrize("policy", ["states", "gradients", "residuals"])
+def test_the_default_segments_need_the_least_memory(policy):
+    keep = rfho.Keep[policy.upper()]
+
+    def nbytes(segment):
+        tape = rfho.unroll.blank_tape(
+            problem_of(100),
+            HYPER,
+            span=rfho.checkpoint.Span(0, 100),
+            checkpoint=rfho.Recompute(segment, keep),
+        )
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(tape))
+
+    least = min(nbytes(segment) for segment in range(2, 21, 2))
+    assert nbytes(None) <= 1.1 * least
 
 
 @pytest.mark.usefixtures("unchecked")

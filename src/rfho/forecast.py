@@ -25,7 +25,7 @@ import numpy as np
 
 from rfho import tree
 from rfho.checkpoint import AbstractCheckpoint, Binomial, Recompute, Replay, StoreAll
-from rfho.checkpoint.base import Chain, Span, segments_of
+from rfho.checkpoint.base import Chain, Span
 from rfho.checkpoint.binomial import schedule
 from rfho.dynamics import Keep
 from rfho.hyper_gradients.base import AbstractHyperGradient
@@ -168,14 +168,14 @@ class _Steps(NamedTuple):
     again: int = 0
 
 
-def _steps(policy: AbstractCheckpoint, horizon: int) -> _Steps:
+def _steps(policy: AbstractCheckpoint, chain: Chain, horizon: int) -> _Steps:
     match policy:
         case StoreAll():
             return _Steps(0, horizon)
         case Replay():
             return _Steps(0, horizon, again=horizon)
-        case Recompute(segment=segment):
-            last = segments_of(Span(0, horizon), segment).length
+        case Recompute():
+            last = policy.segments(chain, Span(0, horizon)).length
             return _Steps(horizon - last, horizon)
         case Binomial(slots=slots):
             rows, table = schedule(horizon, slots)
@@ -191,7 +191,7 @@ def _of_reverse(
     parts: _Parts, policy: AbstractCheckpoint, ways: _Reverse, *, rates: Rates
 ) -> Forecast:
     problem = parts.problem
-    steps = _steps(policy, problem.horizon)
+    steps = _steps(policy, ways.chain, problem.horizon)
     whole = Span(0, problem.horizon)
     tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, parts.state, whole)))
     seconds = (

@@ -120,10 +120,17 @@ def get(tape: PyTree, i: Step) -> PyTree:
     return jax.tree.map(lambda row: jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False), tape)
 
 
+def entry_of(chain: Chain) -> tuple[State, PyTree]:
+    """The (state, memory) of a step, abstract, whether the way back needs it or not."""
+    kept, dropped = chain.needed()
+    return eqx.combine(kept, dropped)
+
+
 def blank_record(storage: AbstractStorage, chain: Chain, count: int) -> PyTree:
-    """Room for what the way back needs of ``count`` steps: states and memories."""
+    """Room for what the way back needs of ``count`` steps: the states around them, and memories."""
     state, memory = chain.needed()[0]
-    return blank_states((state, jax.eval_shape(storage.encode, memory)), count)
+    memories = blank_states(jax.eval_shape(storage.encode, memory), count)
+    return blank_states(state, count + 1), memories
 
 
 def write_record(
@@ -135,17 +142,29 @@ def write_record(
     start: Step,
     count: Step,
 ) -> tuple[State, PyTree]:
-    """The state after ``count`` steps, each of which is written down."""
+    """The state after ``count`` steps, each of which is written down; without steps nothing is.
+
+    A step writes the state *after* it: it has no use for the one before any more when it writes, so that
+    the compiler need not copy that one.
+    """
     is_none = lambda leaf: leaf is None  # noqa: E731
-    is_kept = jax.tree.map(lambda leaf: leaf is not None, chain.needed()[0], is_leaf=is_none)
+    state_kept, memory_kept = jax.tree.map(
+        lambda leaf: leaf is not None, chain.needed()[0], is_leaf=is_none
+    )
 
-    def one(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
-        state, record = at
-        after, memory = chain.remember(state, start + i)
-        state, memory = eqx.filter((state, memory), is_kept)
-        return after, put(record, (state, storage.encode(memory)), i)
+    def one(i: Array, at: tuple[State, PyTree, PyTree]) -> tuple[State, PyTree, PyTree]:
+        state, states, memories = at
+        state, memory = chain.remember(state, start + i)
+        states = put(states, eqx.filter(state, state_kept), i + 1)
+        memory = storage.encode(eqx.filter(memory, memory_kept))
+        return state, states, put(memories, memory, i)
 
-    return jax.lax.fori_loop(0, count, one, (state, record))
+    states, memories = record
+    first = eqx.filter(state, state_kept)
+    first = jax.tree.map(lambda new, old: jnp.where(count > 0, new, old), first, get(states, 0))
+    states = put(states, first, 0)
+    state, *record = jax.lax.fori_loop(0, count, one, (state, states, memories))
+    return state, tuple(record)
 
 
 def read_record(
@@ -163,7 +182,8 @@ def read_record(
 
     def one(back: Array, cotangents: PyTree) -> PyTree:
         i = count - 1 - back
-        state, stored = get(record, i)
+        states, memories = record
+        state, stored = get(states, i), get(memories, i)
         state, memory = eqx.combine((state, storage.decode(stored, like)), unused)
         return chain.pull_back(cotangents, state, memory, start + i)
 

@@ -1,18 +1,23 @@
 """The state at the start of every segment is kept; segments are run again."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rfho import tree
 from rfho.arguments import positive_int
 from rfho.checkpoint.base import (
     AbstractCheckpoint,
     Chain,
+    Segments,
     Span,
     advance,
     blank_record,
     blank_states,
+    entry_of,
     get,
     put,
     read_record,
@@ -30,8 +35,8 @@ class Recompute(AbstractCheckpoint):
     The last segment is not: its turn comes first, while it is still on the tape.
 
     Args:
-        segment: steps per segment; √T by default, which needs the least memory: about 2 √T states. With
-            T / 2 the memory is half that of `StoreAll`, and half the steps are repeated.
+        segment: steps per segment; by default what needs the least memory, about √T, and 2 √T states in
+            all. With T / 2 the memory is half that of `StoreAll`, and half the steps are repeated.
         keeping: what is kept of each step within the segment on the way back.
         storage: in which form that is stored.
 
@@ -54,16 +59,29 @@ class Recompute(AbstractCheckpoint):
         """As configured."""
         return self.keeping
 
+    def segments(self, chain: Chain, span: Span) -> Segments:
+        """The segments; by default those that make T/K states and K records smallest in all.
+
+        K is then the root of T times the bytes of a state by those of a record.
+        """
+        if self.segment is not None:
+            return segments_of(span, self.segment)
+        whole_state, _ = entry_of(chain)
+        state, memory = chain.needed()[0]
+        record = state, jax.eval_shape(self.storage.encode, memory)
+        share = tree.nbytes(whole_state) / max(1, tree.nbytes(record))
+        return segments_of(span, max(1, round(math.sqrt(span.length * share))))
+
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """The states at the starts of all segments but the last, and the record of one segment."""
-        segments = segments_of(span, self.segment)
+        segments = self.segments(chain, span)
         # One row more than is used where there is a single segment: a loop needs a row to trace.
         starts = blank_states(state, max(1, segments.number - 1))
         return starts, blank_record(self.storage, chain, segments.length)
 
     def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
         """All segments but the last without their steps, the last with them."""
-        segments = segments_of(span, self.segment)
+        segments = self.segments(chain, span)
         starts, record = tape
 
         def segment(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
@@ -82,7 +100,7 @@ class Recompute(AbstractCheckpoint):
         self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The last segment from the tape; the others, last first, run again and read back."""
-        segments = segments_of(span, self.segment)
+        segments = self.segments(chain, span)
         starts, record = tape
         last = segments.number - 1
 

@@ -12,6 +12,7 @@ from rfho.checkpoint.base import (
     Chain,
     Span,
     blank_states,
+    entry_of,
     get,
     put,
     segments_of,
@@ -61,7 +62,7 @@ class Replay(AbstractCheckpoint):
         """
         _again(chain)
         segments = segments_of(span, self.segment)
-        _, memory = _entry(chain)
+        _, memory = entry_of(chain)
         gradients = blank_states(jax.eval_shape(self.storage.encode, memory), span.length)
         starts = blank_states(state, segments.number)
         return starts, gradients, blank_states(state, segments.length)
@@ -96,7 +97,7 @@ class Replay(AbstractCheckpoint):
         """Segment by segment, last first: its states again, then each step pulled back."""
         segments = segments_of(span, self.segment)
         starts, gradients, states = tape
-        _, like = _entry(chain)
+        _, like = entry_of(chain)
         take_again = _again(chain)
 
         def gradient(t: Step) -> PyTree:
@@ -110,14 +111,16 @@ class Replay(AbstractCheckpoint):
             def again(j: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
                 state, states = at
                 t = start + j
-                return take_again(state, gradient(t), t), put(states, state, j)
+                state = take_again(state, gradient(t), t)
+                return state, put(states, state, j + 1)
 
             def pull(back: Array, cotangents: PyTree) -> PyTree:
                 j = count - 1 - back
                 t = start + j
                 return chain.pull_back(cotangents, get(states, j), gradient(t), t)
 
-            _, states = jax.lax.fori_loop(0, count, again, (get(starts, i), states))
+            first = get(starts, i)
+            _, states = jax.lax.fori_loop(0, count - 1, again, (first, put(states, first, 0)))
             return jax.lax.fori_loop(0, count, pull, cotangents), states
 
         cotangents, states = jax.lax.fori_loop(0, segments.number, segment, (cotangents, states))
@@ -131,9 +134,3 @@ def _again(chain: Chain) -> Callable[[State, PyTree, Step], State]:
             "rfho.Recompute"
         )
     return chain.again
-
-
-def _entry(chain: Chain) -> tuple[PyTree, PyTree]:
-    """The (state, memory) of a step, abstract, needed or not."""
-    kept, dropped = chain.needed()
-    return eqx.combine(kept, dropped)
