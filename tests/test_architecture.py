@@ -89,6 +89,7 @@ ROWS = (
     ("clients: run folder", "experiments/run_folder.py"),
     (
         "clients: report",
+        "experiments/chaos_report.py",
         "experiments/cleaning_report.py",
         "experiments/cost_report.py",
         "experiments/few_shot_report.py",

@@ -15,10 +15,10 @@ from rfho.experiments.feature_data import as_sparse, load_feature_split
 from rfho.experiments.feature_penalties import (
     FEATURE_PENALTIES,
     PenaltySettings,
-    draw,
     methods,
     training,
 )
+from rfho.experiments.penalties_report import draw
 from rfho.experiments.run_folder import create_run_folder
 from rfho.experiments.settings import SettingsError
 

@@ -31,7 +31,7 @@ def surface(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory):
-    settings = ChaosSettings(train=20, hidden=3, horizon=30, points=24, at_once=12)
+    settings = ChaosSettings(train=20, hidden=3, horizon=30, points=24, at_once=12, examined=3)
     return carried_out(CHAOS, settings, tmp_path_factory.mktemp("chaos"))
 
 
@@ -52,6 +52,12 @@ class TestResponseSurface:
         assert rows["random search"] == rows["Reverse-HO"] == 12
         assert len(surface.arrays("random-search-1")["points"]) == 12
 
+    def test_prices_are_measured_beside_the_budget(self, surface):
+        measured = {row[0]: row[-2] for row in surface.table("results").rows}
+        assert measured["random search"] == 12
+        assert measured["Reverse-HO"] > 3  # outer steps: each costs more than plain training
+        assert measured["RTHO"] > 1
+
     def test_a_path_is_on_the_surface(self, surface):
         path = surface.arrays("random-search-1")
         assert np.isfinite(surface.arrays("surface")["loss"]).all()
@@ -68,6 +74,13 @@ class TestChaos:
     def test_the_adjoint_grows_where_training_diverges(self, chaos):
         growth = chaos.arrays("chaos")["growth"]
         assert growth[0] < 100 < growth[-1]
+
+    def test_the_diagnosis_finds_nothing_in_calm_water_and_something_beyond(self, chaos):
+        first, *others = chaos.table("diagnosis").rows
+        assert (first[0], first[2]) == ("nothing", pytest.approx(0.003))
+        assert sum(row[1] for row in [first, *others]) == 3
+        assert others[-1][0] != "nothing"
+        assert others[-1][3] == pytest.approx(10)
 
     def test_a_slope_is_fitted_to_the_neighbourhood(self):
         log_rates = np.linspace(0, 1, 11)

@@ -7,7 +7,8 @@ Training is a dynamical system, and beyond some learning rate it is a chaotic on
 then grows with every step back, and the hypergradient is exact and useless: the slope of one crease
 of a surface that is crumpled everywhere. The loss itself hardly tells: it is still low there.
 What tells is the growth of the adjoint, :math:`\lVert\alpha_0\rVert / \lVert\alpha_T\rVert`, that
-every Reverse-HO estimate of rfho reports.
+every Reverse-HO estimate of rfho reports. Some of the rates are examined by `rfho.diagnose` too, which
+also asks whether hypergradients at near points have the same sign.
 """
 
 import dataclasses
@@ -17,18 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
+from rfho.experiments.about import INTERRUPTED
 from rfho.experiments.base import Experiment, until_interrupted
+from rfho.experiments.chaos_report import CAPTION, NOTHING, diagnosis, draw, usefulness
 from rfho.experiments.image_data import IMAGE_SETS, load_image_split
 from rfho.experiments.network import Examples, Network, cross_entropy, random_network
-from rfho.experiments.pictures import COLOURS, figure
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, between, setting
-from rfho.experiments.table import Column, Table, make_table, to_rich
+from rfho.experiments.table import to_rich
 
 _KEYS = ("value", "hypergradient", "seed_norm", "adjoint_norm")
 
@@ -45,6 +45,7 @@ class ChaosSettings:
     at_once: int = setting(20, "rates whose runs are computed side by side", at_least(1))
     span: float = setting(0.1, "decades of the rate that count as one neighbourhood", above(0))
     growth: float = setting(100.0, "growth of the adjoint that is called chaotic", above(0))
+    examined: int = setting(20, "rates among them that rfho.diagnose examines", at_least(0))
     seed: int = setting(0, "of examples and initial network", at_least(0))
 
 
@@ -63,6 +64,12 @@ def run(settings: ChaosSettings, folder: RunFolder, console: Console) -> None:
                 for key in _KEYS:
                     found[key].append(numbers[key])
             console.print(f"{len(found['value'])} of {settings.points} rates")
+    findings: dict[int, str] = {}
+    with until_interrupted(folder, console):
+        known = len(found["value"]) if folder.about().status != INTERRUPTED else 0
+        for index in evenly(known, settings.examined):
+            findings[index] = examined(problem, log_rates[index])
+            console.print(f"rfho.diagnose, rate {np.exp(log_rates[index]):.3g}: {findings[index]}")
     if len(found["value"]) < 3:
         return
     arrays = {key: np.array(values) for key, values in found.items()}
@@ -70,10 +77,14 @@ def run(settings: ChaosSettings, folder: RunFolder, console: Console) -> None:
     arrays["growth"] = arrays["adjoint_norm"] / arrays["seed_norm"]
     arrays["secant"] = secants(np.log(arrays["rate"]), arrays["value"], settings.span)
     folder.add_arrays("chaos", arrays, "All curves:")
-    folder.add_picture("chaos", draw(arrays, settings), _CAPTION)
-    table = usefulness(arrays, settings)
-    folder.add_table("usefulness", table)
-    console.print(to_rich(table))
+    folder.add_picture("chaos", draw(arrays, findings, limit=settings.growth), CAPTION)
+    tables = {
+        "usefulness": usefulness(arrays, limit=settings.growth, span=settings.span),
+        "diagnosis": diagnosis(arrays, findings),
+    }
+    for name, table in tables.items():
+        folder.add_table(name, table)
+        console.print(to_rich(table))
 
 
 def training(settings: ChaosSettings) -> rfho.Problem:
@@ -106,6 +117,18 @@ def estimates(problem: rfho.Problem, log_rates: Array) -> dict[str, Array]:
     return jax.vmap(one)(log_rates)
 
 
+def evenly(known: int, count: int) -> list[int]:
+    """Up to ``count`` of the indices 0 … known - 1, equally far apart."""
+    places = np.linspace(0, max(0, known - 1), min(count, known))
+    return np.unique(places.round().astype(int)).tolist()
+
+
+def examined(problem: rfho.Problem, log_rate: float) -> str:
+    """What `rfho.diagnose` finds at a rate."""
+    found = rfho.diagnose(problem, jnp.float32(log_rate))
+    return ", ".join(sorted(kind.name.lower() for kind in found.kinds)) or NOTHING
+
+
 def secants(log_rates: np.ndarray, values: np.ndarray, span: float) -> np.ndarray:
     """The slope of f over a neighbourhood of each rate: a straight line fitted by least squares."""
     reach = span * np.log(10) / 2
@@ -118,84 +141,6 @@ def secants(log_rates: np.ndarray, values: np.ndarray, span: float) -> np.ndarra
             slopes[index] = np.polyfit(log_rates[near] - centre, values[near], 1)[0]
     return slopes
 
-
-def usefulness(arrays: dict[str, np.ndarray], settings: ChaosSettings) -> Table:
-    """How well hypergradients predict the slope of their neighbourhood, calm rates and chaotic ones."""
-    known = np.isfinite(arrays["hypergradient"]) & np.isfinite(arrays["secant"])
-    with np.errstate(invalid="ignore"):
-        chaotic = known & (arrays["growth"] > settings.growth)
-    rows = []
-    for name, mask in (("calm", known & ~chaotic), ("chaotic", chaotic)):
-        exact, secant = arrays["hypergradient"][mask], arrays["secant"][mask]
-        rows.append(
-            [
-                f"{name}: growth {'above' if name == 'chaotic' else 'up to'} {settings.growth:g}",
-                int(mask.sum()),
-                float(arrays["rate"][mask].min()) if mask.any() else None,
-                float(arrays["rate"][mask].max()) if mask.any() else None,
-                float(np.mean(np.sign(exact) == np.sign(secant))) if mask.any() else None,
-                float(np.median(np.abs(exact))) if mask.any() else None,
-                float(np.median(np.abs(secant))) if mask.any() else None,
-            ]
-        )
-    columns = [
-        Column("adjoint"),
-        Column("how many", 0),
-        Column("from"),
-        Column("to"),
-        Column("same sign as the slope around", 2),
-        Column("median |hypergradient|"),
-        Column("median |slope around|"),
-    ]
-    best = int(np.nanargmin(arrays["value"]))
-    note = (
-        f"The slope around a rate is fitted to the losses within {settings.span:g} decades. The "
-        f"lowest loss, {arrays['value'][best]:.3g}, is at rate {arrays['rate'][best]:.3g}."
-    )
-    return make_table("Is the hypergradient of use?", columns, rows, note=note)
-
-
-def draw(arrays: dict[str, np.ndarray], settings: ChaosSettings) -> Figure:
-    """Loss, hypergradient and growth of the adjoint, one above the other over the rate."""
-    drawn, axes = figure(3, 1, width=6.4, height=7.0)
-    rates = arrays["rate"]
-    top, middle, bottom = axes[:, 0]
-    top.plot(rates, arrays["value"], color=COLOURS[0])
-    top.set(ylabel="training loss\nafter T steps", yscale="log")
-    middle.plot(rates, arrays["hypergradient"], ".", color=COLOURS[1], label="hypergradient")
-    middle.plot(rates, arrays["secant"], color=COLOURS[6], label="slope of the loss around")
-    middle.set_yscale("symlog", linthresh=1.0, linscale=3.0)
-    middle.set_yticks([-1e12, -1e6, -1, 0, 1, 1e6, 1e12])
-    middle.set(ylabel="derivative by log η")
-    middle.legend(frameon=False, loc="upper left")
-    bottom.plot(rates, arrays["growth"], color=COLOURS[2])
-    bottom.axhline(settings.growth, color=COLOURS[6], linestyle=":")
-    bottom.set(
-        ylabel="growth of the adjoint\n" + r"$\|\alpha_0\|\ /\ \|\alpha_T\|$",
-        yscale="log",
-        xlabel="learning rate η",
-    )
-    for axis in (top, middle, bottom):
-        _share_rates(axis, arrays, settings)
-    return drawn
-
-
-def _share_rates(axis: Axes, arrays: dict[str, np.ndarray], settings: ChaosSettings) -> None:
-    rates = arrays["rate"]
-    axis.set(xscale="log", xlim=(rates[0], rates[-1]))
-    with np.errstate(invalid="ignore"):
-        above_limit = np.flatnonzero(arrays["growth"] > settings.growth)
-    if len(above_limit):
-        begin, end = float(rates[above_limit[0]]), float(rates[-1])
-        axis.axvspan(begin, end, color=COLOURS[5], alpha=0.12, linewidth=0)
-
-
-_CAPTION = (
-    "Above: the training loss after T steps against the learning rate. Middle: its derivative by the "
-    "logarithm of the rate, exact at each rate, and the slope of the loss curve around it. Below: "
-    "the growth of the adjoint on its way back. Shaded from the first rate at which it exceeds the "
-    "dotted line: the hypergradient is exact there, and no guide."
-)
 
 CHAOS = Experiment(
     name="chaos",

@@ -18,26 +18,26 @@ import itertools
 import time
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
-from jaxtyping import Float, Int
 from rich.console import Console
 
 import rfho
 from rfho.experiments.about import INTERRUPTED
 from rfho.experiments.base import Experiment, until_interrupted
 from rfho.experiments.cleaning_data import CleaningData, load_cleaning_data
+from rfho.experiments.cleaning_models import (
+    predicted,
+    softmax_regression,
+    train_on_both,
+    validation_loss,
+)
 from rfho.experiments.cleaning_report import FinalModels, Tuned, add_results, add_tuned, detection
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import SettingsError, above, at_least, between, one_of, setting
 from rfho.experiments.table import Table, to_rich
-
-Params = dict[str, Array]
-Hyper = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,45 +86,6 @@ def run(settings: CleaningSettings, folder: RunFolder, console: Console) -> None
             break
     for table in tables:
         console.print(to_rich(table))
-
-
-def cross_entropies(params: Params, images: Array, labels: Array) -> Float[Array, " n"]:
-    # W is (classes, pixels), so that both products with the images run along their rows.
-    logits = images @ params["weight"].T + params["bias"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def weighted_loss(params: Params, hyper: Hyper, batch: tuple[Array, Array]) -> Float[Array, ""]:
-    """Mean of λ_i ℓ_i."""
-    return jnp.mean(hyper["weights"] * cross_entropies(params, *batch))
-
-
-def validation_loss(params: Params, hyper: Hyper, batch: tuple[Array, Array]) -> Float[Array, ""]:
-    return jnp.mean(cross_entropies(params, *batch))
-
-
-def accuracy(params: Params, hyper: Hyper, batch: tuple[Array, Array]) -> Float[Array, ""]:
-    images, labels = batch
-    right = predicted(params, images) == labels
-    return jnp.mean(right.astype(images.dtype))
-
-
-def predicted(params: Params, images: Array) -> Int[Array, " n"]:
-    return jnp.argmax(images @ params["weight"].T + params["bias"], axis=1)
-
-
-def softmax_regression(data: CleaningData) -> rfho.Descent:
-    """Gradient descent from W = 0, b = 0."""
-    classes, pixels = len(data.class_names), data.train.shape[1]
-    init = {
-        "weight": jnp.zeros((classes, pixels), data.train.dtype),
-        "bias": jnp.zeros(classes, data.train.dtype),
-    }
-    return rfho.Descent(weighted_loss, gradient_descent, init)
-
-
-def gradient_descent(hyper: Hyper) -> optax.GradientTransformation:
-    return optax.sgd(hyper["rate"])
 
 
 def tune_weights(
@@ -188,7 +149,8 @@ def train_final_models(tuned: Tuned, settings: CleaningSettings, console: Consol
     as_released = np.concatenate([tuned.weights / largest, valid[: len(largest)]], axis=1)
     shares = np.concatenate([plain / plain.mean(axis=1, keepdims=True), as_released])
     begin = time.perf_counter()
-    accuracies, params = jax.device_get(_train(data, shares, settings))
+    trained = train_on_both(data, shares, rate=settings.inner_rate, horizon=settings.horizon)
+    accuracies, params = jax.device_get(trained)
     oracle, baseline, valid_only, *cleaned = (100 * accuracies).tolist()
     budgets = len(tuned.radii)
     kept_params = jax.tree.map(lambda leaf: leaf[3 : 3 + budgets], params)
@@ -202,34 +164,6 @@ def train_final_models(tuned: Tuned, settings: CleaningSettings, console: Consol
         np.asarray(likely),
         time.perf_counter() - begin,
     )
-
-
-def _train(
-    data: CleaningData, shares: np.ndarray, settings: CleaningSettings
-) -> tuple[Float[Array, " models"], Params]:
-    """Test accuracy and parameters of one model per row of example weights."""
-    problem = rfho.Problem(
-        softmax_regression(data),
-        accuracy,
-        train=(
-            np.concatenate([data.train, data.valid]),
-            np.concatenate([data.given, data.valid_labels]),
-        ),
-        valid=(data.test, data.test_labels),
-        horizon=settings.horizon,
-    )
-    rate = jnp.asarray(settings.inner_rate, data.train.dtype)
-    return _concluded(problem, jnp.asarray(shares, data.train.dtype), rate)
-
-
-@eqx.filter_jit
-def _concluded(problem: rfho.Problem, shares: Array, rate: Array) -> tuple[Array, Params]:
-    method = rfho.hyper_gradients.ReverseHyperGradient()
-
-    def one(weights: Array) -> tuple[Array, Params]:
-        return method.conclude(problem, {"weights": weights, "rate": rate}, None)
-
-    return jax.vmap(one)(shares)
 
 
 @functools.cache

@@ -17,13 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float
-from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
@@ -31,12 +28,18 @@ from rfho.experiments.base import Experiment, until_interrupted
 from rfho.experiments.feature_data import (
     FEATURE_SETS,
     FeatureSplit,
-    SparseExamples,
     load_feature_split,
 )
-from rfho.experiments.pictures import COLOURS, LINES, figure, histograms
+from rfho.experiments.penalties_report import CG_NAME, add_losses, add_penalties
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, between, setting
+from rfho.experiments.sparse_regression import (
+    Hyper,
+    Params,
+    accuracy,
+    cross_entropy,
+    penalised_loss,
+)
 from rfho.experiments.stopwatch import clock
 from rfho.experiments.table import Cell, Column, Table, make_table, to_rich
 from rfho.hyper_gradients import (
@@ -46,11 +49,6 @@ from rfho.hyper_gradients import (
     WarmRestart,
 )
 from rfho.solvers import CG, Neumann, Nystrom
-
-Hyper = Float[Array, " features"]
-Params = Float[Array, "features classes"]
-
-CG_NAME = "implicit, CG"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,24 +100,11 @@ def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
     if len(learned) < 2:
         return
     history = [row for row in folder.history() if "step" in row]
-    folder.add_picture("losses", draw(history), _LOSSES)
+    add_losses(folder, history)
     table = results(learned, data, settings, history=history)
     folder.add_table("results", table)
     console.print(to_rich(table))
-    _add_penalties(folder, learned, data)
-
-
-def cross_entropy(params: Params, hyper: Hyper, batch: SparseExamples) -> Float[Array, ""]:
-    """The mean over examples: E, on the validation set."""
-    inputs, labels = batch
-    losses = optax.softmax_cross_entropy_with_integer_labels(inputs @ params, labels)
-    return jnp.mean(losses)
-
-
-def penalised_loss(params: Params, hyper: Hyper, batch: SparseExamples) -> Float[Array, ""]:
-    """L: the cross-entropy, and half of Σ_j exp(λ_j) ‖w_j‖²."""
-    penalty = jnp.sum(jnp.exp(hyper) * jnp.sum(params**2, axis=1))
-    return cross_entropy(params, hyper, batch) + 0.5 * penalty
+    add_penalties(folder, learned, data)
 
 
 def training(
@@ -170,13 +155,6 @@ def best_shared(
 def settled(problem: rfho.Problem, hyper: Hyper) -> tuple[Array, Params]:
     """f(λ) and W after T steps."""
     return ReverseHyperGradient().conclude(problem, hyper, None)
-
-
-@jax.jit
-def accuracy(params: Params, examples: SparseExamples) -> Float[Array, ""]:
-    """The share of examples whose largest logit is that of their label."""
-    inputs, labels = examples
-    return jnp.mean((jnp.argmax(inputs @ params, axis=1) == labels).astype(params.dtype))
 
 
 def learn(
@@ -251,44 +229,6 @@ def results(
     )
     return make_table(f"One penalty per feature: {settings.data}", columns, rows, note=note)
 
-
-def draw(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Validation loss against seconds, compilation left out."""
-    drawn, axes = figure(height=4.4)
-    axis = axes[0, 0]
-    for number, name in enumerate(dict.fromkeys(row["method"] for row in history)):
-        rows = [row for row in history if row["method"] == name]
-        seconds = np.array([row["seconds"] for row in rows])
-        seconds[0] = np.median(seconds[1:]) if len(rows) > 1 else 0.0  # the first one compiles
-        style = {"color": COLOURS[number % 7], "linestyle": LINES[number % 4], "linewidth": 1.8}
-        axis.plot(np.cumsum(seconds), [row["validation loss"] for row in rows], label=name, **style)
-    axis.set(xlabel="CPU seconds of outer steps", ylabel="validation loss (cross-entropy)")
-    axis.legend(frameon=False)
-    return drawn
-
-
-def _add_penalties(folder: RunFolder, learned: Mapping[str, Hyper], data: FeatureSplit) -> None:
-    """What conjugate gradients learned, by kind of feature."""
-    arrays = {
-        name.replace(",", "").replace(" ", "-"): np.asarray(hyper)
-        for name, hyper in learned.items()
-    }
-    folder.add_arrays("penalties", arrays, "λ of every method:")
-    if CG_NAME not in learned:
-        return
-    powers = np.asarray(learned[CG_NAME]) / np.log(10)
-    drawn = histograms(
-        {name: powers[mask] for name, mask in data.groups.items() if mask.any()},
-        x_label=r"learned penalty, $\log_{10} e^{\lambda_j}$",
-        y_label="features",
-    )
-    folder.add_picture("penalties", drawn, "Penalties learned by conjugate gradients.")
-
-
-_LOSSES = (
-    "The validation loss at each outer step against the CPU seconds spent, without compilation. All "
-    "methods start at the best shared penalty and at the model trained with it."
-)
 
 FEATURE_PENALTIES = Experiment(
     name="feature-penalties",

@@ -12,7 +12,7 @@ random search never looks down.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,9 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
@@ -35,10 +32,19 @@ from rfho.experiments.network import (
     random_network,
     squared_weights,
 )
-from rfho.experiments.pictures import COLOURS, LINES, figure
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, between, setting
-from rfho.experiments.table import Column, Table, make_table, to_rich
+from rfho.experiments.stopwatch import compiled, ratios, whole_run
+from rfho.experiments.surface_report import (
+    CAPTION,
+    RANDOM,
+    REAL_TIME,
+    Path,
+    Surface,
+    draw,
+    result_table,
+)
+from rfho.experiments.table import to_rich
 
 Hyper = dict[str, Array]
 
@@ -66,26 +72,9 @@ class SurfaceSettings:
     every: int = setting(4, "inner steps between its updates", at_least(1))
     online_rate: float = setting(0.05, "rate of Adam on log η and log ρ there", above(0))
     price: int = setting(4, "plain runs that a hypergradient is taken to cost", at_least(1))
+    rounds: int = setting(5, "in which it is timed beside plain runs", at_least(1))
     seed: int = setting(0, "of split, initial network and random search", at_least(0))
     level: float = setting(2.2, "losses above it are drawn alike", above(0))
-
-
-class Path(NamedTuple):
-    """Where a method went from one start.
-
-    Attributes:
-        method: its name.
-        start: which start.
-        points: (η, ρ) at first and after each outer step.
-        values: what the method saw at the points but the last.
-        runs: plain training runs that it is taken to cost.
-    """
-
-    method: str
-    start: int
-    points: np.ndarray
-    values: np.ndarray
-    runs: int | float
 
 
 def run(settings: SurfaceSettings, folder: RunFolder, console: Console) -> None:
@@ -94,25 +83,27 @@ def run(settings: SurfaceSettings, folder: RunFolder, console: Console) -> None:
     data = load_image_split(settings.data, sizes, seed=settings.seed)
     problem = training(data, settings, settings.horizon)
     one_run = training(data, settings, settings.online)
-    surface = blank_surface(settings)
+    rates, penalties = axis_of(settings.rates, settings), axis_of(settings.penalties, settings)
+    surface = Surface(rates, penalties, np.full((settings.grid, settings.grid), np.nan))
     paths: list[Path] = []
     with until_interrupted(folder, console):
         console.print(f"The surface: {settings.grid}² training runs")
-        for row, penalty in enumerate(axis_of(settings.penalties, settings)):
-            along = np.full(settings.grid, penalty)
-            surface[row] = final_losses(problem, axis_of(settings.rates, settings), along)
+        for row, penalty in enumerate(penalties):
+            surface.losses[row] = final_losses(problem, rates, np.full(settings.grid, penalty))
+        prices = measured_prices(problem, one_run, settings)
         for method in (REVERSE, FORWARD, real_time(settings)):
             task = problem if method.limit(problem) is None else one_run
-            paths += walk(task, method, settings, folder)
+            paths += walk(task, method, settings, folder=folder, prices=prices)
             console.print(f"{paths[-1].method}: done")
         paths += random_search(problem, settings)
-    folder.add_arrays("surface", {"loss": surface}, "The surface (a row per penalty):")
+    folder.add_arrays("surface", {"loss": surface.losses}, "The surface (a row per penalty):")
     for path in paths:
         name = f"{path.method.lower().replace(' ', '-')}-{path.start + 1}"
         folder.add_arrays(name, {"points": path.points, "values": path.values}, "A path:")
-    folder.add_picture("response-surface", draw(surface, paths, settings), _CAPTION)
+    folder.add_picture("response-surface", draw(surface, paths, level=settings.level), CAPTION)
     if paths:
-        table = result_table(problem, paths)
+        ends = np.array([path.end for path in paths])
+        table = result_table(paths, final_losses(problem, *ends.T).tolist())
         folder.add_table("results", table)
         console.print(to_rich(table))
 
@@ -143,11 +134,13 @@ def walk(
     problem: rfho.Problem,
     method: rfho.AbstractHyperGradient,
     settings: SurfaceSettings,
+    *,
     folder: RunFolder,
+    prices: Mapping[str, float],
 ) -> list[Path]:
     """The paths of one method from all starts, side by side."""
     once = method.limit(problem) is not None
-    starts = [{"rate": jnp.float32(η), "penalty": jnp.float32(ρ)} for η, ρ in STARTS]
+    starts = [_hyper(*start) for start in STARTS]
     points = [[_point(hyper)] for hyper in starts]
     values: list[list[float]] = [[] for _ in starts]
     name = _NAMES[type(method)]
@@ -165,8 +158,9 @@ def walk(
         seen = {f"loss {start + 1}": report.value for start, report in enumerate(reports)}
         folder.record({"method": name, "step": reports[0].step, **seen})
     runs = settings.price * (settings.online / settings.horizon if once else settings.steps)
+    measured = prices[name] * (1 if once else settings.steps)
     return [
-        Path(name, start, np.array(points[start]), np.array(values[start]), runs)
+        Path(name, start, np.array(points[start]), np.array(values[start]), runs, measured)
         for start in range(len(starts))
     ]
 
@@ -181,8 +175,21 @@ def random_search(problem: rfho.Problem, settings: SurfaceSettings) -> list[Path
         points = np.exp(generator.uniform(ends[:, 0], ends[:, -1], (count, 2)))
         points[0] = first
         values = final_losses(problem, points[:, 0], points[:, 1])
-        paths.append(Path("random search", start, points, values, count))
+        paths.append(Path(RANDOM, start, points, values, count, count))
     return paths
+
+
+def measured_prices(
+    problem: rfho.Problem, one_run: rfho.Problem, settings: SurfaceSettings
+) -> dict[str, float]:
+    """In plain training runs of T steps: one hypergradient, or the whole one run of real-time HO."""
+    hyper = _hyper(*STARTS[0])
+    plain = compiled(lambda p, h: REVERSE.conclude(p, h, None)[0], problem, hyper)
+    tasks = ((REVERSE, problem), (FORWARD, problem), (real_time(settings), one_run))
+    programs = {
+        _NAMES[type(method)]: compiled(whole_run(method), task, hyper) for method, task in tasks
+    }
+    return ratios(plain, programs, settings.rounds)
 
 
 def final_losses(problem: rfho.Problem, rates: np.ndarray, penalties: np.ndarray) -> np.ndarray:
@@ -204,83 +211,8 @@ def axis_of(ends: tuple[float, ...], settings: SurfaceSettings) -> np.ndarray:
     return np.geomspace(ends[0], ends[-1], settings.grid)
 
 
-def blank_surface(settings: SurfaceSettings) -> np.ndarray:
-    return np.full((settings.grid, settings.grid), np.nan)
-
-
-def result_table(problem: rfho.Problem, paths: list[Path]) -> Table:
-    """The validation loss with which each path ends, and its price."""
-    rows = []
-    for path in paths:
-        best = int(np.nanargmin(path.values)) if path.method == "random search" else -1
-        place = path.points[best]
-        ended = float(final_losses(problem, place[:1], place[1:])[0])
-        seen = None if path.method != "RTHO" else float(path.values[-1])
-        rows.append([path.method, path.start + 1, *map(float, place), ended, seen, path.runs])
-    columns = [
-        Column("method"),
-        Column("start", 0),
-        Column("rate η", 4),
-        Column("penalty ρ"),
-        Column("f(η, ρ)", 4),
-        Column("loss of the run itself", 4),
-        Column("cost in training runs", 0),
-    ]
-    note = (
-        f"Forward-HO follows Reverse-HO to within {_gap(paths):.1e} in η and ρ: both compute the "
-        "same hypergradient. f is that of a fresh run at constant η and ρ; real-time HO changes them "
-        "while it trains, so the loss of its own run is the one to look at."
-    )
-    return make_table("Where each path ends", columns, rows, note=note)
-
-
-def draw(surface: np.ndarray, paths: list[Path], settings: SurfaceSettings) -> Figure:
-    """The surface as filled contours, with the paths upon it."""
-    drawn, axes = figure(width=7.0, height=4.8)
-    axis: Axes = axes[0, 0]
-    known = np.isfinite(surface)
-    lowest = float(np.min(surface, where=known, initial=settings.level))
-    levels = np.geomspace(max(lowest, 1e-3) * 0.999, settings.level * 1.001, 16)
-    height = np.where(known, np.minimum(surface, settings.level), settings.level)
-    across, up = axis_of(settings.rates, settings), axis_of(settings.penalties, settings)
-    shades = colormaps["bone"](np.linspace(0.2, 1, len(levels) - 1))
-    image = axis.contourf(across, up, height, levels, colors=shades)
-    ticks = levels[::3]
-    bar = drawn.colorbar(image, ax=axis, label="validation loss f(η, ρ) after T steps", ticks=ticks)
-    bar.ax.set_yticklabels([f"{tick:.2g}" for tick in ticks])
-    for number, method in enumerate(dict.fromkeys(path.method for path in paths)):
-        alike = [path for path in paths if path.method == method]
-        _draw_method(axis, alike, number)
-    axis.plot(*np.array(STARTS).T, "o", color="white", markeredgecolor="black", label="start")
-    axis.set(xscale="log", xlabel="learning rate η", yscale="log", ylabel="penalty ρ")
-    axis.set(xlim=settings.rates, ylim=settings.penalties)
-    axis.grid(visible=False)
-    drawn.legend(loc="outside upper center", ncols=5, frameon=False)
-    return drawn
-
-
-def _draw_method(axis: Axes, paths: list[Path], number: int) -> None:
-    colour = COLOURS[(1, 4, 2, 5)[number % 4]]
-    for path in paths:
-        label = path.method if path is paths[0] else None
-        if path.method == "random search":
-            axis.plot(*path.points.T, ".", color=colour, markersize=2.5, alpha=0.7, label=label)
-            continue
-        line = LINES[number % len(LINES)]
-        width = 3.2 if number == 0 else 1.6
-        axis.plot(*path.points.T, line, color=colour, linewidth=width, label=label)
-        axis.plot(*path.points[-1], "*", color=colour, markersize=13, markeredgecolor="black")
-
-
-def _gap(paths: list[Path]) -> float:
-    """The largest difference between the points of Reverse-HO and Forward-HO."""
-    ends = {(path.method, path.start): path.points for path in paths}
-    gaps = [
-        float(np.max(np.abs(points - ends["Forward-HO", start])))
-        for (method, start), points in ends.items()
-        if method == "Reverse-HO" and ("Forward-HO", start) in ends
-    ]
-    return max(gaps, default=float("nan"))
+def _hyper(rate: float, penalty: float) -> Hyper:
+    return {"rate": jnp.float32(rate), "penalty": jnp.float32(penalty)}
 
 
 def _point(hyper: Mapping[str, Any]) -> tuple[float, float]:
@@ -290,14 +222,8 @@ def _point(hyper: Mapping[str, Any]) -> tuple[float, float]:
 _NAMES: dict[type, str] = {
     rfho.hyper_gradients.ReverseHyperGradient: "Reverse-HO",
     rfho.hyper_gradients.ForwardHyperGradient: "Forward-HO",
-    rfho.hyper_gradients.RealTimeHyperGradient: "RTHO",
+    rfho.hyper_gradients.RealTimeHyperGradient: REAL_TIME,
 }
-
-_CAPTION = (
-    "The validation loss after T steps of training over rate and penalty (dark is low), and the "
-    "paths of the methods from the same three starts; a star marks the end of a path. Forward-HO "
-    "computes the same hypergradients as Reverse-HO and lies on it."
-)
 
 RESPONSE_SURFACE = Experiment(
     name="response-surface",

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
+import rfho
+
 
 class Program(NamedTuple):
     """A compiled program.
@@ -37,6 +39,21 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
     built = jitted.lower(*arguments).compile()
     memory = int(built.compiled.memory_analysis().temp_size_in_bytes)
     return Program(lambda: built(*arguments), memory)
+
+
+def whole_run(method: rfho.AbstractHyperGradient) -> Callable[[rfho.Problem, Any], Any]:
+    """As many estimates as one training run has: one, or T / Δ of a real-time method."""
+
+    def estimates(problem: rfho.Problem, hyper: Any) -> Any:
+        def one(carry: Any, _: None) -> tuple[Any, Any]:
+            estimate, carry = method.estimate(problem, hyper, carry)
+            return carry, (estimate.value, estimate.hypergradient)
+
+        number = method.limit(problem) or 1
+        carry = method.init(problem, hyper)
+        return one(carry, None)[1] if number == 1 else jax.lax.scan(one, carry, None, number)[1]
+
+    return estimates
 
 
 def ratios(base: Program, programs: Mapping[str, Program], rounds: int) -> dict[str, float]:

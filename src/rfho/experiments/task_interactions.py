@@ -14,7 +14,6 @@ loss is trained again on training and validation set together, and judged on the
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -28,6 +27,16 @@ import rfho
 from rfho.experiments.base import Experiment, until_interrupted
 from rfho.experiments.image_data import IMAGE_SETS, ImageSplit, Part, load_image_split
 from rfho.experiments.image_features import described, load_feature_split
+from rfho.experiments.interactions_report import (
+    HMTL,
+    HMTL_S,
+    NMTL,
+    STL,
+    Chosen,
+    add_graph,
+    add_losses,
+    results,
+)
 from rfho.experiments.network import (
     Examples,
     Network,
@@ -36,15 +45,13 @@ from rfho.experiments.network import (
     cross_entropy,
     squared_weights,
 )
-from rfho.experiments.pictures import curves, heat_map
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, setting
-from rfho.experiments.table import Cell, Column, Spread, Table, make_table, to_rich
+from rfho.experiments.table import to_rich
 
 Hyper = dict[str, Array]
 
-STL, NMTL, HMTL, HMTL_S = "STL", "NMTL", "HMTL", "HMTL-S"
-PENALTIES = (0.0, *np.geomspace(1e-4, 0.3, 8).tolist())
+PENALTIES = (0.0, *np.geomspace(1e-4, 10.0, 11).tolist())
 INTERACTIONS = (0.0, *np.geomspace(1e-5, 0.03, 8).tolist())
 
 
@@ -69,13 +76,6 @@ class InteractionSettings:
     seed: int = setting(0, "of the first split; the others follow", at_least(0))
 
 
-class Chosen(NamedTuple):
-    """What a method chose on one split, and what came of it: test accuracy in percent."""
-
-    hyper: dict[str, np.ndarray]
-    accuracy: float
-
-
 def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> None:
     """All methods on every split."""
     found: dict[str, list[Chosen]] = {STL: [], NMTL: [], HMTL: [], HMTL_S: []}
@@ -91,9 +91,9 @@ def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> N
     if not found[STL]:
         return
     for method in (HMTL, HMTL_S):
-        _add_graph(folder, method, found[method], names)
-    _add_losses(folder)
-    table = results(found, settings)
+        add_graph(folder, method, found[method], names)
+    add_losses(folder)
+    table = results(found, settings.data, note=_note(settings, len(found[STL])))
     folder.add_table("accuracy", table)
     console.print(to_rich(table))
 
@@ -220,76 +220,13 @@ def _joined(train: Part, valid: Part) -> Part:
     return np.concatenate([train[0], valid[0]]), np.concatenate([train[1], valid[1]])
 
 
-def results(found: dict[str, list[Chosen]], settings: InteractionSettings) -> Table:
-    """Test accuracies over the splits, and by how much each method beats STL on the same split."""
-    single = np.array([chosen.accuracy for chosen in found[STL]])
-    rows: list[list[Cell]] = []
-    for method, chosen in found.items():
-        accuracies = np.array([each.accuracy for each in chosen])
-        gain = accuracies - single[: len(accuracies)]
-        rho = np.array([float(each.hyper["rho"]) for each in chosen])
-        total = np.array([float(np.sum(each.hyper["C"])) for each in chosen])
-        gained: Cell = None if method == STL else _spread(gain)
-        rows.append([f"{method}: {_MEANING[method]}", _spread(accuracies), gained])
-        rows[-1] += [float(np.median(rho)), float(np.median(total))]
-    columns = [
-        Column("method"),
-        Column("test accuracy %", 2),
-        Column("more than STL", 2),
-        Column("ρ (median)"),
-        Column("Σ C (median)"),
-    ]
-    note = (
+def _note(settings: InteractionSettings, splits: int) -> str:
+    return (
         f"{settings.per_class} training and {settings.per_class} validation examples per class, "
-        f"{len(single)} splits, mean ± standard deviation; {settings.steps} outer steps, "
+        f"{splits} splits, mean ± standard deviation; {settings.steps} outer steps, "
         f"{settings.horizon} inner steps; R = {settings.radius:g}."
     )
-    return make_table(f"Learning task interactions: {settings.data}", columns, rows, note=note)
 
-
-def _spread(values: np.ndarray) -> Cell:
-    if len(values) < 2:
-        return float(values.mean())
-    return Spread(float(values.mean()), float(values.std(ddof=1)))
-
-
-def _add_graph(
-    folder: RunFolder, method: str, chosen: list[Chosen], names: tuple[str, ...]
-) -> None:
-    """The graph: C, scaled to its largest entry on each split, and averaged over the splits."""
-    graphs = np.stack([each.hyper["C"] for each in chosen])
-    largest = np.maximum(graphs.max(axis=(1, 2), keepdims=True), 1e-12)
-    name = method.lower()
-    folder.add_arrays(f"{name}-graphs", {"C": graphs}, f"{method}, C on each split:")
-    drawn = heat_map(np.mean(graphs / largest, axis=0), names, names, label="C, largest entry = 1")
-    caption = (
-        f"{method}: which classes share, C divided by its largest entry, mean over the splits."
-    )
-    folder.add_picture(f"{name}-graph", drawn, caption)
-
-
-def _add_losses(folder: RunFolder) -> None:
-    """Validation losses by outer step, mean and standard deviation over the splits."""
-    history = folder.history()
-    series: dict[str, np.ndarray] = {}
-    for method in (HMTL, HMTL_S):
-        rows = [row for row in history if row["method"] == method]
-        splits = sorted({row["split"] for row in rows})
-        losses = [[r["validation loss"] for r in rows if r["split"] == split] for split in splits]
-        whole = [loss for loss in losses if loss and len(loss) == len(losses[0])]
-        if whole:
-            series[method] = np.array(whole, dtype=np.float64)
-    if series:
-        drawn = curves(series, x_label="outer step", y_label="validation loss")
-        folder.add_picture("losses", drawn, "Validation loss by outer step, over the splits.")
-
-
-_MEANING = {
-    STL: "C = 0, ρ of a grid",
-    NMTL: "C_jk = a, a and ρ of a grid",
-    HMTL: "C and ρ learned",
-    HMTL_S: "likewise, Σ C <= R",
-}
 
 TASK_INTERACTIONS = Experiment(
     name="task-interactions",

@@ -12,8 +12,7 @@ weights of as many equal groups of training examples.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from rfho.experiments.image_data import IMAGE_SETS, load_image_split
 from rfho.experiments.network import Network, cross_entropy, logits, random_network
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import SettingsError, at_least, setting
-from rfho.experiments.stopwatch import Program, compiled, ratios, seconds
+from rfho.experiments.stopwatch import Program, compiled, ratios, seconds, whole_run
 from rfho.experiments.table import to_rich
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
@@ -146,21 +145,6 @@ def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> list
         }
         for name, expected in forecasts.items()
     ]
-
-
-def whole_run(method: AbstractHyperGradient) -> Callable[[rfho.Problem, Array], Any]:
-    """As many estimates as one training run has: one, or T / Δ of a real-time method."""
-
-    def estimates(problem: rfho.Problem, hyper: Array) -> Any:
-        def one(carry: Any, _: None) -> tuple[Any, Any]:
-            estimate, carry = method.estimate(problem, hyper, carry)
-            return carry, (estimate.value, estimate.hypergradient)
-
-        number = method.limit(problem) or 1
-        carry = method.init(problem, hyper)
-        return one(carry, None)[1] if number == 1 else jax.lax.scan(one, carry, None, number)[1]
-
-    return estimates
 
 
 def expected_costs(
