@@ -26,6 +26,7 @@ from rfho.experiments.trials import Trial, best, recorded, spent
 TINY = SharedSettings(
     train=40,
     valid=40,
+    layers=1,
     hidden=4,
     batch=20,
     horizon=8,
@@ -110,7 +111,8 @@ def test_compiling_is_not_counted():
 def test_training_that_diverged_is_never_the_best():
     found = [Trial(number, value, 1.0) for number, value in enumerate((np.nan, 2.0, 1.0, -np.inf))]
     assert best(found).hyper == 2
-    assert best(found[:1]) is None
+    with pytest.raises(ValueError, match="diverged in all of 1 trials"):
+        best(found[:1])
 
 
 def test_a_trial_is_recorded_with_one_number_for_each_entry():

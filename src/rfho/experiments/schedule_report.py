@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import rfho
 from rfho.experiments.pictures import COLOURS, LINES, curves, figure
@@ -20,7 +21,7 @@ class Contestant(NamedTuple):
         name: of the way.
         problem: whose dynamics are `rfho.HeavyBall`; its hyperparameters have a ``momentum`` and a
             ``decay``.
-        trials: one after the other.
+        trials: one after the other, at least one of them sound where they are drawn.
     """
 
     name: str
@@ -29,16 +30,17 @@ class Contestant(NamedTuple):
 
 
 def draw_progress(contestants: Sequence[Contestant]) -> Figure:
-    """The lowest validation loss so far over processor time, compiling not counted."""
+    """The lowest validation loss over processor time, compiling not counted."""
     drawn, axes = figure()
     for number, (name, _, trials) in enumerate(contestants):
-        if not trials:
-            continue
         seconds = np.arange(1, len(trials) + 1) * spent(trials) / len(trials)
         lowest = np.fmin.accumulate(np.array([trial.value for trial in trials]))
         style = {"linestyle": LINES[number], "color": COLOURS[number], "where": "post"}
         axes[0, 0].step(seconds, lowest, label=name, **style)
-    axes[0, 0].set(xlabel="processor time (s)", ylabel="lowest validation loss so far")
+    axes[0, 0].set(xlabel="processor time (s)", ylabel="lowest validation loss", yscale="log")
+    axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes[0, 0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].legend(frameon=False)
     return drawn
 
@@ -47,11 +49,10 @@ def draw_winners(contestants: Sequence[Contestant]) -> Figure:
     """The effective rate η / (1 - μ) of the best of each over the steps."""
     lines: dict[str, np.ndarray] = {}
     for name, problem, trials in contestants:
-        winner = best(trials)
-        if winner is not None:
-            momentum, decay = (float(winner.hyper[key]) for key in ("momentum", "decay"))
-            label = f"{name}: μ = {momentum:.2f}, ρ = {decay:.1e}"
-            lines[label] = rates(problem, winner.hyper) / (1 - momentum)
+        hyper = best(trials).hyper
+        momentum, decay = (float(hyper[key]) for key in ("momentum", "decay"))
+        label = f"{name}: μ = {momentum:.2f}, ρ = {decay:.2g}"
+        lines[label] = rates(problem, hyper) / (1 - momentum)
     return curves(lines, x_label="inner step t", y_label="effective rate η / (1 - μ)")
 
 

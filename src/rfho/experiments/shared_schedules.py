@@ -12,6 +12,7 @@ tried in the processor time that the learning took, and the best of a few consta
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ from rfho.experiments.schedule_report import Contestant, draw_progress, draw_win
 from rfho.experiments.settings import above, at_least, setting
 from rfho.experiments.stopwatch import clock
 from rfho.experiments.table import Cell, Column, Table, make_table, to_rich
-from rfho.experiments.trials import Trial, best, recorded, spent, tried
+from rfho.experiments.trials import Trial, best, recorded, sound, spent, tried
 
 Hyper = dict[str, Any]
 Rate = Callable[[Hyper, Any], Array]
@@ -69,26 +70,29 @@ class SharedSettings:
 
 def run(settings: SharedSettings, folder: RunFolder, console: Console) -> None:
     """Learns, searches for as long, and tries the best of each with new orders of minibatches."""
-    sizes = (settings.train, settings.valid)
-    data = load_official_split(settings.data, sizes, seed=settings.seed)
+    data = load_official_split(settings.data, (settings.train, settings.valid), seed=settings.seed)
     blocks = training(data, in_blocks(settings.horizon), settings)
     cosine = training(data, by_cosine(settings.horizon), settings)
     learned = Contestant("learned from zero", blocks, [])
     found = Contestant("the best random cosine", cosine, [])
     flat = Contestant("the best constant rate", blocks, [])
+    rates = (constant(settings, rate, momentum=0.9) for rate in CONSTANT_RATES)
     sources = (
         (learned, learn(blocks, settings)),
         (found, search(cosine, learned.trials, settings)),
-        (flat, tried(blocks, constants(settings))),
+        (flat, tried(blocks, rates)),
     )
     with until_interrupted(folder, console):
         for contestant, source in sources:
             for trial in source:
                 contestant.trials.append(trial)
                 folder.record({"schedule": contestant.name} | recorded(trial))
-    folder.add_picture("progress", draw_progress([learned, found]), _PROGRESS)
-    folder.add_picture("schedules", draw_winners([learned, found, flat]), _SCHEDULES)
-    table = compare([learned, found, flat], data, settings)
+    drawn = [each for each in (learned, found, flat) if sound(each.trials)]
+    if not drawn:
+        return
+    folder.add_picture("progress", draw_progress(drawn), _PROGRESS)
+    folder.add_picture("schedules", draw_winners(drawn), _SCHEDULES)
+    table = compare(drawn, data, settings)
     folder.add_table("schedules", table)
     console.print(to_rich(table))
 
@@ -172,12 +176,11 @@ def search(
 ) -> Iterator[Trial]:
     """Random cosine schedules, until they have taken as long as the learning."""
     trials: list[Trial] = []
-    for trial in tried(problem, cosines(settings)):
+    count = settings.schedules or None
+    for trial in tried(problem, itertools.islice(cosines(settings), count)):
         trials.append(trial)
         yield trial
-        if settings.schedules == len(trials) or not (
-            settings.schedules or spent(trials) < spent(learned)
-        ):
+        if spent(trials) >= spent(learned) and not settings.schedules:
             return
 
 
@@ -192,11 +195,6 @@ def cosines(settings: SharedSettings) -> Iterator[Hyper]:
             "decay": np.exp(generator.uniform(np.log(1e-7), np.log(1e-2))),
         }
         yield {name: jnp.float32(value) for name, value in drawn.items()}
-
-
-def constants(settings: SharedSettings) -> Iterator[Hyper]:
-    """A few constant rates, with momentum 0.9 and no penalty."""
-    return (constant(settings, rate, momentum=0.9) for rate in CONSTANT_RATES)
 
 
 def constant(settings: SharedSettings, rate: float, momentum: float) -> Hyper:
@@ -214,11 +212,9 @@ def compare(contestants: Sequence[Contestant], data: ImageSplit, settings: Share
     test, seed = (jnp.asarray(data.test[0]), jnp.asarray(data.test[1])), settings.seed + 1
     rows: list[list[Cell]] = []
     for name, problem, trials in contestants:
-        winner = best(trials)
-        if winner is not None:
-            hyper = jax.tree.map(jnp.asarray, winner.hyper)
-            found = outcome(problem, hyper, right, test=test, repeats=settings.repeats, seed=seed)
-            rows.append([*outcome_row(name, found), len(trials), spent(trials)])
+        hyper = jax.tree.map(jnp.asarray, best(trials).hyper)
+        found = outcome(problem, hyper, right, test=test, repeats=settings.repeats, seed=seed)
+        rows.append([*outcome_row(name, found), len(trials), spent(trials)])
     note = (
         f"Mean ± standard deviation over {settings.repeats} new orders of minibatches. Tried: training "
         "runs, of the first line outer steps. Seconds: of the processor, without compiling."

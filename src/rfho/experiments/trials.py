@@ -35,10 +35,20 @@ def tried(problem: rfho.Problem, candidates: Iterable[Any]) -> Iterator[Trial]:
         yield Trial(hyper, value, clock() - begin)
 
 
-def best(trials: Sequence[Trial]) -> Trial | None:
-    """The one with the lowest value, if training was sound in any."""
-    sound = [trial for trial in trials if math.isfinite(trial.value)]
-    return min(sound, key=lambda trial: trial.value, default=None)
+def sound(trials: Sequence[Trial]) -> list[Trial]:
+    """Those in which training did not diverge."""
+    return [trial for trial in trials if math.isfinite(trial.value)]
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The sound one with the lowest value.
+
+    Raises:
+        ValueError: training diverged in all of them.
+    """
+    if not sound(trials):
+        raise ValueError(f"training diverged in all of {len(trials)} trials: lower the rates")
+    return min(sound(trials), key=lambda trial: trial.value)
 
 
 def spent(trials: Sequence[Trial]) -> float:
