@@ -4,7 +4,7 @@ import pytest
 from library_source import ROOT
 
 from rfho.experiments import EXPERIMENTS
-from rfho.experiments.settings import changed, read_toml
+from rfho.experiments.settings import changed, read_toml, to_toml
 
 FILES = sorted((ROOT / "docs" / "experiments").glob("*.toml"))
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
@@ -24,6 +24,13 @@ def test_the_settings_file_is_the_full_setting(path):
     assert changed(experiment.quick, read_toml(path)) == experiment.full, (
         f"rewrite {path.name} with rfho.experiments.settings.to_toml"
     )
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_the_full_settings_survive_a_file(experiment, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text(to_toml(experiment.full), encoding="utf-8")
+    assert changed(experiment.quick, read_toml(path)) == experiment.full
 
 
 def test_no_two_experiments_have_one_name():
