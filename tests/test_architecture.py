@@ -27,7 +27,7 @@ from library_source import (
 # a file of a package that is named itself stands where it is named.
 ROWS = (
     ("vocabulary: types", "typing.py"),
-    ("vocabulary", "arguments.py", "tree.py", "result.py", "kernels.py", "room.py"),
+    ("vocabulary", "arguments.py", "tree.py", "result.py", "kernels.py", "products.py", "room.py"),
     ("nouns: digits", "fixed_point.py"),
     (
         "nouns: parts",
@@ -62,7 +62,7 @@ ROWS = (
     ("runs", "tune.py"),
     ("runs: many", "population.py"),
     ("surface", "__init__.py"),
-    ("edge: parts", "testing/family.py"),
+    ("edge: parts", "datasets/log_mel.py", "testing/family.py"),
     ("edge", "adapters/", "datasets/", "plots.py", "testing/", "tracking/"),
     ("clients: forms", "experiments/toml.py", "experiments/table.py", "experiments/pictures.py"),
     ("clients: time", "experiments/stopwatch.py"),

@@ -25,8 +25,10 @@ from rfho.datasets.spoken_digits import (
     load_spoken_digits,
 )
 from rfho.datasets.text import Text, load_tiny_shakespeare
+from rfho.datasets.timit import PHONES, Timit, load_timit
 
 __all__ = [
+    "PHONES",
     "DataFormatError",
     "DataNotFoundError",
     "FlippedLabels",
@@ -36,6 +38,7 @@ __all__ = [
     "SpokenDigits",
     "Text",
     "TfIdf",
+    "Timit",
     "TrainTest",
     "balanced_subset",
     "context_windows",
@@ -49,6 +52,7 @@ __all__ = [
     "load_newsgroups",
     "load_omniglot",
     "load_spoken_digits",
+    "load_timit",
     "load_tiny_shakespeare",
     "random_split",
     "tf_idf",

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from rfho.datasets.base import DataFormatError, find, locate, read_arrays
+from rfho.datasets.log_mel import log_mel
 
 _FILE = "fsdd_logmel40.npz"
 _REPOSITORY = "free-spoken-digit-dataset"
-_RATE, _LENGTH, _HOP, _POINTS, _BANDS = 8000, 200, 80, 256, 40
+_RATE = 8000
 _TEST_TAKES = 5
 
 
@@ -103,20 +104,6 @@ def frame_values(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.repeat(values, np.diff(offsets))
 
 
-def log_mel(samples: Float[np.ndarray, " n"]) -> Float[np.ndarray, "frames 40"]:
-    """The frames of a recording of n samples in [-1, 1] at 8 kHz: 1 + (n - 200) // 80 of them.
-
-    Raises:
-        ValueError: fewer than 200 samples, which is less than one frame.
-    """
-    if len(samples) < _LENGTH:
-        raise ValueError(f"{len(samples)} samples, but a frame needs {_LENGTH} (25 ms)")
-    emphasised = np.append(samples[0], samples[1:] - 0.97 * samples[:-1])
-    frames = np.lib.stride_tricks.sliding_window_view(emphasised, _LENGTH)[::_HOP]
-    power = np.abs(np.fft.rfft(frames * np.hamming(_LENGTH), _POINTS)) ** 2
-    return np.log(power @ _triangles().T + 1e-9)
-
-
 def read_frames(path: Path) -> SpokenDigits:
     """The data set from its file of frames.
 
@@ -161,16 +148,6 @@ def read_recordings(folder: Path) -> SpokenDigits:
         take < _TEST_TAKES,
         tuple(speakers),
     )
-
-
-def _triangles() -> Float[np.ndarray, "40 129"]:
-    """Band i rises from corner i to 1 at corner i + 1 and falls to 0 at corner i + 2."""
-    lowest, highest = 2595 * np.log10(1 + np.array([20.0, 4000.0]) / 700)
-    corners = 700 * (10 ** (np.linspace(lowest, highest, _BANDS + 2) / 2595) - 1)
-    left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    frequency = np.arange(_POINTS // 2 + 1) * _RATE / _POINTS
-    rising, falling = (frequency - left) / (centre - left), (right - frequency) / (right - centre)
-    return np.maximum(0, np.minimum(rising, falling))
 
 
 def _named(folder: Path) -> list[tuple[Path, str, str, str]]:
