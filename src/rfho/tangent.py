@@ -19,6 +19,7 @@ from jaxtyping import Float
 from rfho import tree
 from rfho.checkpoint import Span
 from rfho.problem import Problem, Reading
+from rfho.products import together
 from rfho.typing import Hyper, PyTree, State, Step
 
 
@@ -80,8 +81,9 @@ def push_steps(
         if discount != 1:
             faded = jax.tree.map(lambda z: discount * z, pushed.tangent)
             pushed = pushed._replace(tangent=faded)
-        return push(problem, hyper, pushed, directions=directions, t=t), None
+        return once(pushed, t), None
 
+    once = together(lambda pushed, t: push(problem, hyper, pushed, directions=directions, t=t))
     directions = apart(directions)
     pushed, _ = jax.lax.scan(one, pushed._replace(tangent=apart(pushed.tangent)), steps)
     return pushed._replace(tangent=_stacked(pushed.tangent))

@@ -14,6 +14,7 @@ from rfho import tree
 from rfho.checkpoint import AbstractCheckpoint, Chain, Span, advance
 from rfho.dynamics import Keep
 from rfho.problem import Problem, over_objectives, select
+from rfho.products import together
 from rfho.typing import Hyper, PyTree, State, Step
 
 
@@ -114,7 +115,7 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
         _, used = tree.inputs_used(pull, cotangents, (state, memory))
         return eqx.partition((state, memory), used)
 
-    chain = Chain(step, remember, pull_back, needed)
+    chain = Chain(step, remember, together(pull_back), needed)
     invert, again = way.invert, way.again
     if invert is not None:
         chain = chain._replace(invert=lambda s, t: invert(s, whole, problem.train_batch(t)))
