@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import rfho
-from rfho.datasets import SpokenDigits
+from rfho.datasets import SpokenDigits, Timit
 from rfho.experiments import frame_data
 from rfho.experiments.base import execute
 from rfho.experiments.frame_data import load_frame_split
@@ -30,6 +30,7 @@ from rfho.experiments.real_time_speech import (
     walk_real_time,
 )
 from rfho.experiments.run_folder import create_run_folder
+from rfho.experiments.speech_network import logits, two_heads
 
 TINY = SpeechSettings(
     layers=2,
@@ -69,26 +70,57 @@ def hyper_of(rate, momentum, rho):
 class TestFrames:
     def test_recordings_stay_whole(self, split):
         for part in (split.train, split.valid, split.test):
-            assert len(part.digit) % 8 == 0
+            assert len(part.primary) % 8 == 0
             rows = part.secondary.reshape(-1, 8)
             np.testing.assert_array_equal(rows, np.tile(np.arange(8), (len(rows), 1)))
-            assert np.all(part.digit.reshape(-1, 8) == part.digit[::8, None])
+            assert np.all(part.primary.reshape(-1, 8) == part.primary[::8, None])
 
     def test_nothing_is_lost(self, split):
-        assert sum(len(part.digit) for part in split[:3]) == 8 * 1797
+        assert sum(len(part.primary) for part in split[:3]) == 8 * 1797
 
     def test_the_seed_decides_who_validates_and_not_who_tests(self, split):
         other = load_frame_split("digit-rows", radius=1, seed=1)
         np.testing.assert_array_equal(other.test.windows, split.test.windows)
-        assert not np.array_equal(other.valid.digit, split.valid.digit)
+        assert not np.array_equal(other.valid.primary, split.valid.primary)
 
     def test_spoken_digits_are_split_by_takes(self, monkeypatch):
         monkeypatch.setattr(frame_data, "load_spoken_digits", few_recordings)
         spoken = load_frame_split("spoken-digits", radius=2, seed=0)
-        counts = [len(part.digit) for part in spoken[:3]]
+        counts = [len(part.primary) for part in spoken[:3]]
         assert counts == [4 * 2 * 12, 4 * 2 * 3, 4 * 2 * 5]  # frames of two speakers, takes
         assert spoken.kinds == 2
         assert spoken.train.windows.shape[1] == 5 * 13
+
+    def test_timit_is_split_by_speakers_and_names_thirds_of_phones(self, monkeypatch):
+        monkeypatch.setattr(frame_data, "load_timit", few_sentences)
+        timit = load_frame_split("timit", radius=2, seed=0)
+        assert [len(part.primary) for part in timit[:3]] == [6 * 15, 2 * 15, 2 * 15]
+        assert (timit.classes, timit.kinds) == (183, 5)
+        assert set(timit.train.primary[:6].tolist()) == {3 * 4, 3 * 4 + 1, 3 * 4 + 2}
+        assert timit.train.secondary[:6].tolist() == [2] * 6
+
+
+def few_sentences():
+    """Ten speakers, one sentence of 15 frames each; the last two speakers test."""
+    count = 10
+    frames = np.random.default_rng(0).normal(size=(15 * count, 40)).astype(np.float32)
+    offsets = np.arange(count + 1, dtype=np.int32) * 15
+    phone = np.tile(np.repeat([4, 2], [6, 9]), count)
+    third = np.tile(np.repeat([0, 1, 2, 0, 1, 2], [2, 2, 2, 3, 3, 3]), count)
+    following = np.tile(np.repeat([2, 4], [6, 9]), count)
+    speaker = np.arange(count)
+    names = tuple(f"speaker {k}" for k in speaker)
+    return Timit(frames, offsets, phone, third, following, speaker, speaker >= 8, names)
+
+
+def test_two_heads_are_the_halves_of_the_last_layer():
+    whole = random_network((5, 7, 6), seed=0)
+    windows = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)))
+    primary, secondary = logits(two_heads(whole, 4), windows)
+    hidden = jax.nn.relu(windows @ whole[0]["weight"] + whole[0]["bias"])
+    expected = hidden @ whole[1]["weight"] + whole[1]["bias"]
+    np.testing.assert_allclose(jnp.concatenate([primary, secondary], axis=1), expected)
+    assert primary.shape == (3, 4)
 
 
 def few_recordings():
@@ -128,7 +160,7 @@ class TestFollowing:
 
 
 def network_of(seed):
-    return random_network((24, 8, 8, 18), seed=seed)
+    return two_heads(random_network((24, 8, 8, 18), seed=seed), 10)
 
 
 def test_real_time_tuning_that_does_not_move_is_plain_training(task):

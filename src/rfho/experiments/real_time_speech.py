@@ -12,8 +12,8 @@ loss on fresh validation frames every Δ steps: from a sensible start (RTHO), an
 target (vanilla), and random search (RS) for as much processor time as RTHO has used. All runs stop
 when the validation accuracy has not risen for a while, and are judged at its peak.
 
-The paper's data are TIMIT's phones, which are not free. Here the digit is to be named; see
-`rfho.experiments.frame_data`.
+The paper's data are TIMIT's phones, which are not free. Without a licensed copy the digit is to be
+named; see `rfho.experiments.frame_data`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.base import Experiment, until_interrupted
-from rfho.experiments.frame_data import DIGITS, FRAME_SETS, Frames, FrameSplit, load_frame_split
+from rfho.experiments.frame_data import FRAME_SETS, Frames, FrameSplit, load_frame_split
 from rfho.experiments.network import Network, random_network
 from rfho.experiments.run_folder import RunFolder
 from rfho.experiments.settings import above, at_least, between, setting
@@ -43,6 +43,7 @@ from rfho.experiments.speech_network import (
     momentum_of,
     objective,
     rate_of,
+    two_heads,
 )
 from rfho.experiments.speech_report import (
     METHODS,
@@ -67,7 +68,7 @@ DOMAIN = {
 
 @dataclasses.dataclass(frozen=True)
 class SpeechSettings:
-    data: str = setting("digit-rows", "frames: digit-rows or spoken-digits", FRAME_SETS)
+    data: str = setting("digit-rows", "frames: digit-rows, spoken-digits or timit", FRAME_SETS)
     radius: int = setting(1, "frames to each side that the network sees too", at_least(0))
     layers: int = setting(4, "hidden layers", at_least(1))
     hidden: int = setting(64, "units in each of them", at_least(1))
@@ -132,11 +133,11 @@ def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
 def of_split(split: FrameSplit, settings: SpeechSettings, *, seed: int) -> Task:
     """The network, trained with momentum on minibatches of frames."""
     hidden = [settings.hidden] * settings.layers
-    widths = (split.train.windows.shape[1], *hidden, DIGITS + split.kinds)
-    init = random_network(widths, seed=seed)
+    widths = (split.train.windows.shape[1], *hidden, split.classes + split.kinds)
+    init = two_heads(random_network(widths, seed=seed), split.classes)
     dynamics = rfho.HeavyBall(loss, rate=rate_of, momentum=momentum_of, init=init)
-    train = rfho.Stream(split.train, min(settings.batch, len(split.train.digit)), 2 * seed)
-    judges = rfho.Stream(split.valid, min(settings.judges, len(split.valid.digit)), 2 * seed + 1)
+    train = rfho.Stream(split.train, min(settings.batch, len(split.train.primary)), 2 * seed)
+    judges = rfho.Stream(split.valid, min(settings.judges, len(split.valid.primary)), 2 * seed + 1)
     problem = rfho.Problem(dynamics, objective, train, judges, settings.horizon)
     return Task(problem, split.valid, split.test)
 

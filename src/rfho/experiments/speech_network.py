@@ -1,11 +1,11 @@
-r"""The network of speech frames: rectified linear units, and two outputs side by side.
+r"""The network of speech frames: rectified linear units, and two heads.
 
 .. math:: h_0 = x, \quad h_l = \max(0,\ W_l^\top h_{l-1} + b_l), \quad
-          (z, z') = W_L^\top h_{L-1} + b_L
+          z = V^\top h_L + c, \quad z' = V'^\top h_L + c'
 
-z names the digit, z' the secondary target, which is known in training only (arXiv 1703.01785,
+z names the primary target, z' the secondary one, which is known in training only (arXiv 1703.01785,
 section 5.3). The weight ρ of the secondary loss is a hyperparameter; the objective knows of the
-digit alone.
+primary target alone.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from rfho.experiments.frame_data import DIGITS, Frames
+from rfho.experiments.frame_data import Frames
 from rfho.experiments.network import Network
 
 Hyper = dict[str, Array]
@@ -39,31 +39,42 @@ def momentum_of(hyper: Hyper, t: Any) -> Array:
     return hyper["momentum"]
 
 
-def logits(network: Network, windows: Float[Array, "n features"]) -> Float[Array, "n outputs"]:
-    """Both outputs side by side: digits first, then secondary labels."""
+def two_heads(network: Network, classes: int) -> Network:
+    """The last layer cut in two: ``classes`` outputs for the primary target, then the others."""
     *hidden, last = network
+    halves = (slice(None, classes), slice(classes, None))
+    heads = [{name: leaf[..., half] for name, leaf in last.items()} for half in halves]
+    return (*hidden, *heads)
+
+
+def logits(
+    network: Network, windows: Float[Array, "n features"]
+) -> tuple[Float[Array, "n classes"], Float[Array, "n kinds"]]:
+    """z and z'."""
+    *hidden, primary, secondary = network
     for layer in hidden:
         windows = jax.nn.relu(windows @ layer["weight"] + layer["bias"])
-    return windows @ last["weight"] + last["bias"]
+    first = windows @ primary["weight"] + primary["bias"]
+    return first, windows @ secondary["weight"] + secondary["bias"]
 
 
 def loss(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
     """L = primary + ρ secondary."""
-    outputs = logits(network, batch.windows)
-    primary = _cross_entropy(outputs[:, :DIGITS], batch.digit)
-    return primary + hyper["rho"] * _cross_entropy(outputs[:, DIGITS:], batch.secondary)
+    primary, secondary = logits(network, batch.windows)
+    of_secondary = _cross_entropy(secondary, batch.secondary)
+    return _cross_entropy(primary, batch.primary) + hyper["rho"] * of_secondary
 
 
 def objective(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
     """E: the primary loss alone, on validation frames."""
-    return _cross_entropy(logits(network, batch.windows)[:, :DIGITS], batch.digit)
+    return _cross_entropy(logits(network, batch.windows)[0], batch.primary)
 
 
 @jax.jit
 def accuracy(network: Network, frames: Frames) -> Float[Array, ""]:
-    """The percentage of frames whose digit is named rightly."""
-    named = jnp.argmax(logits(network, frames.windows)[:, :DIGITS], axis=1)
-    return 100 * jnp.mean((named == frames.digit).astype(jnp.float32))
+    """The percentage of frames whose primary label is named rightly."""
+    named = jnp.argmax(logits(network, frames.windows)[0], axis=1)
+    return 100 * jnp.mean((named == frames.primary).astype(jnp.float32))
 
 
 def _cross_entropy(outputs: Float[Array, "n k"], labels: Int[Array, " n"]) -> Float[Array, ""]:
