@@ -69,6 +69,23 @@ def test_the_report_has_the_picture_four_tables_and_the_crossing(folder):
     assert " (" in folder.table("memory-by-parameters").rows[0][1]
 
 
+def test_a_point_of_both_sweeps_is_measured_once(tmp_path, monkeypatch):
+    measured = []
+
+    def one_row(problem, hyper, settings):
+        measured.append(hyper.size)
+        costs = dict.fromkeys(("time", "memory", "forecast time", "forecast memory"), hyper.size)
+        return [{"method": name, **costs} for name in (REVERSE, FORWARD)]
+
+    monkeypatch.setattr(time_memory, "measure", one_row)
+    settings = CostSettings(train=20, hypers=(1, 4), few=4, hidden=8, widths=(3, 8))
+    folder = create_run_folder("time-memory", tmp_path / "run")
+    TIME_MEMORY.run(settings, folder, Console(file=io.StringIO()))
+    assert measured == [1, 4, 4]
+    rows = folder.table("time-by-parameters").rows
+    assert rows[0][1:] == ("4.00 (4.00)", "4.00 (4.00)")
+
+
 @pytest.mark.usefixtures("two_methods")
 def test_what_would_take_too_long_is_only_forecast():
     problem, hyper = training(SETTINGS, 3, 4)

@@ -102,6 +102,7 @@ def _series(
     rows: Sequence[Row], sweep: str, method: str, key: str
 ) -> tuple[list[int], list[Number | None]]:
     chosen = [row for row in rows if (row["sweep"], row["method"]) == (sweep, method)]
+    chosen.sort(key=lambda row: row["size"])
     return [row["size"] for row in chosen], [row[key] for row in chosen]
 
 

@@ -52,7 +52,7 @@ from rfho.experiments.table import to_rich
 Hyper = dict[str, Array]
 
 PENALTIES = (0.0, *np.geomspace(1e-4, 10.0, 11).tolist())
-INTERACTIONS = (0.0, *np.geomspace(1e-5, 0.03, 8).tolist())
+INTERACTIONS = (0.0, *np.geomspace(1e-5, 1.0, 11).tolist())
 
 
 @dataclasses.dataclass(frozen=True)

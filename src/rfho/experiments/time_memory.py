@@ -12,6 +12,7 @@ weights of as many equal groups of training examples.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 import jax
@@ -46,7 +47,7 @@ class CostSettings:
     hidden: int = setting(32, "hidden units while hyperparameters vary", at_least(1))
     horizon: int = setting(36, "inner steps T", at_least(4))
     hypers: tuple[int, ...] = setting((1, 4, 30), "numbers m of them", at_least(1))
-    widths: tuple[int, ...] = setting((4, 64), "hidden units that vary", at_least(1))
+    widths: tuple[int, ...] = setting((4, 32), "hidden units that vary", at_least(1))
     few: int = setting(4, "hyperparameters while hidden units vary", at_least(1))
     slots: int = setting(4, "states that Binomial keeps", at_least(1))
     every: int = setting(9, "Δ: steps between real-time hypergradients", at_least(1))
@@ -63,16 +64,19 @@ def run(settings: CostSettings, folder: RunFolder, console: Console) -> None:
             f"hypers, few up to {largest}: each is the weight of a group of examples, and there are "
             f"{settings.train}; raise train"
         )
-    points = [(HYPERS, m, settings.hidden) for m in settings.hypers]
-    points += [(PARAMS, settings.few, width) for width in settings.widths]
+    sweeps = {
+        HYPERS: [(m, settings.hidden) for m in settings.hypers],
+        PARAMS: [(settings.few, width) for width in settings.widths],
+    }
     rows: list[Row] = []
     with until_interrupted(folder, console):
-        for sweep, m, width in points:
+        for m, width in dict.fromkeys(itertools.chain(*sweeps.values())):
             problem, hyper = training(settings, m, width)
+            sizes = {HYPERS: m, PARAMS: number_of(problem.init(hyper).params)}
             for row in measure(problem, hyper, settings):
-                size = m if sweep == HYPERS else number_of(problem.init(hyper).params)
-                rows.append({"sweep": sweep, "size": size, **row})
-                folder.record(rows[-1])
+                for sweep in (name for name, points in sweeps.items() if (m, width) in points):
+                    rows.append({"sweep": sweep, "size": sizes[sweep], **row})
+                    folder.record(rows[-1])
             console.print(f"m = {m}, {width} hidden units: done")
     if not rows:
         return
