@@ -35,6 +35,8 @@ _KEYS = ("value", "hypergradient", "seed_norm", "adjoint_norm")
 
 @dataclasses.dataclass(frozen=True)
 class ChaosSettings:
+    """What is trained, at which rates, and what counts as chaos."""
+
     data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
     train: int = setting(400, "training examples", at_least(10))
     hidden: int = setting(32, "units in each of the two hidden layers", at_least(1))

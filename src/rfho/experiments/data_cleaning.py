@@ -42,6 +42,8 @@ from rfho.experiments.table import Table, to_rich
 
 @dataclasses.dataclass(frozen=True)
 class CleaningSettings:
+    """The data and their wrong labels, and how the weights are learned."""
+
     data: str = setting(
         "digits", "digits, mnist or fashion-mnist", one_of("digits", "mnist", "fashion-mnist")
     )

@@ -40,6 +40,8 @@ RATES = tuple(np.geomspace(0.01, 30, 12).tolist())
 
 @dataclasses.dataclass(frozen=True)
 class DistillSettings:
+    """Which images are learned from, and how."""
+
     data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
     valid: int = setting(900, "images that the learned ones are judged by", at_least(10))
     test: int = setting(500, "test images", at_least(10))

@@ -53,6 +53,8 @@ from rfho.solvers import CG, Neumann, Nystrom
 
 @dataclasses.dataclass(frozen=True)
 class PenaltySettings:
+    """The data, the inner training, and how the penalties are learned."""
+
     data: str = setting("digits", "data: digits or newsgroups", FEATURE_SETS)
     train: int = setting(200, "training examples", at_least(10))
     valid: int = setting(700, "validation examples", at_least(10))

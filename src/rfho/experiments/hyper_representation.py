@@ -60,6 +60,8 @@ _LEARNED, _UNTRAINED, _NEAREST = (
 
 @dataclasses.dataclass(frozen=True)
 class RepresentationSettings:
+    """The episodes, the network that represents them, and how it is learned."""
+
     data: str = setting("invented", "characters: invented or omniglot", DRAWING_SETS)
     ways: int = setting(5, "classes of an episode", at_least(2))
     shots: tuple[int, ...] = setting(

@@ -37,6 +37,8 @@ Hyper = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class LanguageSettings:
+    """The text, the transformer, and how the weights are learned."""
+
     data: str = setting("descriptions", "text: descriptions or tiny-shakespeare", TEXTS)
     context: int = setting(24, "characters that the model sees at most", at_least(2))
     valid: int = setting(100, "clean windows that judge the weights; as many test", at_least(2))

@@ -68,6 +68,8 @@ DOMAIN = {
 
 @dataclasses.dataclass(frozen=True)
 class SpeechSettings:
+    """The frames, the network, and how its hyperparameters are tuned."""
+
     data: str = setting("digit-rows", "frames: digit-rows, spoken-digits or timit", FRAME_SETS)
     radius: int = setting(1, "frames to each side that the network sees too", at_least(0))
     layers: int = setting(4, "hidden layers", at_least(1))

@@ -57,6 +57,8 @@ FORWARD = rfho.hyper_gradients.ForwardHyperGradient()
 
 @dataclasses.dataclass(frozen=True)
 class SurfaceSettings:
+    """The network, the surface, and how the methods walk on it."""
+
     data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
     train: int = setting(100, "training examples", at_least(10))
     valid: int = setting(400, "validation examples", at_least(10))
@@ -127,6 +129,7 @@ def training(data: ImageSplit, settings: SurfaceSettings, horizon: int) -> rfho.
 
 
 def real_time(settings: SurfaceSettings) -> rfho.AbstractHyperGradient:
+    """The method that updates while it trains."""
     return rfho.hyper_gradients.RealTimeHyperGradient(min(settings.every, settings.online))
 
 

@@ -57,6 +57,8 @@ INTERACTIONS = (0.0, *np.geomspace(1e-5, 1.0, 11).tolist())
 
 @dataclasses.dataclass(frozen=True)
 class InteractionSettings:
+    """The examples, their training, and how the graph is learned."""
+
     data: str = setting(
         "digits",
         "digits, mnist, or cifar-10, which gets features learned without labels",
@@ -99,6 +101,12 @@ def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> N
 
 
 def load_split(settings: InteractionSettings, seed: int) -> ImageSplit:
+    """Features of a file, features learned without labels from pictures, or plain images.
+
+    Raises:
+        SettingsError: there are too few examples, or the file holds no features.
+        DataNotFoundError, DataFormatError: files are missing or damaged.
+    """
     size = 10 * settings.per_class
     sizes = (size, size, settings.test)
     if settings.features:
@@ -136,6 +144,7 @@ def penalised_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
 
 
 def validation_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
+    """E: the cross-entropy alone."""
     return cross_entropy(network, batch)
 
 
@@ -155,6 +164,7 @@ def training(train: Part, judges: Part, settings: InteractionSettings) -> rfho.P
 
 
 def full_hyper(c: Array, rho: Array, settings: InteractionSettings) -> Hyper:
+    """C and ρ with the rate and momentum, which are not learned."""
     fixed = {"rate": jnp.float32(settings.rate), "momentum": jnp.float32(settings.momentum)}
     return {"C": c, "rho": rho, **fixed}
 

@@ -42,6 +42,8 @@ Batch = tuple[Array, Array, Array]
 
 @dataclasses.dataclass(frozen=True)
 class CostSettings:
+    """What is trained, and the sizes at which it is measured."""
+
     data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
     train: int = setting(200, "training examples, all in each step", at_least(10))
     hidden: int = setting(32, "hidden units while hyperparameters vary", at_least(1))
