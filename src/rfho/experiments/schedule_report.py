@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import rfho
-from rfho.experiments.pictures import COLOURS, LINES, curves, figure
+from rfho.experiments.pictures import COLOURS, LINES, figure
 from rfho.experiments.trials import Trial, best, spent
 
 
@@ -38,7 +38,7 @@ def draw_progress(contestants: Sequence[Contestant]) -> Figure:
         style = {"linestyle": LINES[number], "color": COLOURS[number], "where": "post"}
         axes[0, 0].step(seconds, lowest, label=name, **style)
     axes[0, 0].set(xlabel="processor time (s)", ylabel="lowest validation loss", yscale="log")
-    axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 1.7, 2, 2.5, 3, 4, 5, 7)))
     axes[0, 0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].legend(frameon=False)
@@ -47,13 +47,16 @@ def draw_progress(contestants: Sequence[Contestant]) -> Figure:
 
 def draw_winners(contestants: Sequence[Contestant]) -> Figure:
     """The effective rate η / (1 - μ) of the best of each over the steps."""
-    lines: dict[str, np.ndarray] = {}
-    for name, problem, trials in contestants:
+    drawn, axes = figure(height=4.6)
+    for number, (name, problem, trials) in enumerate(contestants):
         hyper = best(trials).hyper
         momentum, decay = (float(hyper[key]) for key in ("momentum", "decay"))
         label = f"{name}: μ = {momentum:.2f}, ρ = {decay:.2g}"
-        lines[label] = rates(problem, hyper) / (1 - momentum)
-    return curves(lines, x_label="inner step t", y_label="effective rate η / (1 - μ)")
+        effective = rates(problem, hyper) / (1 - momentum)
+        axes[0, 0].plot(effective, LINES[number], color=COLOURS[number], label=label)
+    axes[0, 0].set(xlabel="inner step t", ylabel="effective rate η / (1 - μ)")
+    drawn.legend(loc="outside upper center", frameon=False)
+    return drawn
 
 
 def rates(problem: rfho.Problem, hyper: Any) -> np.ndarray:
