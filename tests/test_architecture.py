@@ -81,6 +81,7 @@ ROWS = (
     (
         "clients: upon data",
         "experiments/cleaning_models.py",
+        "experiments/few_images.py",
         "experiments/ground_models.py",
         "experiments/image_features.py",
         "experiments/sparse_regression.py",

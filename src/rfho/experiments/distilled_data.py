@@ -13,18 +13,17 @@ ten real images, one of each class, drawn at random, and trained on at the rate 
 import dataclasses
 from typing import NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
 from rfho.experiments.base import Experiment, until_interrupted
+from rfho.experiments.few_images import RATES, best_rate, judge
 from rfho.experiments.image_data import IMAGE_SETS, ImageSplit, Part, load_image_split
 from rfho.experiments.network import Examples, Network, accuracy, blank_network, cross_entropy
 from rfho.experiments.pictures import curves, image_grid
@@ -33,9 +32,6 @@ from rfho.experiments.settings import above, at_least, setting
 from rfho.experiments.table import Column, Table, make_table, spread, to_rich
 
 Hyper = dict[str, Array]
-
-RATES = tuple(np.geomspace(0.01, 30, 12).tolist())
-"""The rates among which the real images choose theirs, by the validation loss."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +61,6 @@ class Learned(NamedTuple):
     images: Float32[np.ndarray, "classes pixels"]
     losses: list[float]
     accuracies: list[float]
-
-
-class Judged(NamedTuple):
-    """Models that were trained on a few images each.
-
-    Attributes:
-        loss: on the validation set, one per model.
-        accuracy: on the test set, in percent.
-    """
-
-    loss: np.ndarray
-    accuracy: np.ndarray
 
 
 def run(settings: DistillSettings, folder: RunFolder, console: Console) -> None:
@@ -169,33 +153,6 @@ def real_draws(data: ImageSplit, settings: DistillSettings) -> Float32[np.ndarra
         for label in range(len(data.class_names))
     ]
     return np.stack([images[index] for index in chosen], axis=1)
-
-
-def judge(problem: rfho.Problem, test: Part, images: np.ndarray, rate: float) -> Judged:
-    """Trains one model on each set of images."""
-    examples = jnp.asarray(test[0]), jnp.asarray(test[1])
-    loss, right = _trained(problem, examples, jnp.asarray(images), jnp.float32(rate))
-    return Judged(np.asarray(loss), 100 * np.asarray(right))
-
-
-@eqx.filter_jit
-def _trained(
-    problem: rfho.Problem, test: Examples, images: Array, rate: Array
-) -> tuple[Float[Array, " sets"], Float[Array, " sets"]]:
-    method = rfho.hyper_gradients.ReverseHyperGradient()
-
-    def one(images: Array) -> tuple[Array, Array]:
-        value, network = method.conclude(problem, {"images": images, "rate": rate}, None)
-        return value, accuracy(network, test)
-
-    return jax.vmap(one)(images)
-
-
-def best_rate(problem: rfho.Problem, data: ImageSplit, images: np.ndarray) -> float:
-    """The rate of lowest validation loss, on the mean over the sets."""
-    losses = [judge(problem, data.test, images, rate).loss for rate in RATES]
-    means = [float(np.mean(loss)) if np.all(np.isfinite(loss)) else np.inf for loss in losses]
-    return RATES[int(np.argmin(means))]
 
 
 def comparison(
