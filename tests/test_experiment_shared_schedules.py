@@ -26,8 +26,7 @@ from rfho.experiments.trials import Trial, best, recorded, spent
 TINY = SharedSettings(
     train=40,
     valid=40,
-    layers=1,
-    hidden=4,
+    layers=0,
     batch=20,
     horizon=8,
     steps=4,
