@@ -47,14 +47,18 @@ def start(problem: Problem, hyper: Hyper, directions: Hyper) -> Pushed:
 
 def push(problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, t: Step) -> Pushed:
     """One step: one linearisation, pushed along every direction."""
-    inside, rest = tree.split(pushed.state)
 
-    def step(inside: PyTree, hyper: Hyper) -> tuple[PyTree, PyTree]:
-        return tree.split(problem.step(eqx.combine(inside, rest), hyper, t))
+    def pushed_once(pushed: Pushed, directions: Hyper) -> Pushed:
+        inside, rest = tree.split(pushed.state)
 
-    # Z_t = A_t Z_{t-1} + B_t D (eq. 13)
-    state, push_one, rest = jax.linearize(step, inside, hyper, has_aux=True)
-    return Pushed(eqx.combine(state, rest), _along(push_one, pushed.tangent, directions))
+        def step(inside: PyTree, hyper: Hyper) -> tuple[PyTree, PyTree]:
+            return tree.split(problem.step(eqx.combine(inside, rest), hyper, t))
+
+        # Z_t = A_t Z_{t-1} + B_t D (eq. 13)
+        state, push_one, rest = jax.linearize(step, inside, hyper, has_aux=True)
+        return Pushed(eqx.combine(state, rest), _along(push_one, pushed.tangent, directions))
+
+    return together(pushed_once)(pushed, directions)
 
 
 def push_span(
@@ -81,9 +85,8 @@ def push_steps(
         if discount != 1:
             faded = jax.tree.map(lambda z: discount * z, pushed.tangent)
             pushed = pushed._replace(tangent=faded)
-        return once(pushed, t), None
+        return push(problem, hyper, pushed, directions=directions, t=t), None
 
-    once = together(lambda pushed, t: push(problem, hyper, pushed, directions=directions, t=t))
     directions = apart(directions)
     pushed, _ = jax.lax.scan(one, pushed._replace(tangent=apart(pushed.tangent)), steps)
     return pushed._replace(tangent=_stacked(pushed.tangent))
