@@ -91,10 +91,11 @@ def in_turn(
 def train(problem: rfho.Problem, hyper: Any) -> Any:
     """f(λ) by a plain scan, as one writes it by hand."""
 
-    def step(state: Any, t: Any) -> tuple[Any, None]:
-        return problem.step(state, hyper, t), None
+    def step(at: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+        state, t = at
+        return (problem.step(state, hyper, t), t + 1), None
 
-    state, _ = jax.lax.scan(step, problem.init(hyper), jax.numpy.arange(problem.horizon))
+    (state, _), _ = jax.lax.scan(step, (problem.init(hyper), 0), None, problem.horizon)
     return problem.evaluate(problem.dynamics.output(state), hyper)
 
 

@@ -96,7 +96,7 @@ def _section(device: str, part: str, result: dict[str, Any]) -> str:
 def _by_limit(row: dict[str, Any], limit: dict[str, float] | None) -> str:
     """The ratio by the least one, for methods whose least one is counted."""
     name = row["name"]
-    if limit is None or name.startswith(("plain", "Truncated")):
+    if limit is None or name.startswith(("plain", "Truncated", "RandomForward")):
         return ""
     if "directions" in name:
         product = limit["activations_kept"] - 1

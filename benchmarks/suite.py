@@ -16,6 +16,7 @@ from benchmarks.measure import Measured, measure, peak_megabytes, seconds
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     LongReverseHyperGradient,
+    RandomForwardHyperGradient,
     RealTimeHyperGradient,
     ReverseHyperGradient,
     TruncatedHyperGradient,
@@ -38,6 +39,7 @@ def p1(*, quick: bool) -> list[dict[str, Any]]:
         "StoreAll(STATES)": _reverse(rfho.StoreAll(Keep.STATES)),
         "Recompute()": _reverse(rfho.Recompute()),
         "Truncated(10)": TruncatedHyperGradient(10),
+        "RandomForward(8)": RandomForwardHyperGradient(8, key=0),
     }
     return _rows([problems.softmax_regression(50)], methods, quick=quick)
 
@@ -125,7 +127,7 @@ def horizon(*, quick: bool) -> list[dict[str, Any]]:
         "Binomial(10)": _reverse(rfho.Binomial(10)),
         "forward": ForwardHyperGradient(),
     }
-    horizons = (100, 400, 1600) if quick else (100, 400, 1600, 6400)
+    horizons = (100, 400, 1600) if quick else (100, 400, 1600, 6400, 25_600, 102_400)
     return _rows([problems.small_network(t) for t in horizons], methods, quick=True)
 
 
@@ -142,13 +144,15 @@ def number(*, quick: bool) -> list[dict[str, Any]]:
 
 
 def long(*, quick: bool) -> list[dict[str, Any]]:
-    """Segments driven from Python, states on a shelf: the small network and P2, up to T = 10^5."""
+    """Segments driven from Python, states on a shelf: the small network to T = 10^6, P2 to 10^5."""
     small = problems.small_network(10_000 if quick else 100_000)
     rows = [
         _long("all segment starts on the host", small, LongReverseHyperGradient(1000)),
         _long("10 slots on the host", small, LongReverseHyperGradient(1000, slots=10)),
     ]
     if not quick:
+        longer = problems.small_network(1_000_000)
+        rows.append(_long("10 slots on the host", longer, LongReverseHyperGradient(1000, slots=10)))
         slots = LongReverseHyperGradient(100, slots=10)
         rows.append(_long("10 slots on the host", problems.tanh_network(10_000), slots))
         with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,7 @@ def run() -> None:
     """Makes the environment if it is missing, exports the problems, runs the peers."""
     python = ENVIRONMENT / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"]
-        subprocess.run(pip, check=True)
+        _make_environment(python)
     with tempfile.TemporaryDirectory() as folder:
         problems, results = f"{folder}/problems.npz", f"{folder}/results.json"
         export = [sys.executable, "-m", "benchmarks.peers.export", problems]
@@ -29,3 +28,14 @@ def run() -> None:
     RESULTS.mkdir(exist_ok=True)
     stored = {**measured, "device": device()}
     (RESULTS / "cpu-peers.json").write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def _make_environment(python: Path) -> None:
+    """All of it or nothing: half an environment would pass for a whole one the next time."""
+    try:
+        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"]
+        subprocess.run(pip, check=True)
+    except BaseException:
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        raise
