@@ -31,7 +31,7 @@ from rfho.hyper_gradients import (
 from rfho.problem import Problem
 from rfho.result import HyperGradientError, Result
 from rfho.second_order import SecondOrder, second_order
-from rfho.tangent import push_span, read_along, start
+from rfho.tangent import push_steps, read_along, start
 from rfho.typing import Hyper, Scalar
 from rfho.unroll import roll
 from rfho.validate import validate
@@ -191,8 +191,7 @@ def _pushed(problem: Problem, hyper: Hyper, directions: list[Hyper]) -> Array:
     """Forward mode along these directions alone, however many hyperparameters there are."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *directions)
     pushed = start(problem, hyper, stacked)
-    span = Span(0, problem.horizon)
-    pushed = push_span(problem, hyper, pushed, directions=stacked, span=span)
+    pushed = push_steps(problem, hyper, pushed, directions=stacked, count=problem.horizon)
     return read_along(problem, hyper, pushed, directions=stacked)[1]
 
 

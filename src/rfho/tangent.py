@@ -17,7 +17,6 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from rfho import tree
-from rfho.checkpoint import Span
 from rfho.problem import Problem, Reading
 from rfho.products import together
 from rfho.typing import Hyper, PyTree, State, Step
@@ -61,34 +60,27 @@ def push(problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, t
     return together(pushed_once)(pushed, directions)
 
 
-def push_span(
-    problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, span: Span
-) -> Pushed:
-    """All steps t = start, …, stop - 1 of the span."""
-    return push_steps(
-        problem, hyper, pushed, directions=directions, steps=jnp.arange(span.start, span.stop)
-    )
-
-
 def push_steps(
     problem: Problem,
     hyper: Hyper,
     pushed: Pushed,
     *,
     directions: Hyper,
-    steps: Array,
+    count: int,
+    first: Step = 0,
     discount: float = 1.0,
 ) -> Pushed:
-    """The steps whose indices ``steps`` lists, in that order; Z is multiplied by ``discount`` before each."""
+    """The steps t = first, …, first + count - 1; Z is multiplied by ``discount`` before each."""
 
-    def one(pushed: Pushed, t: Array) -> tuple[Pushed, None]:
+    def one(i: Array, pushed: Pushed) -> Pushed:
         if discount != 1:
             faded = jax.tree.map(lambda z: discount * z, pushed.tangent)
             pushed = pushed._replace(tangent=faded)
-        return push(problem, hyper, pushed, directions=directions, t=t), None
+        return push(problem, hyper, pushed, directions=directions, t=first + i)
 
     directions = apart(directions)
-    pushed, _ = jax.lax.scan(one, pushed._replace(tangent=apart(pushed.tangent)), steps)
+    pushed = pushed._replace(tangent=apart(pushed.tangent))
+    pushed = jax.lax.fori_loop(0, count, one, pushed)
     return pushed._replace(tangent=_stacked(pushed.tangent))
 
 

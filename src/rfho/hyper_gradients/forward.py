@@ -7,10 +7,9 @@ from jax import Array
 
 from rfho import tree
 from rfho.arguments import positive_int
-from rfho.checkpoint import Span
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
 from rfho.problem import Problem
-from rfho.tangent import coordinates, push_span, read_along, start
+from rfho.tangent import coordinates, push_steps, read_along, start
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -56,8 +55,9 @@ class ForwardHyperGradient(AbstractHyperGradient):
         def along(index: Array) -> tuple[Array, Array, Array, Params]:
             directions = axes.directions(index)
             pushed = start(problem, hyper, directions)
-            span = Span(0, problem.horizon)
-            pushed = push_span(problem, hyper, pushed, directions=directions, span=span)
+            pushed = push_steps(
+                problem, hyper, pushed, directions=directions, count=problem.horizon
+            )
             reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
             squared = tree.norm(pushed.tangent) ** 2
             return reading.value, derivatives, squared, problem.dynamics.output(pushed.state)

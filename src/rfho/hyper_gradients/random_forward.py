@@ -20,10 +20,9 @@ from jaxtyping import Float, Int
 
 from rfho import tree
 from rfho.arguments import positive_int
-from rfho.checkpoint import Span
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
 from rfho.problem import Problem
-from rfho.tangent import coordinates, push_span, read_along, start
+from rfho.tangent import coordinates, push_steps, read_along, start
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -88,8 +87,9 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
             _, unravel = ravel_pytree(axes.hyper)
             directions = jax.vmap(unravel)(rows)
             pushed = start(problem, hyper, directions)
-            span = Span(0, problem.horizon)
-            pushed = push_span(problem, hyper, pushed, directions=directions, span=span)
+            pushed = push_steps(
+                problem, hyper, pushed, directions=directions, count=problem.horizon
+            )
             reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
             # ĝ is a sum over directions, so that chunks only have to be added up.
             estimate = axes.number / count * derivatives @ rows.astype(derivatives.dtype)

@@ -79,13 +79,13 @@ class RealTimeHyperGradient(AbstractHyperGradient):
         """Δ further steps under the current λ, then the read-out."""
         axes = coordinates(hyper)
         directions = axes.directions(jnp.arange(axes.number))
-        steps = carry.t + jnp.arange(self.every)
         pushed = push_steps(
             problem,
             hyper,
             carry.pushed,
             directions=directions,
-            steps=steps,
+            count=self.every,
+            first=carry.t,
             discount=self.discount,
         )
         reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
