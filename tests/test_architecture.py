@@ -62,7 +62,7 @@ ROWS = (
     ("runs", "tune.py"),
     ("runs: many", "population.py"),
     ("surface", "__init__.py"),
-    ("edge: parts", "datasets/log_mel.py", "testing/family.py"),
+    ("edge: parts", "datasets/idx.py", "datasets/log_mel.py", "testing/family.py"),
     ("edge", "adapters/", "datasets/", "plots.py", "testing/", "tracking/"),
     ("clients: forms", "experiments/toml.py", "experiments/table.py", "experiments/pictures.py"),
     ("clients: time", "experiments/stopwatch.py"),

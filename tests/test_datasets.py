@@ -21,6 +21,7 @@ from PIL import Image
 
 from rfho import datasets
 from rfho.datasets import base, cifar10, newsgroups, omniglot, spoken_digits, text
+from rfho.datasets.idx import read_idx
 
 BYTES = np.random.default_rng(0)
 
@@ -77,27 +78,27 @@ class TestIdx:
         path = tmp_path / "images"
         path.write_bytes(idx(np.zeros((3, 2, 2), np.uint8))[:-missing])
         with pytest.raises(datasets.DataFormatError, match=r"images .* damaged"):
-            base.read_idx(path, dimensions=3)
+            read_idx(path, dimensions=3)
 
     def test_a_file_with_something_after_its_end_is_refused(self, tmp_path):
         path = tmp_path / "images"
         path.write_bytes(idx(np.zeros((3, 2, 2), np.uint8)) + b"\0")
         with pytest.raises(datasets.DataFormatError, match=r"13 bytes of data .* \(3, 2, 2\)"):
-            base.read_idx(path, dimensions=3)
+            read_idx(path, dimensions=3)
 
     @pytest.mark.parametrize("magic", [b"\0\0\x08\x01", b"\0\0\x0d\x03", b"PK\x03\x04"])
     def test_another_magic_number_is_refused(self, tmp_path, magic):
         path = tmp_path / "images"
         path.write_bytes(magic + idx(np.zeros((3, 2, 2), np.uint8))[4:])
         with pytest.raises(datasets.DataFormatError, match="magic number 00 00 08 03"):
-            base.read_idx(path, dimensions=3)
+            read_idx(path, dimensions=3)
 
     @pytest.mark.parametrize("cut", [5, 20])
     def test_a_truncated_compressed_file_is_refused(self, tmp_path, cut):
         path = tmp_path / "images.gz"
         path.write_bytes(gzip.compress(idx(np.arange(200, dtype=np.uint8)))[:-cut])
         with pytest.raises(datasets.DataFormatError, match=r"images\.gz .* damaged"):
-            base.read_idx(path, dimensions=1)
+            read_idx(path, dimensions=1)
 
     def test_images_and_labels_must_be_equally_many(self, data):
         write_idx(data / "mnist")

@@ -123,12 +123,9 @@ def tune(
             previous, state = state, after
             history.append(report)
             progress.advance(handle, report.step, f"f = {_shown(report.value)}")
-            if _distance(previous.hyper, state.hyper) <= tolerance * (
-                1 + float(tree.norm(previous.hyper))
-            ):
-                result = Result.CONVERGED if tolerance > 0 else result
-                if tolerance > 0:
-                    break
+            if tolerance > 0 and _moved(previous.hyper, state.hyper) <= tolerance:
+                result = Result.CONVERGED
+                break
     except HyperGradientError as error:
         if throw:
             raise
@@ -265,10 +262,10 @@ def _end(tuner: Tuner, problem: Problem, total: int) -> Result:
     return Result.HORIZON_REACHED if tuner.method.limit(problem) == total else Result.STEPS_DONE
 
 
-def _distance(left: Hyper, right: Hyper) -> float:
-    return float(
-        tree.norm(jax.tree.map(lambda a, b: a - b, tree.inexact(left), tree.inexact(right)))
-    )
+def _moved(before: Hyper, after: Hyper) -> float:
+    """‖λ_k - λ_{k-1}‖ / (1 + ‖λ_{k-1}‖)."""
+    before, after = tree.inexact(before), tree.inexact(after)
+    return float(tree.norm(tree.subtract(after, before)) / (1 + tree.norm(before)))
 
 
 def _floats(value: PyTree) -> PyTree:

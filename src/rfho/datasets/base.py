@@ -8,7 +8,6 @@ to do. Nothing is ever unpickled, and a truncated file is refused rather than re
 
 import gzip
 import logging
-import math
 import os
 import zipfile
 import zlib
@@ -133,6 +132,11 @@ def locate(name: str, *, home: Home | None, advice: str = "") -> Path:
     return _download(name, home)
 
 
+def damaged(path: Path, reason: str) -> DataFormatError:
+    """The error about a file that is not what its name promises."""
+    return DataFormatError(f"{path} {reason}: the file is damaged, replace it by a fresh copy")
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a file, decompressed if its name ends in ``.gz``.
 
@@ -145,28 +149,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
-    """The array of an IDX file of unsigned bytes.
-
-    The format: two zero bytes, 8 for "unsigned byte", the number of dimensions, each dimension as
-    a big-endian 32-bit integer, then the data in C order.
-
-    Raises:
-        DataFormatError: wrong magic number, or more or fewer bytes than the header promises.
-    """
-    content = read_bytes(path)
-    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < start:
-        raise _damaged(
-            path, f"starts with {content[:4].hex(' ')}, not with the magic number {magic.hex(' ')}"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, offset=4))
-    if min(shape) < 0 or len(content) - start != math.prod(shape):
-        raise _damaged(path, f"has {len(content) - start} bytes of data for the shape {shape}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+        raise damaged(path, str(error)) from error
 
 
 def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
@@ -176,21 +159,17 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         DataFormatError: not an ``npz`` file, truncated, an array is missing or is an object array.
     """
     if not zipfile.is_zipfile(path):
-        raise _damaged(path, "is no npz file")
+        raise damaged(path, "is no npz file")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
-                raise _damaged(path, f"has no array {missing[0]!r}, only {sorted(archive)}")
+                raise damaged(path, f"has no array {missing[0]!r}, only {sorted(archive)}")
             return tuple(archive[name] for name in names)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, DataFormatError):
             raise
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, reason: str) -> DataFormatError:
-    return DataFormatError(f"{path} {reason}: the file is damaged, replace it by a fresh copy")
+        raise damaged(path, str(error)) from error
 
 
 def _folders() -> list[Path]:

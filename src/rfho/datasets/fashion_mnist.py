@@ -4,9 +4,8 @@ H. Xiao, K. Rasul, R. Vollgraf, arXiv 1708.07747. The four IDX files are looked 
 ``fashion_mnist``, and downloaded from the authors' repository (its README states the MD5 sums).
 """
 
-from pathlib import Path
-
-from rfho.datasets.base import Home, LabelledImages, TrainTest, find, labelled, locate, read_idx
+from rfho.datasets.base import TrainTest
+from rfho.datasets.idx import IdxFiles
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -21,13 +20,17 @@ CLASS_NAMES = (
     "ankle boot",
 )
 
-_HOME = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
-_MD5 = {
-    "train-images-idx3": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1": "bb300cfdad3c16e7a12a480ee83cd310",
-}
+_FILES = IdxFiles(
+    folder="fashion_mnist",
+    url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    checksums={
+        "train-images-idx3": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1": "md5:25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3": "md5:bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    class_names=CLASS_NAMES,
+)
 
 
 def load_fashion_mnist() -> TrainTest:
@@ -41,16 +44,4 @@ def load_fashion_mnist() -> TrainTest:
         >>> from rfho.datasets import load_fashion_mnist
         >>> train, test = load_fashion_mnist()  # doctest: +SKIP
     """
-    return TrainTest(_part("train"), _part("t10k"))
-
-
-def _part(prefix: str) -> LabelledImages:
-    pixels = read_idx(_path(f"{prefix}-images-idx3"), dimensions=3)
-    labels = read_idx(_path(f"{prefix}-labels-idx1"), dimensions=1)
-    return labelled(pixels, labels, CLASS_NAMES, source=f"fashion_mnist/{prefix}-*")
-
-
-def _path(stem: str) -> Path:
-    file = f"{stem}-ubyte.gz"
-    home = Home(f"{_HOME}/{file}", f"md5:{_MD5[stem]}")
-    return find(f"fashion_mnist/{stem}-ubyte") or locate(f"fashion_mnist/{file}", home=home)
+    return _FILES.load()

@@ -5,19 +5,22 @@ recognition", Proc. IEEE 86(11), 1998. The four IDX files of the original distri
 for in the folder ``mnist``, and downloaded from the mirror of the Common Visual Data Foundation.
 """
 
-from pathlib import Path
-
-from rfho.datasets.base import Home, LabelledImages, TrainTest, find, labelled, locate, read_idx
+from rfho.datasets.base import TrainTest
+from rfho.datasets.idx import IdxFiles
 
 CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
-_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist"
-_SHA256 = {
-    "train-images-idx3": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
+_FILES = IdxFiles(
+    folder="mnist",
+    url="https://storage.googleapis.com/cvdf-datasets/mnist",
+    checksums={
+        "train-images-idx3": "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1": "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3": "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1": "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    },
+    class_names=CLASS_NAMES,
+)
 
 
 def load_mnist() -> TrainTest:
@@ -31,16 +34,4 @@ def load_mnist() -> TrainTest:
         >>> from rfho.datasets import load_mnist
         >>> train, test = load_mnist()  # doctest: +SKIP
     """
-    return TrainTest(_part("train"), _part("t10k"))
-
-
-def _part(prefix: str) -> LabelledImages:
-    pixels = read_idx(_path(f"{prefix}-images-idx3"), dimensions=3)
-    labels = read_idx(_path(f"{prefix}-labels-idx1"), dimensions=1)
-    return labelled(pixels, labels, CLASS_NAMES, source=f"mnist/{prefix}-*")
-
-
-def _path(stem: str) -> Path:
-    file = f"{stem}-ubyte.gz"
-    home = Home(f"{_MIRROR}/{file}", f"sha256:{_SHA256[stem]}")
-    return find(f"mnist/{stem}-ubyte") or locate(f"mnist/{file}", home=home)
+    return _FILES.load()

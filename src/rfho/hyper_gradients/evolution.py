@@ -11,6 +11,7 @@ arXiv 2112.13835) draw ε anew in each and accumulate ξ = Σ ε over the run; E
 `TruncatedHyperGradient`, an estimate after any window knows of all the windows before.
 """
 
+import abc
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -30,6 +31,9 @@ from rfho.tangent import coordinates
 from rfho.typing import Hyper, Params, PyTree, State
 from rfho.unroll import roll
 
+Noise = Float[Array, "pairs m"]
+"""One offset of λ for each pair."""
+
 
 class EvolutionRun(NamedTuple):
     """Where the particles stand.
@@ -43,13 +47,59 @@ class EvolutionRun(NamedTuple):
     """
 
     state: State
-    noise: Float[Array, "pairs m"]
-    perturbation: Float[Array, "pairs m"]
+    noise: Noise
+    perturbation: Noise
     t: Int[Array, ""]
     draws: Int[Array, ""]
 
 
-class PersistentEvolution(AbstractHyperGradient):
+class AbstractEvolution(AbstractHyperGradient):
+    """Pairs of particles that train on from window to window; what is left open is how they are perturbed."""
+
+    pairs: int = eqx.field(static=True)
+    sigma: PyTree
+    every: int = eqx.field(static=True)
+    key: Array
+
+    def __init__(self, pairs: int, sigma: PyTree, *, every: int, key: Array | int) -> None:
+        self.pairs, self.every = _checked(type(self).__name__, pairs, sigma, every=every)
+        self.sigma = sigma
+        self.key = jax.random.key(key) if isinstance(key, int) else key
+
+    def init(self, problem: Problem, hyper: Hyper) -> EvolutionRun:
+        """All particles before their first step."""
+        return _at_start(problem, hyper, pairs=self.pairs, every=self.every)
+
+    @abc.abstractmethod
+    def moved(self, run: EvolutionRun, fresh: Noise, begins: Array) -> EvolutionRun:
+        """The run with the ε and ξ of its next window, from ``fresh`` draws of N(0, σ²).
+
+        Args:
+            run: where the particles stand.
+            fresh: independent noise, one row per pair.
+            begins: whether the window is the first of a training run.
+        """
+
+    def estimate(
+        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
+    ) -> tuple[Estimate, EvolutionRun]:
+        """One further window of all particles."""
+        begins = _begins(problem, carry, self.every)
+        sigma = _spread(self.sigma, hyper)
+        moved = self.moved(carry, sigma * _normal(self.key, carry), begins)
+        return _estimate(problem, hyper, moved, begins=begins, sigma=sigma, every=self.every)
+
+    def conclude(
+        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
+    ) -> tuple[PyTree, Params]:
+        """f(λ) and w_T of a plain run: the particles are all off λ."""
+        return evaluated(problem, hyper)
+
+    def limit(self, problem: Problem) -> None:
+        """Any number of estimates: runs follow each other."""
+
+
+class PersistentEvolution(AbstractEvolution):
     r"""Persistent evolution strategies: unbiased estimates at every Δ-th step, without derivatives.
 
     Each estimate is one of :math:`\nabla E(w_t, \lambda)` at t = Δ, 2Δ, … of a run; their sum over
@@ -81,42 +131,13 @@ class PersistentEvolution(AbstractHyperGradient):
         >>> method = rfho.hyper_gradients.PersistentEvolution(pairs=50, sigma=0.01, every=10, key=0)
     """
 
-    pairs: int = eqx.field(static=True)
-    sigma: PyTree
-    every: int = eqx.field(static=True)
-    key: Array
-
-    def __init__(self, pairs: int, sigma: PyTree, *, every: int, key: Array | int) -> None:
-        self.pairs, self.every = _checked(type(self).__name__, pairs, sigma, every=every)
-        self.sigma = sigma
-        self.key = jax.random.key(key) if isinstance(key, int) else key
-
-    def init(self, problem: Problem, hyper: Hyper) -> EvolutionRun:
-        """All particles before their first step."""
-        return _at_start(problem, hyper, pairs=self.pairs, every=self.every)
-
-    def estimate(
-        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
-    ) -> tuple[Estimate, EvolutionRun]:
-        """One further window of all particles."""
-        begins = _begins(problem, carry, self.every)
-        sigma = _spread(self.sigma, hyper)
-        noise = sigma * _normal(self.key, carry)
-        perturbation = jnp.where(begins, 0, carry.perturbation) + noise
-        moved = carry._replace(noise=noise, perturbation=perturbation)
-        return _estimate(problem, hyper, moved, begins=begins, sigma=sigma, every=self.every)
-
-    def conclude(
-        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
-    ) -> tuple[PyTree, Params]:
-        """f(λ) and w_T of a plain run: the particles are all off λ."""
-        return evaluated(problem, hyper)
-
-    def limit(self, problem: Problem) -> None:
-        """Any number of estimates: runs follow each other."""
+    def moved(self, run: EvolutionRun, fresh: Noise, begins: Array) -> EvolutionRun:
+        """Noise of its own for every window; ξ is the sum of all."""
+        perturbation = jnp.where(begins, 0, run.perturbation) + fresh
+        return run._replace(noise=fresh, perturbation=perturbation)
 
 
-class SingleEvolution(AbstractHyperGradient):
+class SingleEvolution(AbstractEvolution):
     r"""ES-Single: as `PersistentEvolution`, with one perturbation per particle for all of its run.
 
     Its variance does not grow with the number of windows. The smoothed objective is that of one λ + ε
@@ -140,38 +161,10 @@ class SingleEvolution(AbstractHyperGradient):
         >>> method = rfho.hyper_gradients.SingleEvolution(pairs=50, sigma=0.01, every=10, key=0)
     """
 
-    pairs: int = eqx.field(static=True)
-    sigma: PyTree
-    every: int = eqx.field(static=True)
-    key: Array
-
-    def __init__(self, pairs: int, sigma: PyTree, *, every: int, key: Array | int) -> None:
-        self.pairs, self.every = _checked(type(self).__name__, pairs, sigma, every=every)
-        self.sigma = sigma
-        self.key = jax.random.key(key) if isinstance(key, int) else key
-
-    def init(self, problem: Problem, hyper: Hyper) -> EvolutionRun:
-        """All particles before their first step."""
-        return _at_start(problem, hyper, pairs=self.pairs, every=self.every)
-
-    def estimate(
-        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
-    ) -> tuple[Estimate, EvolutionRun]:
-        """One further window of all particles."""
-        begins = _begins(problem, carry, self.every)
-        sigma = _spread(self.sigma, hyper)
-        noise = jnp.where(begins, sigma * _normal(self.key, carry), carry.noise)
-        moved = carry._replace(noise=noise, perturbation=noise)
-        return _estimate(problem, hyper, moved, begins=begins, sigma=sigma, every=self.every)
-
-    def conclude(
-        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
-    ) -> tuple[PyTree, Params]:
-        """f(λ) and w_T of a plain run: the particles are all off λ."""
-        return evaluated(problem, hyper)
-
-    def limit(self, problem: Problem) -> None:
-        """Any number of estimates: runs follow each other."""
+    def moved(self, run: EvolutionRun, fresh: Noise, begins: Array) -> EvolutionRun:
+        """One noise for all windows of a run, which is ξ too."""
+        noise = jnp.where(begins, fresh, run.noise)
+        return run._replace(noise=noise, perturbation=noise)
 
 
 def _at_start(problem: Problem, hyper: Hyper, *, pairs: int, every: int) -> EvolutionRun:
@@ -190,7 +183,7 @@ def _begins(problem: Problem, run: EvolutionRun, every: int) -> Array:
     return (run.t == 0) | (run.t + every > problem.horizon)
 
 
-def _normal(key: Array, run: EvolutionRun) -> Float[Array, "pairs m"]:
+def _normal(key: Array, run: EvolutionRun) -> Noise:
     key = jax.random.fold_in(key, run.draws)
     return jax.random.normal(key, run.noise.shape, run.noise.dtype)
 
