@@ -6,16 +6,12 @@ thread on a CPU, so that figures compare across machines; ``--quick`` runs the s
 """
 
 import argparse
-import os
 import sys
 
+from benchmarks.threads import one_thread
+
 if "--threads" not in sys.argv:
-    # Before JAX starts: one thread.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    )
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    one_thread()
 
 from benchmarks import page, suite
 from benchmarks.peers import run as peers

@@ -5,6 +5,11 @@ in the same process: median CPU seconds of interleaved runs. `--fit` also prints
 explain the measured times best.
 """
 
+from benchmarks.threads import one_thread
+
+if __name__ == "__main__":
+    one_thread()
+
 import argparse
 import dataclasses
 import statistics

@@ -8,15 +8,10 @@ that at the exact minimiser, which Newton's method finds. `docs/explanation/impl
 prints.
 """
 
-import os
+from benchmarks.threads import one_thread
 
 if __name__ == "__main__":
-    # Before JAX starts: one thread, so that figures compare across machines.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    )
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    one_thread()
 
 from typing import Any
 
@@ -27,6 +22,7 @@ import numpy as np
 import optax
 
 import rfho
+from benchmarks.limits import limits
 from benchmarks.measure import Measured, Program, in_turn, measure
 from benchmarks.problems import Benchmark, images
 from rfho import solvers
@@ -139,10 +135,9 @@ def costs(*, rounds: int) -> list[Measured]:
         "implicit, CG(20), audited": ImplicitHyperGradient(solver),
         "StoreAll(STATES)": ReverseHyperGradient(rfho.StoreAll(rfho.Keep.STATES)),
     }
-    return [
-        *in_turn(single, (problem, hyper), rounds=rounds),
-        *measure(problem, hyper, methods, rounds=rounds),
-    ]
+    training, taken = in_turn(single, (problem, hyper), rounds=rounds)
+    taken = taken._replace(least_ratio=limits(problem, hyper).product)
+    return [training, taken, *measure(problem, hyper, methods, rounds=rounds)]
 
 
 @eqx.filter_jit

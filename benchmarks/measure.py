@@ -1,16 +1,25 @@
 """How long a program runs and how much memory it takes, beside plain training in the same process."""
 
-import resource
+import contextlib
+import ctypes
+import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 import rfho
-from rfho.hyper_gradients import AbstractHyperGradient
+from benchmarks.limits import limits
+from rfho.hyper_gradients import (
+    AbstractHyperGradient,
+    ForwardHyperGradient,
+    RealTimeHyperGradient,
+)
 
 
 class Measured(NamedTuple):
@@ -21,14 +30,21 @@ class Measured(NamedTuple):
         seconds: CPU seconds of one run (wall-clock seconds on other devices), median.
         ratio: that by plain training, median over the interleaved rounds.
         megabytes: its memory beyond plain training's: temporaries of the compiled program and its tape.
+        resident_megabytes: the same by the process's peak resident memory (the host's, on other devices too).
         compile_seconds: time to trace and compile.
+        kept_megabytes: what the method keeps of the run, by count; None where it keeps nothing.
+        least_ratio: what ``ratio`` would be if only the least number of operations took time, see
+            `benchmarks.limits`; None where it is not counted.
     """
 
     name: str
     seconds: float
     ratio: float
     megabytes: float
+    resident_megabytes: float
     compile_seconds: float
+    kept_megabytes: float | None = None
+    least_ratio: float | None = None
 
 
 class Program(NamedTuple):
@@ -57,7 +73,16 @@ def measure(
     programs = {"plain training": plain()}
     for name, method in methods.items():
         programs[name] = _grad_over_scan() if method is None else by(method, problem, hyper)
-    return in_turn(programs, (problem, hyper), rounds=rounds)
+    base, *rows = in_turn(programs, (problem, hyper), rounds=rounds)
+    least = limits(problem, hyper)
+    number = sum(leaf.size for leaf in jax.tree.leaves(hyper))
+    return [base] + [
+        row._replace(
+            kept_megabytes=method and kept_megabytes(method, problem, hyper),
+            least_ratio=least.least_ratio(method, number),
+        )
+        for row, method in zip(rows, methods.values(), strict=True)
+    ]
 
 
 def in_turn(
@@ -68,20 +93,29 @@ def in_turn(
     compiled = {name: compiled_of(program, *given) for name, program in programs.items()}
     memories = {name: program.memory for name, program in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds + 1):
-        for name, program in compiled.items():
-            start = _clock()
-            out, memories[name] = program.run(given, memories[name])
-            jax.block_until_ready((out, memories[name]))
-            times[name].append(_clock() - start)
-            del out
-    base = times[first][1:]
+    resident: dict[str, float] = {}
+
+    def run(name: str) -> Taken:
+        taken = take(functools.partial(compiled[name].run, given, memories[name]))
+        _, memories[name] = taken.out
+        return taken
+
+    with frugal():
+        for name in programs:
+            run(name)  # what is set up once and for all is not counted
+            release()
+            resident[name] = run(name).resident_megabytes + _megabytes(memories[name])
+    for _ in range(rounds):
+        for name in programs:
+            run(name)  # a virtual machine's host may have taken back what memory the last run left
+            times[name].append(run(name).seconds)
     return [
         Measured(
             name,
-            statistics.median(times[name][1:]),
-            statistics.median(a / b for a, b in zip(times[name][1:], base, strict=True)),
+            statistics.median(times[name]),
+            statistics.median(a / b for a, b in zip(times[name], times[first], strict=True)),
             compiled[name].megabytes - compiled[first].megabytes,
+            resident[name] - resident[first],
             compiled[name].compile_seconds,
         )
         for name in programs
@@ -99,16 +133,66 @@ def train(problem: rfho.Problem, hyper: Any) -> Any:
     return problem.evaluate(problem.dynamics.output(state), hyper)
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """CPU seconds (wall-clock seconds on other devices) of one call."""
-    start = _clock()
-    jax.block_until_ready(function())
-    return _clock() - start
+class Taken(NamedTuple):
+    """One call: what came out, and what it took.
+
+    Attributes:
+        seconds: CPU seconds (wall-clock seconds on other devices).
+        resident_megabytes: by how much it raised the process's resident memory at its peak.
+    """
+
+    out: Any
+    seconds: float
+    resident_megabytes: float
 
 
-def peak_megabytes() -> float:
-    """The process's peak resident memory so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def take(function: Callable[[], Any]) -> Taken:
+    """Calls ``function``; on Linux only, where the peak of resident memory can start anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = _resident_megabytes("VmRSS"), _clock()
+    out = jax.block_until_ready(function())
+    return Taken(out, _clock() - start, _resident_megabytes("VmHWM") - before)
+
+
+@contextlib.contextmanager
+def frugal() -> Iterator[None]:
+    """Inside, memory that is free goes back to the system (glibc), and is counted when it is used again.
+
+    Not for timing: fresh pages take time.
+    """
+    try:
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            _GLIBC.mallopt(parameter, 1 << 16)
+        release()
+        yield
+    finally:
+        # Where glibc's own adjustment ends for a program that uses large blocks.
+        _GLIBC.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+        _GLIBC.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
+
+
+def release() -> None:
+    """Gives all free memory back to the system."""
+    time.sleep(0.1)  # a thread of the runtime's frees memory after the result is there
+    _GLIBC.malloc_trim(0)
+
+
+_GLIBC = ctypes.CDLL(None)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def kept_megabytes(
+    method: AbstractHyperGradient, problem: rfho.Problem, hyper: Any
+) -> float | None:
+    """What a method keeps of the run: the tape of reverse mode, the tangents of forward mode."""
+    if isinstance(method, ForwardHyperGradient | RealTimeHyperGradient):
+        number = sum(leaf.size for leaf in jax.tree.leaves(hyper))
+        directions = min(getattr(method, "chunk", None) or number, number)
+        state = jax.tree.leaves(jax.eval_shape(problem.init, hyper))
+        pushed = [leaf for leaf in state if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return directions * _megabytes(pushed)
+    tape = eqx.filter_eval_shape(method.reserve, problem, hyper)
+    return None if tape is None else _megabytes(tape)
 
 
 def plain() -> Program:
@@ -145,8 +229,18 @@ def compiled_of(program: Program, problem: rfho.Problem, hyper: Any) -> Compiled
     compiled = jitted.lower((problem, hyper), program.memory).compile()
     seconds = time.perf_counter() - start
     temporaries = compiled.compiled.memory_analysis().temp_size_in_bytes
-    tape = sum(leaf.nbytes for leaf in jax.tree.leaves(program.memory))
-    return Compiled(compiled, (temporaries + tape) / 1e6, seconds)
+    return Compiled(compiled, temporaries / 1e6 + _megabytes(program.memory), seconds)
+
+
+def _megabytes(memory: Any) -> float:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(memory)) / 1e6
+
+
+def _resident_megabytes(name: str) -> float:
+    """``VmRSS``, resident memory now, or ``VmHWM``, its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(name))
+    return int(kilobytes) * 1.024e-3
 
 
 def _clock() -> float:

@@ -11,8 +11,7 @@ import jax
 
 import rfho
 from benchmarks import implicit, problems
-from benchmarks.limits import limits
-from benchmarks.measure import Measured, measure, peak_megabytes, seconds
+from benchmarks.measure import Measured, frugal, measure, take
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     LongReverseHyperGradient,
@@ -166,11 +165,19 @@ def _long(
 ) -> dict[str, Any]:
     name, problem, hyper = benchmark
     method.conclude(problem, hyper, None)  # compiles plain training; the rest is part of the time
-    plain, before = seconds(lambda: method.conclude(problem, hyper, None)), peak_megabytes()
-    took = seconds(lambda: method.estimate(problem, hyper, None))
-    row = Measured(label, took, took / plain, peak_megabytes() - before, float("nan"))
-    print(f"{name} T={problem.horizon} {label}: {row.ratio:.2f} x of {plain:.1f} s", flush=True)
-    return {"problem": name, "T": problem.horizon, "hyperparameters": 1, **row._asdict()}
+    plain = take(lambda: method.conclude(problem, hyper, None)).seconds
+    with frugal():
+        taken = take(lambda: method.estimate(problem, hyper, None))
+    ratio = taken.seconds / plain
+    print(f"{name} T={problem.horizon} {label}: {ratio:.2f} x of {plain:.1f} s", flush=True)
+    return {
+        "problem": name,
+        "T": problem.horizon,
+        "name": label,
+        "seconds": taken.seconds,
+        "ratio": ratio,
+        "resident_megabytes": taken.resident_megabytes,
+    }
 
 
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
@@ -187,14 +194,6 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
 }
 
 
-PROBLEMS = {
-    "P1": problems.softmax_regression,
-    "P2": problems.tanh_network,
-    "P3": problems.convolutional_network,
-    "P4": problems.transformer,
-}
-
-
 def run(parts: list[str], *, quick: bool) -> None:
     """Measures the parts and stores each under the name of the device."""
     RESULTS.mkdir(exist_ok=True)
@@ -202,9 +201,6 @@ def run(parts: list[str], *, quick: bool) -> None:
         rows = PARTS[part](quick=quick)
         if rows:
             result = {"part": part, "device": device(), "jax": jax.__version__, "rows": rows}
-            if part in PROBLEMS:
-                _, problem, hyper = PROBLEMS[part]()
-                result["limits"] = limits(problem, hyper)._asdict()
             place = RESULTS / f"{jax.default_backend()}-{part}.json"
             place.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -236,7 +232,8 @@ def _shown(measured: list[Measured], benchmark: problems.Benchmark) -> list[dict
     for row in measured:
         print(
             f"{name} T={problem.horizon} m={hypers} {row.name:26s} {row.seconds:8.3f} s "
-            f"{row.ratio:6.2f} x {row.megabytes:8.1f} MB  compiled in {row.compile_seconds:.1f} s",
+            f"{row.ratio:6.2f} x {row.megabytes:8.1f} MB ({row.resident_megabytes:.1f} MB resident)  "
+            f"compiled in {row.compile_seconds:.1f} s",
             flush=True,
         )
     shape = {"problem": name, "T": problem.horizon, "hyperparameters": hypers}
