@@ -1,12 +1,9 @@
 """How long a program runs and how much memory it takes, beside plain training in the same process."""
 
-import contextlib
-import ctypes
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import rfho
+from benchmarks import resident
 from benchmarks.limits import limits
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
@@ -93,18 +91,18 @@ def in_turn(
     compiled = {name: compiled_of(program, *given) for name, program in programs.items()}
     memories = {name: program.memory for name, program in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
-    resident: dict[str, float] = {}
+    peaks: dict[str, float] = {}
 
     def run(name: str) -> Taken:
         taken = take(functools.partial(compiled[name].run, given, memories[name]))
         _, memories[name] = taken.out
         return taken
 
-    with frugal():
+    with resident.frugal():
         for name in programs:
             run(name)  # what is set up once and for all is not counted
-            release()
-            resident[name] = run(name).resident_megabytes + _megabytes(memories[name])
+            resident.release()
+            peaks[name] = run(name).resident_megabytes + _megabytes(memories[name])
     for _ in range(rounds):
         for name in programs:
             run(name)  # a virtual machine's host may have taken back what memory the last run left
@@ -115,7 +113,7 @@ def in_turn(
             statistics.median(times[name]),
             statistics.median(a / b for a, b in zip(times[name], times[first], strict=True)),
             compiled[name].megabytes - compiled[first].megabytes,
-            resident[name] - resident[first],
+            peaks[name] - peaks[first],
             compiled[name].compile_seconds,
         )
         for name in programs
@@ -147,38 +145,10 @@ class Taken(NamedTuple):
 
 
 def take(function: Callable[[], Any]) -> Taken:
-    """Calls ``function``; on Linux only, where the peak of resident memory can start anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before, start = _resident_megabytes("VmRSS"), _clock()
+    """Calls ``function``."""
+    before, start = resident.begin(), _clock()
     out = jax.block_until_ready(function())
-    return Taken(out, _clock() - start, _resident_megabytes("VmHWM") - before)
-
-
-@contextlib.contextmanager
-def frugal() -> Iterator[None]:
-    """Inside, memory that is free goes back to the system (glibc), and is counted when it is used again.
-
-    Not for timing: fresh pages take time.
-    """
-    try:
-        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            _GLIBC.mallopt(parameter, 1 << 16)
-        release()
-        yield
-    finally:
-        # Where glibc's own adjustment ends for a program that uses large blocks.
-        _GLIBC.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
-        _GLIBC.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
-
-
-def release() -> None:
-    """Gives all free memory back to the system."""
-    time.sleep(0.1)  # a thread of the runtime's frees memory after the result is there
-    _GLIBC.malloc_trim(0)
-
-
-_GLIBC = ctypes.CDLL(None)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+    return Taken(out, _clock() - start, resident.peak() - before)
 
 
 def kept_megabytes(
@@ -234,13 +204,6 @@ def compiled_of(program: Program, problem: rfho.Problem, hyper: Any) -> Compiled
 
 def _megabytes(memory: Any) -> float:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(memory)) / 1e6
-
-
-def _resident_megabytes(name: str) -> float:
-    """``VmRSS``, resident memory now, or ``VmHWM``, its peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith(name))
-    return int(kilobytes) * 1.024e-3
 
 
 def _clock() -> float:

@@ -1,5 +1,7 @@
 """What the benchmarks count by themselves: the least work, and what a method keeps."""
 
+import sys
+
 import jax
 import pytest
 
@@ -47,6 +49,7 @@ def test_least_ratios_follow_from_what_is_kept(small):
     assert counted.least_ratio(TruncatedHyperGradient(3), 1) is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
 def test_every_method_is_measured_beside_plain_training(small):
     _, problem, hyper = small
     policy = rfho.StoreAll(rfho.Keep.STATES)
