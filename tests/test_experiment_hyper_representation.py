@@ -29,7 +29,15 @@ from rfho.experiments.run_folder import create_run_folder
 from rfho.experiments.settings import SettingsError
 
 SETTINGS = RepresentationSettings(
-    shots=(1,), channels=(8, 8), ways=3, episodes=4, queries=3, steps=40, every=40, tests=40
+    shots=(1,),
+    channels=(8, 8, 8),
+    ways=3,
+    episodes=4,
+    queries=3,
+    steps=60,
+    outer_rate=0.01,
+    every=60,
+    tests=40,
 )
 POOL = invent_characters(40, seed=0)
 
@@ -62,7 +70,7 @@ def test_new_classes_are_told_apart_better_than_by_an_untrained_network(folder):
 
 def test_the_history_says_how_meta_testing_went(folder):
     first, last = folder.history()
-    assert (first["step"], last["step"]) == (0, 40)
+    assert (first["step"], last["step"]) == (0, 60)
     assert last["test accuracy %"] > first["test accuracy %"]
     assert [item.name for item in folder.contents()] == ["episode", "accuracy", "accuracy"]
 

@@ -9,6 +9,7 @@ from rfho.datasets import LabelledImages, TrainTest
 from rfho.experiments import image_data
 from rfho.experiments.convolution import (
     convolved,
+    pooled,
     random_convolutions,
     random_picture_network,
     seen,
@@ -32,11 +33,28 @@ def test_patches_and_a_product_are_a_convolution():
     np.testing.assert_allclose(convolved(layers, images), expected, atol=1e-6)
 
 
-def test_no_image_sees_another():
+def test_the_largest_of_two_by_two_positions_is_taken_and_the_last_layer_is_not_rectified():
+    layers = random_convolutions((1, 2), seed=0)
+    image = np.random.default_rng(0).random((1, 5, 4, 1)).astype(np.float32)
+    framed = np.pad(image[0, :, :, 0], 1)
+    filters = np.asarray(layers[0]["filters"]).reshape(3, 3, 2)
+    summed = np.empty((5, 4, 2))
+    for row, column in np.ndindex(5, 4):
+        summed[row, column] = np.einsum(
+            "ij,ijc->c", framed[row : row + 3, column : column + 3], filters
+        )
+    unit = (summed - summed.mean()) / np.sqrt(summed.var() + 1e-5)
+    expected = unit[:4].reshape(2, 2, 2, 2, 2).max(axis=(1, 3)).reshape(1, -1)
+    assert expected.min() < 0
+    np.testing.assert_allclose(pooled(layers, jnp.asarray(image)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [convolved, pooled])
+def test_no_image_sees_another(network):
     layers = random_convolutions((1, 4, 8), seed=0)
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 7, 1)))
-    alone = convolved(layers, images[1:2])
-    np.testing.assert_allclose(convolved(layers, images)[1:2], alone, rtol=1e-6)
+    images = jnp.asarray(np.random.default_rng(0).random((3, 5, 7, 1)), jnp.float32)
+    alone = network(layers, images[1:2])
+    np.testing.assert_allclose(network(layers, images)[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 5, 3)])

@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Float, UInt8
 
 from rfho.datasets import load_omniglot
-from rfho.experiments.convolution import Convolutions, convolved, random_convolutions
+from rfho.experiments.convolution import Convolutions, pooled, random_convolutions
 from rfho.experiments.settings import one_of
 
 DRAWING_SETS = one_of("invented", "omniglot")
@@ -111,7 +111,7 @@ def represent(
 ) -> Float[Array, "n features"]:
     """What the network makes of each image, one row per image."""
     pixels = jnp.asarray(images, network[0]["filters"].dtype)[..., None] / 255
-    return convolved(network, pixels)
+    return pooled(network, pixels)
 
 
 def represent_episodes(

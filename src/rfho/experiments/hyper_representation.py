@@ -249,8 +249,9 @@ HYPER_REPRESENTATION = Experiment(
     quick=RepresentationSettings(),
     full=RepresentationSettings(
         data="omniglot",
-        channels=(16, 32, 64, 64),
-        steps=1000,
+        channels=(64, 64, 64, 64),
+        rate=0.03,
+        steps=1500,
         every=100,
         tests=600,
     ),
