@@ -6,6 +6,7 @@ forward mode one for each of m directions:
     limit with activations kept = 1 + ops(H v) / ops(gradient)
     limit with states kept      = 1 + ops(H v from w) / ops(gradient)
     limit of forward mode       = 1 + m ops(H v) / ops(gradient)
+    limit of long reverse mode  = 2 + r + ops(H v from w) / ops(gradient), segments being run anew r times
 
 Operations are XLA's own count of the compiled programs; memory traffic and the optimiser are left out.
 """
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 import jax
 
 import rfho
+from rfho.checkpoint import schedule
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
+    LongReverseHyperGradient,
     RealTimeHyperGradient,
     ReverseHyperGradient,
 )
@@ -62,6 +65,15 @@ def limits(problem: rfho.Problem, hyper: Any) -> Limits:
     product = _operations(lambda push, v: push(v), push, params)
     anew = _operations(lambda w, v: jax.jvp(gradients, (w,), (v,))[1], params, params)
     return Limits(product / gradient, anew / gradient)
+
+
+def runs_anew(method: LongReverseHyperGradient, horizon: int) -> float:
+    """How often a segment of a long run is run anew, on average, to reach the starts of later ones."""
+    if method.slots is None:
+        return 0.0
+    segments = -(-horizon // method.segment)
+    rows, table = schedule(segments, method.slots)
+    return float(table.length.sum() + (rows.t - rows.start).sum()) / segments
 
 
 def _only_states(method: ReverseHyperGradient | None) -> bool:

@@ -1,6 +1,5 @@
 """How long a program runs and how much memory it takes, beside plain training in the same process."""
 
-import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -88,25 +87,18 @@ def in_turn(
 ) -> list[Measured]:
     """Every program in turn, ``rounds`` times; ratios and memory are by the first."""
     first, *_ = programs
-    compiled = {name: compiled_of(program, *given) for name, program in programs.items()}
-    memories = {name: program.memory for name, program in programs.items()}
+    ready = {name: Ready(program, *given) for name, program in programs.items()}
+    compiled = {name: program.compiled for name, program in ready.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
     peaks: dict[str, float] = {}
-
-    def run(name: str) -> Taken:
-        taken = take(functools.partial(compiled[name].run, given, memories[name]))
-        _, memories[name] = taken.out
-        return taken
-
     with resident.frugal():
-        for name in programs:
-            run(name)  # what is set up once and for all is not counted
+        for name, program in ready.items():
+            program.run()  # what is set up once and for all is not counted
             resident.release()
-            peaks[name] = run(name).resident_megabytes + _megabytes(memories[name])
+            peaks[name] = program.run().resident_megabytes + _megabytes(program.memory)
     for _ in range(rounds):
-        for name in programs:
-            run(name)  # a virtual machine's host may have taken back what memory the last run left
-            times[name].append(run(name).seconds)
+        for name, program in ready.items():
+            times[name].append(program.seconds())
     return [
         Measured(
             name,
@@ -118,6 +110,26 @@ def in_turn(
         )
         for name in programs
     ]
+
+
+class Ready:
+    """A compiled program, with the memory that one run hands to the next."""
+
+    def __init__(self, program: Program, problem: rfho.Problem, hyper: Any) -> None:
+        self.compiled = compiled_of(program, problem, hyper)
+        self.memory = program.memory
+        self._given = problem, hyper
+
+    def run(self) -> "Taken":
+        """One run."""
+        taken = take(lambda: self.compiled.run(self._given, self.memory))
+        _, self.memory = taken.out
+        return taken
+
+    def seconds(self) -> float:
+        """What the second of two runs takes."""
+        self.run()  # a virtual machine's host may have taken back what memory the last run left
+        return self.run().seconds
 
 
 def train(problem: rfho.Problem, hyper: Any) -> Any:

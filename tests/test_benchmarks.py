@@ -7,10 +7,11 @@ import pytest
 
 import rfho
 from benchmarks import problems
-from benchmarks.limits import limits
+from benchmarks.limits import limits, runs_anew
 from benchmarks.measure import measure
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
+    LongReverseHyperGradient,
     ReverseHyperGradient,
     TruncatedHyperGradient,
 )
@@ -47,6 +48,13 @@ def test_least_ratios_follow_from_what_is_kept(small):
     )
     assert counted.least_ratio(ForwardHyperGradient(), 5) == 1 + 5 * counted.product
     assert counted.least_ratio(TruncatedHyperGradient(3), 1) is None
+
+
+@pytest.mark.parametrize(("slots", "runs"), [(None, 0), (1, 1 + 2 + 3 + 4 + 5), (6, 5)])
+def test_segments_are_run_anew_to_starts_that_are_not_held(slots, runs):
+    # Six segments, the last one shorter; from one slot each start is run to from the beginning.
+    method = LongReverseHyperGradient(10, slots=slots)
+    assert runs_anew(method, 55) == pytest.approx(runs / 6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")

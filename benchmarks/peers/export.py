@@ -13,16 +13,20 @@ import rfho
 from benchmarks import problems
 
 
+def shared() -> list[problems.Benchmark]:
+    """P1 to P3, as all programs solve them."""
+    return [
+        problems.softmax_regression(50),
+        problems.tanh_network(200),
+        problems.convolutional_network(50),
+    ]
+
+
 def main(path: str) -> None:
     """Writes one npz file."""
     jax.config.update("jax_enable_x64", True)
     arrays: dict[str, Any] = {}
-    for benchmark in (
-        problems.softmax_regression(50),
-        problems.tanh_network(200),
-        problems.convolutional_network(50),
-    ):
-        name, problem, hyper = benchmark
+    for name, problem, hyper in shared():
         indexed = isinstance(problem.train, rfho.Indexed)
         given = {
             "params": problem.init(hyper).params,
@@ -37,4 +41,5 @@ def main(path: str) -> None:
     np.savez(path, **arrays)
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

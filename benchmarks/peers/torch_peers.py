@@ -1,7 +1,8 @@
 """P1 to P3 in PyTorch: unrolled by hand, by torch.func, compiled, with higher, TorchOpt and Betty.
 
 Runs in an environment that has PyTorch and not rfho: ``python torch_peers.py PROBLEMS.npz RESULTS.json``.
-Every program returns the hypergradient; in float64 it is compared with the one in the file.
+Every program returns the hypergradient; in float64 it is compared with the one in the file. After each round it
+writes ``turn`` and the name of the problem, and goes on when a line comes in: so others take turns with it.
 """
 
 import json
@@ -312,6 +313,7 @@ def difference(p: Problem, ours: list[torch.Tensor]) -> float:
 
 
 def clock(function: Callable[[], Any]) -> float:
+    function()  # as for ours, the second of two runs counts
     begin = time.process_time()
     function()
     return time.process_time() - begin
@@ -334,12 +336,14 @@ def measured(arrays: Any, name: str, rounds: int) -> list[dict[str, Any]]:
             continue
         rows.append({"problem": name, "name": program, "relative_difference": error})
     times: dict[str, list[float]] = {program: [] for program in timed}
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for program, function in timed.items():
             times[program].append(clock(function))
-    base = statistics.median(times["plain training"][1:])
+        print("turn", name, flush=True)
+        sys.stdin.readline()
+    base = statistics.median(times["plain training"])
     for row in rows:
-        row["seconds"] = statistics.median(times[row["name"]][1:])
+        row["seconds"] = statistics.median(times[row["name"]])
         row["ratio"] = row["seconds"] / base
         print(row, flush=True)
     return [{"problem": name, "name": "plain training", "seconds": base, "ratio": 1.0}, *rows]
