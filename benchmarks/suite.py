@@ -171,7 +171,6 @@ def _long(
 ) -> dict[str, Any]:
     long = benchmark(horizon)
     anew = runs_anew(method, horizon)
-    inside = limits(*long[1:]).least_ratio(_reverse(method.checkpoint), 1)
     # Fifty segments, all of whose starts are held: what is missing is that some are run anew.
     short = benchmark(50 * method.segment)
     predicted = anew + _taken(short, dataclasses.replace(method, slots=None)).ratio
@@ -186,7 +185,7 @@ def _long(
         "name": label,
         **taken._asdict(),
         "predicted_ratio": predicted,
-        "least_ratio": 1 + anew + (inside or 0),
+        "least_ratio": 2 + anew + limits(long.problem, long.hyper).product_anew,
     }
 
 
@@ -257,7 +256,7 @@ def _rows(
 
 def _shown(measured: list[Measured], benchmark: problems.Benchmark) -> list[dict[str, Any]]:
     name, problem, hyper = benchmark
-    hypers = sum(leaf.size for leaf in jax.tree.leaves(hyper))
+    hypers = rfho.tree.size(hyper)
     for row in measured:
         print(
             f"{name} T={problem.horizon} m={hypers} {row.name:26s} {row.seconds:8.3f} s "
