@@ -25,8 +25,8 @@ import optax
 
 import rfho
 from benchmarks.measure import Compiled, by, compiled_of, plain
-from rfho import tree
-from rfho.forecast import forecaster, label_of
+from rfho import _tree as tree
+from rfho.choice.forecast import forecaster, label_of
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 
 import rfho
-from rfho.checkpoint import schedule
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
@@ -24,6 +23,7 @@ from rfho.hyper_gradients import (
     RealTimeHyperGradient,
     ReverseHyperGradient,
 )
+from rfho.memory import schedule
 
 
 class Limits(NamedTuple):

@@ -16,11 +16,11 @@ from rich.console import Console
 from rfho import HyperGradientError, Result
 from rfho.cli import main
 from rfho.datasets import DataNotFoundError
-from rfho.experiments.base import Experiment, until_interrupted
-from rfho.experiments.pictures import curves
-from rfho.experiments.run_folder import RunFolder
-from rfho.experiments.settings import above, at_least, between, one_of, setting
-from rfho.experiments.table import Column, Spread, make_table
+from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.pictures import curves
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.settings import above, at_least, between, one_of, setting
+from rfho.runs.table import Column, Spread, make_table
 
 
 @dataclasses.dataclass(frozen=True)

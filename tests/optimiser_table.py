@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from optimiser_rows import ROWS, Row
 
 import rfho
-from rfho.finite_differences import Verdict, derivative, judged
+from rfho.checks.finite_differences import Verdict, derivative, judged
 from rfho.hyper_gradients import ForwardHyperGradient, ReverseHyperGradient
 
 STORED = Path(__file__).with_name("optimisers.json")

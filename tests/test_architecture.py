@@ -1,12 +1,13 @@
 """Who may import whom.
 
-A file of `src/rfho/` belongs to one row of `ROWS`. It imports strictly earlier rows, or the
-`base.py` of its own package; a package's `__init__.py` may also gather the files of its package.
-Whoever stands behind the surface sees of what is before it only what users see: `PUBLIC`.
+The unit is the package. Each room of `src/rfho/`, a package or one of the few files beside them, stands in
+one row of `ROWS`; it imports rooms of strictly earlier rows and itself, without a circle among its own
+files. Whoever stands behind the surface sees of what is before it only what users see.
 """
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -14,6 +15,7 @@ import pytest
 from library_source import (
     BY_MODULE,
     FILES,
+    PACKAGE,
     ROOT,
     File,
     calls,
@@ -23,121 +25,61 @@ from library_source import (
     offered,
 )
 
-# From the first row to the last. A name with a slash at its end stands for all files of a package;
-# a file of a package that is named itself stands where it is named.
+# From the first row to the last. A name with a slash at its end is a package.
 ROWS = (
-    ("vocabulary: types", "typing.py"),
-    ("vocabulary", "arguments.py", "tree.py", "result.py", "kernels.py", "products.py", "room.py"),
-    ("nouns: digits", "fixed_point.py"),
-    (
-        "nouns: parts",
-        "exact_momentum.py",
-        "finite_differences.py",
-        "grad.py",
-        "schedules.py",
-        "solvers/",
-        "spectrum.py",
-        "work.py",
-    ),
-    ("nouns", "dynamics/", "stream.py", "domains/", "optim/"),
-    ("nouns: upon them", "dynamics/reversible.py", "dynamics/with_value.py"),
-    ("problem: parts", "storage.py", "shelf.py"),
-    ("problem", "problem.py", "checkpoint/"),
-    ("problem: upon it", "over_tasks.py", "chunks.py", "tasks.py", "validate.py"),
-    ("engines", "unroll.py", "tangent.py"),
-    ("engines: the end of training", "adjoint.py"),
-    ("engines: its matrix", "curvature.py"),
-    ("engines: its examination", "audit.py", "refusal.py"),
+    ("types", "typing.py"),
+    ("sentences", "errors.py"),
+    ("trees", "_tree.py"),
+    ("programs", "_programs/"),
+    ("nouns", "domains/", "dynamics/", "optim/", "solvers/"),
+    ("problem", "problem/"),
+    ("memory", "memory/"),
+    ("engines", "_engines/"),
+    ("implicit", "_implicit/"),
     ("methods", "hyper_gradients/"),
-    ("choice: forecasts", "forecast.py"),
-    ("choice: candidates", "candidates.py"),
-    ("choice", "hyper_gradients/auto.py"),
-    ("one estimate", "hyper_gradient.py", "second_order.py"),
-    ("one estimate: check", "check.py"),
-    ("one estimate: what is looked at", "diagnose/record.py", "diagnose/equations.py"),
-    ("one estimate: findings", "diagnose/"),
-    ("one estimate: diagnose", "diagnose/diagnosis.py", "diagnose/symptoms.py"),
-    ("outer loop", "tuner.py"),
-    ("runs: tools", "progress.py", "snapshot.py"),
-    ("runs", "tune.py"),
-    ("runs: many", "population.py"),
+    ("choice", "choice/"),
+    ("checks", "checks/"),
+    ("outer loop", "outer/"),
     ("surface", "__init__.py"),
-    ("edge: parts", "datasets/idx.py", "datasets/log_mel.py", "testing/family.py"),
-    ("edge", "adapters/", "datasets/", "plots.py", "testing/", "tracking/"),
-    ("clients: forms", "experiments/toml.py", "experiments/table.py", "experiments/pictures.py"),
-    ("clients: time", "experiments/stopwatch.py"),
-    ("clients: trials", "experiments/trials.py"),
-    ("clients: networks", "experiments/network.py"),
-    ("clients: upon networks", "experiments/convolution.py", "experiments/minibatch_orders.py"),
-    ("clients: settings", "experiments/settings.py", "experiments/about.py"),
-    ("clients: episodes and texts", "experiments/few_shot.py", "experiments/mixed_text.py"),
-    (
-        "clients: data",
-        "experiments/cleaning_data.py",
-        "experiments/feature_data.py",
-        "experiments/frame_data.py",
-        "experiments/image_data.py",
-    ),
-    (
-        "clients: upon data",
-        "experiments/cleaning_models.py",
-        "experiments/few_images.py",
-        "experiments/ground_models.py",
-        "experiments/image_features.py",
-        "experiments/sparse_regression.py",
-        "experiments/speech_network.py",
-    ),
-    ("clients: run folder", "experiments/run_folder.py"),
-    (
-        "clients: report",
-        "experiments/chaos_report.py",
-        "experiments/cleaning_report.py",
-        "experiments/cost_report.py",
-        "experiments/few_shot_report.py",
-        "experiments/interactions_report.py",
-        "experiments/penalties_report.py",
-        "experiments/report.py",
-        "experiments/schedule_report.py",
-        "experiments/speech_report.py",
-        "experiments/surface_report.py",
-    ),
-    ("clients: protocol", "experiments/base.py"),
-    ("clients: experiments", "experiments/"),
-    ("clients: command line", "cli.py"),
+    ("runs", "runs/"),
+    ("edge", "datasets/", "testing/"),
+    ("experiments", "experiments/"),
+    ("command line", "cli.py"),
 )
 
-# The modules up to the surface that users import, and so may the edge and the clients.
-PUBLIC = {
-    "rfho",
-    "rfho.diagnose",
-    "rfho.domains",
-    "rfho.dynamics",
-    "rfho.grad",
-    "rfho.hyper_gradients",
-    "rfho.optim",
-    "rfho.schedules",
-    "rfho.solvers",
-}
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 300, 50
+"""The budget of CONTRIBUTING; a docstring does not count for its function."""
 
 # Clocks, files, streams and hidden state: not before the runs, but for what stores outside of JAX.
 IMPURE = {
     *("asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random"),
     *("shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time"),
 }
-MAY_BE_IMPURE = {"room.py", "shelf.py"}
+MAY_BE_IMPURE = {"memory/device.py", "memory/shelf.py"}
 
 INDEX = {name: number for number, (name, *_) in enumerate(ROWS)}
 SURFACE = INDEX["surface"]
+OUTER = INDEX["outer loop"]
+ROOMS = [room for _, *rooms in ROWS for room in rooms]
 
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
 
 
 @each_file
-def test_every_file_has_a_row(file):
+def test_every_file_is_in_a_room_of_a_row(file):
     assert row_of(file) >= 0, (
-        f"src/rfho/{file.path} is in no row: add it to ROWS in tests/test_architecture.py, in the "
+        f"src/rfho/{file.path} is in no row: add its room to ROWS in tests/test_architecture.py, in the "
         "row after everything that it imports, and to the table in docs/design.md"
     )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_of_a_row_exists(room):
+    assert (PACKAGE / room).exists(), f"a row names src/rfho/{room}, which does not exist"
+
+
+def test_there_are_no_more_rooms_than_a_reader_can_hold():
+    assert len(ROOMS) <= 26
 
 
 @each_file
@@ -145,12 +87,27 @@ def test_imports_point_strictly_backwards(file):
     wrong = [
         f"line {imported.line}: {module} (row '{row_name(module)}')"
         for imported, name in imports_of_rfho(file)
-        if not may_import(file, module := meant(file, imported.module, name))
+        if not may_import(file, module := meant(imported.module, name))
     ]
     assert not wrong, (
         f"src/rfho/{file.path} is in the row '{row_name(file.module)}' and imports what is not in "
         "an earlier row, or not public:\n" + "\n".join(wrong)
     )
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room.endswith("/")])
+def test_no_room_has_a_circle_of_imports(room):
+    arrows = {
+        file.module: {
+            module
+            for imported, name in imports_of_rfho(file)
+            if (module := meant(imported.module, name)) in BY_MODULE
+            and BY_MODULE[module].is_in(room)
+        }
+        for file in FILES
+        if file.is_in(room)
+    }
+    assert not circle(arrows), f"these import each other: {' -> '.join(circle(arrows))}"
 
 
 @each_file
@@ -169,9 +126,18 @@ def test_the_core_needs_only_the_core_dependencies(file):
     )
 
 
+def test_importing_the_library_loads_no_extra():
+    extras = ("matplotlib", "typer", "rich", "pooch", "sklearn", "scipy.stats", "cvxpy", "PIL")
+    program = f"import rfho, sys; print([name for name in {extras!r} if name in sys.modules])"
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "[]"
+
+
 @each_file
 def test_no_clock_and_no_file_before_the_runs(file):
-    if row_of(file) >= INDEX["runs: tools"] or file.path in MAY_BE_IMPURE:
+    if row_of(file) >= OUTER or file.path in MAY_BE_IMPURE:
         return
     wrong = [
         f"line {line}: {module}"
@@ -182,30 +148,66 @@ def test_no_clock_and_no_file_before_the_runs(file):
     assert not wrong, f"src/rfho/{file.path} is not pure:\n" + "\n".join(wrong)
 
 
+@each_file
+def test_no_package_offers_a_name_that_hides_a_module_of_its_own(file):
+    if not file.is_init:
+        return
+    hidden = {name for name in offered(file.module) if f"{file.module}.{name}" in BY_MODULE}
+    hidden = {name for name in hidden if not taken_as_module(file, name)}
+    assert not hidden, f"{file.module} offers {hidden}, which are also files: rename the files"
+
+
+@each_file
+def test_no_file_is_longer_than_the_budget(file):
+    lines = (PACKAGE / file.path).read_text(encoding="utf-8").count("\n")
+    assert lines <= LINES_OF_A_FILE, f"src/rfho/{file.path} has {lines} lines"
+
+
+@each_file
+def test_no_function_is_longer_than_the_budget(file):
+    long = [
+        f"{node.name} (line {node.lineno}): {lines_of(node)} lines"
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.FunctionDef) and lines_of(node) > LINES_OF_A_FUNCTION
+    ]
+    assert not long, f"src/rfho/{file.path}: {', '.join(long)}"
+
+
+def test_contributing_states_the_budget():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert f"{LINES_OF_A_FILE} lines" in text
+    assert f"{LINES_OF_A_FUNCTION} lines" in text
+
+
+def test_the_table_in_the_design_is_this_one():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+?) \| ((?:`[^`]+`(?:, )?)+) \|", text, flags=re.MULTILINE)
+    assert [(name, *re.findall(r"`([^`]+)`", rooms)) for name, rooms in rows] == list(ROWS)
+
+
 def test_an_earlier_row_may_be_imported_and_a_later_one_not():
-    assert may_import(File("problem.py"), "rfho.tree")
-    assert not may_import(File("tree.py"), "rfho.problem")
+    assert may_import(File("problem/problem.py"), "rfho._tree")
+    assert not may_import(File("_tree.py"), "rfho.problem.problem")
 
 
 def test_a_neighbour_in_the_row_may_not_be_imported():
-    assert not may_import(File("tree.py"), "rfho.result")
+    assert not may_import(File("solvers/base.py"), "rfho.dynamics.base")
 
 
-def test_the_base_of_the_own_package_may_be_imported_and_a_sibling_not():
+def test_a_file_of_the_own_package_may_be_imported():
     assert may_import(File("dynamics/descent.py"), "rfho.dynamics.base")
-    assert may_import(File("dynamics/__init__.py"), "rfho.dynamics.descent")
-    assert not may_import(File("dynamics/base.py"), "rfho.dynamics.descent")
 
 
 def test_the_edge_imports_only_what_is_public():
-    assert may_import(File("plots.py"), "rfho.dynamics")
-    assert not may_import(File("plots.py"), "rfho.tree")
+    assert may_import(File("datasets/base.py"), "rfho.dynamics")
+    assert may_import(File("datasets/base.py"), "rfho.errors")
+    assert not may_import(File("datasets/base.py"), "rfho._tree")
+    assert not may_import(File("datasets/base.py"), "rfho.dynamics.descent")
 
 
-def test_a_file_that_is_named_itself_stands_where_it_is_named():
-    assert row_of(File("hyper_gradients/auto.py")) == INDEX["choice"]
-    assert row_of(File("hyper_gradients/reverse.py")) == INDEX["methods"]
-    assert row_of(File("unheard_of.py")) == -1
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert not circle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
 @pytest.mark.parametrize(
@@ -226,36 +228,64 @@ def may_import(file: File, module: str) -> bool:
     target = BY_MODULE.get(module)
     if target is None:
         return False
-    same_package = target.package == file.package != "rfho"
-    if same_package and (file.is_init or module.endswith(".base")):
+    if room_of(target) == room_of(file):
         return True
-    if row_of(file) > SURFACE >= row_of(target) and module not in PUBLIC:
+    if row_of(file) > SURFACE >= row_of(target) and not is_public(target):
         return False
     return 0 <= row_of(target) < row_of(file)
 
 
-def meant(file: File, origin: str, name: str) -> str:
-    """Which module `from origin import name` takes: a submodule if there is one of that name.
+def is_public(file: File) -> bool:
+    """Whether users import it: a room whose name does not begin with an underscore, not a file in it."""
+    parts = file.module.split(".")
+    return len(parts) <= 2 and not parts[-1].startswith("_")
 
-    The surface calls functions like the files that define them: behind the surface the function is
-    meant, before the surface there is only the file.
-    """
+
+def meant(origin: str, name: str) -> str:
+    """Which module `from origin import name` takes: a submodule if there is one of that name."""
     inner = f"{origin}.{name}"
-    means_the_name = row_of(file) > SURFACE and name in offered(origin)
-    return inner if inner in BY_MODULE and not means_the_name else origin
+    return inner if inner in BY_MODULE else origin
+
+
+def taken_as_module(file: File, name: str) -> bool:
+    """Whether an `__init__.py` takes a name from where it is a module, rather than a thing in one."""
+    return any(
+        meant(imported.module, taken) == f"{file.module}.{name}"
+        for imported, taken in imports_of_rfho(file)
+        if taken == name
+    )
+
+
+def room_of(file: File) -> str:
+    """The package directly below `rfho` that a file lies in, or the file itself."""
+    head, slash, _ = file.path.partition("/")
+    return head + slash
 
 
 def row_of(file: File) -> int:
-    """The number of the file's row; -1 if it has none."""
-    named = [number for number, (_, *files) in enumerate(ROWS) if file.path in files]
-    held = [number for number, (_, *files) in enumerate(ROWS) if file.is_in(*files)]
-    return [*named, *held, -1][0]
+    """The number of the row of the file's room; -1 if it has none."""
+    rows = [number for number, (_, *rooms) in enumerate(ROWS) if room_of(file) in rooms]
+    return [*rows, -1][0]
 
 
 def row_name(module: str) -> str:
     """The name of a module's row, for messages."""
     row = row_of(BY_MODULE[module]) if module in BY_MODULE else -1
     return ROWS[row][0] if row >= 0 else "none"
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """The modules that a way from some module back to itself passes, if there is one."""
+    left = dict(arrows)
+    while ready := [name for name, targets in left.items() if not targets & left.keys() - {name}]:
+        left = {name: targets for name, targets in left.items() if name not in ready}
+    return sorted(left)
+
+
+def lines_of(function: ast.FunctionDef) -> int:
+    """The lines of a function without its docstring."""
+    docstring = ast.get_docstring(function, clean=False)
+    return (function.end_lineno or 0) - function.lineno + 1 - (docstring or "\n").count("\n") - 1
 
 
 def core_dependencies() -> set[str]:

@@ -14,8 +14,8 @@ import pytest
 
 import rfho
 from rfho import hyper_gradients as methods
-from rfho.forecast import forecaster, label_of
-from rfho.work import work_of
+from rfho._programs.roofline import work_of
+from rfho.choice.forecast import forecaster, label_of
 
 # Only the size of the programs is asked for: what the compiler would save in running them is not needed.
 QUICKLY = {"xla_backend_optimization_level": 0}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import rfho
 from rfho import Result, Verdict
-from rfho.finite_differences import Difference, derivative, judged, random_direction
+from rfho.checks.finite_differences import Difference, derivative, judged, random_direction
 from rfho.hyper_gradients import ForwardHyperGradient, RealTimeHyperGradient, TruncatedHyperGradient
 
 # --- Finite differences with an error bar ---------------------------------------------------------------

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rfho
-from rfho.checkpoint.binomial import repetitions, schedule
 from rfho.hyper_gradients import ReverseHyperGradient
+from rfho.memory.binomial import repetitions, schedule
 
 # --- The binomial schedule, without running anything ---------------------------------------------------
 

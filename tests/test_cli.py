@@ -12,7 +12,7 @@ import pytest
 from fake_experiment import FAKE
 
 from rfho import cli
-from rfho.experiments.run_folder import RunFolder
+from rfho.runs.run_folder import RunFolder
 
 TESTS = Path(__file__).parent
 

@@ -7,12 +7,12 @@ import pytest
 
 from rfho import cli
 from rfho.experiments import EXPERIMENTS
-from rfho.experiments.cleaning_data import load_cleaning_data
-from rfho.experiments.cleaning_report import detection
 from rfho.experiments.data_cleaning import DATA_CLEANING
-from rfho.experiments.run_folder import RunFolder
-from rfho.experiments.settings import SettingsError
-from rfho.experiments.table import Spread
+from rfho.experiments.data_cleaning.data import load_cleaning_data
+from rfho.experiments.data_cleaning.report import detection
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.settings import SettingsError
+from rfho.runs.table import Spread
 
 SIZES = ("train=120", "valid=100", "test=100")
 TINY = (*SIZES, "horizon=60", "steps=15", "outer_rate=0.05", "inner_rate=0.5", "budgets=0.3,0.5")

@@ -13,7 +13,7 @@ import pytest
 
 import rfho
 from rfho import HyperGradientWarning, Kind, Severity, diagnose
-from rfho.diagnose import Where
+from rfho.checks.diagnosis import Where
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     ImplicitHyperGradient,

@@ -29,7 +29,11 @@ def test_examples_run_and_print_what_they_say(name, tmp_path, monkeypatch):
 
 
 def test_there_are_examples():
-    found = [example for name in ("rfho.tune", "rfho.stream") for example in examples_of(name)]
+    found = [
+        example
+        for name in ("rfho.outer.loop", "rfho.problem.stream")
+        for example in examples_of(name)
+    ]
     assert len(found) >= 3
 
 

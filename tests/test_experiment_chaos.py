@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments.base import execute
 from rfho.experiments.chaos import CHAOS, ChaosSettings, evenly, secants
-from rfho.experiments.run_folder import create_run_folder
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
 
 
 @pytest.fixture(scope="module")

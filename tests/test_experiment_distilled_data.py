@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments.base import execute
 from rfho.experiments.distilled_data import DISTILLED_DATA, DistillSettings
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.settings import SettingsError
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,17 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments import feature_penalties
-from rfho.experiments.base import execute
-from rfho.experiments.feature_data import as_sparse, load_feature_split
 from rfho.experiments.feature_penalties import (
     FEATURE_PENALTIES,
     PenaltySettings,
     methods,
     training,
 )
-from rfho.experiments.penalties_report import draw
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.settings import SettingsError
+from rfho.experiments.feature_penalties.data import as_sparse, load_feature_split
+from rfho.experiments.feature_penalties.report import draw
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 SETTINGS = PenaltySettings(
     train=100, valid=300, test=300, noise=64, inner=5, products=5, settle=100, grid=4, steps=12,

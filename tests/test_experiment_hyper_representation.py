@@ -10,14 +10,6 @@ import optax
 import pytest
 from rich.console import Console
 
-from rfho.experiments.base import execute
-from rfho.experiments.few_shot import (
-    Pools,
-    draw_episodes,
-    invent_characters,
-    random_representation,
-    represent_episodes,
-)
 from rfho.experiments.hyper_representation import (
     HYPER_REPRESENTATION,
     RepresentationSettings,
@@ -25,8 +17,16 @@ from rfho.experiments.hyper_representation import (
     last_layer,
     nearest,
 )
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.settings import SettingsError
+from rfho.experiments.hyper_representation.few_shot import (
+    Pools,
+    draw_episodes,
+    invent_characters,
+    random_representation,
+    represent_episodes,
+)
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 SETTINGS = RepresentationSettings(
     shots=(1,),

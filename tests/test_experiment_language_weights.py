@@ -10,11 +10,16 @@ import pytest
 from rich.console import Console
 
 from rfho.datasets.text import decode
-from rfho.experiments.base import execute
 from rfho.experiments.language_weights import LANGUAGE_WEIGHTS, LanguageSettings, Transformer
-from rfho.experiments.mixed_text import SOURCES, descriptions, load_mixed_text, spoil
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.settings import SettingsError
+from rfho.experiments.language_weights.mixed_text import (
+    SOURCES,
+    descriptions,
+    load_mixed_text,
+    spoil,
+)
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 SETTINGS = LanguageSettings(
     context=16, valid=60, width=16, rate=0.01, horizon=40, steps=3, final=60

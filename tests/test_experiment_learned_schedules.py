@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments.base import execute
-from rfho.experiments.image_data import load_image_split
 from rfho.experiments.learned_schedules import (
     LEARNED_SCHEDULES,
     ScheduleSettings,
@@ -15,7 +13,9 @@ from rfho.experiments.learned_schedules import (
     new_minibatches,
     training,
 )
-from rfho.experiments.run_folder import create_run_folder
+from rfho.experiments.parts.image_data import load_image_split
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
 
 TINY = ScheduleSettings(train=40, test=40, hidden=4, batch=20, horizon=5, steps=3, repeats=2)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rfho.datasets import LabelledImages, TrainTest
-from rfho.experiments import image_data
-from rfho.experiments.convolution import (
+from rfho.experiments.parts import image_data
+from rfho.experiments.parts.convolution import (
     convolved,
     pooled,
     random_convolutions,
@@ -15,10 +15,10 @@ from rfho.experiments.convolution import (
     seen,
     squared_picture_weights,
 )
-from rfho.experiments.image_data import load_official_split
-from rfho.experiments.minibatch_orders import Outcome, outcome_row
-from rfho.experiments.settings import SettingsError
-from rfho.experiments.table import Spread
+from rfho.experiments.parts.image_data import load_official_split
+from rfho.experiments.parts.minibatch_orders import Outcome, outcome_row
+from rfho.runs.settings import SettingsError
+from rfho.runs.table import Spread
 
 
 def test_patches_and_a_product_are_a_convolution():

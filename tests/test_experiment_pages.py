@@ -4,7 +4,7 @@ import pytest
 from library_source import ROOT
 
 from rfho.experiments import EXPERIMENTS
-from rfho.experiments.settings import changed, read_toml, to_toml
+from rfho.runs.settings import changed, read_toml, to_toml
 
 FILES = sorted((ROOT / "docs" / "experiments").glob("*.toml"))
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
@@ -22,7 +22,7 @@ def test_there_is_a_page_with_the_command(path):
 def test_the_settings_file_is_the_full_setting(path):
     experiment = BY_NAME[path.stem]
     assert changed(experiment.quick, read_toml(path)) == experiment.full, (
-        f"rewrite {path.name} with rfho.experiments.settings.to_toml"
+        f"rewrite {path.name} with rfho.runs.settings.to_toml"
     )
 
 

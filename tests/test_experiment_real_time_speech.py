@@ -13,9 +13,7 @@ from rich.console import Console
 import rfho
 from rfho.datasets import SpokenDigits, Timit
 from rfho.experiments import frame_data
-from rfho.experiments.base import execute
-from rfho.experiments.frame_data import load_frame_split
-from rfho.experiments.network import random_network
+from rfho.experiments.parts.network import random_network
 from rfho.experiments.real_time_speech import (
     DOMAIN,
     METHODS,
@@ -29,8 +27,10 @@ from rfho.experiments.real_time_speech import (
     walk_plainly,
     walk_real_time,
 )
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.speech_network import logits, two_heads
+from rfho.experiments.real_time_speech.data import load_frame_split
+from rfho.experiments.real_time_speech.network import logits, two_heads
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
 
 TINY = SpeechSettings(
     layers=2,

@@ -9,7 +9,7 @@ from fake_experiment import FakeSettings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfho.experiments.settings import (
+from rfho.runs.settings import (
     SettingsError,
     assigned,
     at_least,
@@ -20,7 +20,7 @@ from rfho.experiments.settings import (
     setting,
     to_toml,
 )
-from rfho.experiments.toml import toml_value
+from rfho.runs.toml import toml_value
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
 positive = st.floats(min_value=5e-324, max_value=1.7e308, exclude_min=False)

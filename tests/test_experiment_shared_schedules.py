@@ -9,9 +9,7 @@ import pytest
 from rich.console import Console
 
 from rfho.experiments import trials
-from rfho.experiments.base import execute
-from rfho.experiments.image_data import load_official_split
-from rfho.experiments.run_folder import create_run_folder
+from rfho.experiments.parts.image_data import load_official_split
 from rfho.experiments.shared_schedules import (
     SHARED_SCHEDULES,
     SharedSettings,
@@ -21,7 +19,9 @@ from rfho.experiments.shared_schedules import (
     search,
     training,
 )
-from rfho.experiments.trials import Trial, best, recorded, spent
+from rfho.experiments.shared_schedules.trials import Trial, best, recorded, spent
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
 
 TINY = SharedSettings(
     train=40,

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments.base import execute
-from rfho.experiments.image_data import ImageSplit
-from rfho.experiments.image_features import described
-from rfho.experiments.network import cross_entropy
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.settings import SettingsError
+from rfho.experiments.parts.image_data import ImageSplit
+from rfho.experiments.parts.network import cross_entropy
 from rfho.experiments.task_interactions import (
     TASK_INTERACTIONS,
     InteractionSettings,
     load_split,
     penalised_loss,
 )
+from rfho.experiments.task_interactions.image_features import described
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 TINY = InteractionSettings(
     per_class=2, test=50, splits=2, horizon=4, steps=3, outer_rate=0.01, radius=0.1

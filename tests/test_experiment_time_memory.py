@@ -7,10 +7,6 @@ import pytest
 from rich.console import Console
 
 from rfho.experiments import time_memory
-from rfho.experiments.base import execute
-from rfho.experiments.cost_report import FORWARD, REVERSE, crossing
-from rfho.experiments.run_folder import create_run_folder
-from rfho.experiments.settings import SettingsError
 from rfho.experiments.time_memory import (
     TIME_MEMORY,
     CostSettings,
@@ -19,6 +15,10 @@ from rfho.experiments.time_memory import (
     training,
     whole_run,
 )
+from rfho.experiments.time_memory.report import FORWARD, REVERSE, crossing
+from rfho.runs.experiment import execute
+from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 SETTINGS = CostSettings(
     train=60, hidden=8, horizon=8, hypers=(20,), widths=(8,), few=1, every=4, rounds=1

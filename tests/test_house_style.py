@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from library_source import FILES, ROOT, calls
 
-PRINTERS = ("cli.py", "experiments/")
+PRINTERS = ("cli.py", "experiments/", "runs/commands.py")
 DRAWERS = {"common", "helper", "helpers", "misc", "util", "utils"}
 
 # Written in pieces, so that this file does not contain what it forbids.

@@ -12,8 +12,8 @@ import pytest
 
 import rfho
 from rfho import solvers
+from rfho._implicit.refusal import complaint_about
 from rfho.hyper_gradients import ImplicitHyperGradient, ReverseHyperGradient
-from rfho.refusal import complaint_about
 
 EXAMPLES, FEATURES = 20, 6
 PLAIN = ImplicitHyperGradient(audit=None)

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import rfho
-from rfho.validate import validate, without_effect
+from rfho.problem.validate import validate, without_effect
 
 # Misuse is to meet the library's own words.
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rfho
-from rfho.products import together
+from rfho._programs.shared_products import together
 
 MANY, FEW = 400, 50
 

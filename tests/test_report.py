@@ -18,15 +18,15 @@ from PIL import Image
 from rich.console import Console
 
 from rfho.experiments import pictures
-from rfho.experiments.base import execute
-from rfho.experiments.report import render, write_report
-from rfho.experiments.run_folder import (
+from rfho.runs.experiment import execute
+from rfho.runs.report import render, write_report
+from rfho.runs.run_folder import (
     RunFolder,
     RunFolderError,
     create_run_folder,
     open_run_folder,
 )
-from rfho.experiments.table import (
+from rfho.runs.table import (
     Column,
     Spread,
     from_json,

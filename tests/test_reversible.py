@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rfho
-from rfho import exact_momentum, fixed_point
+from rfho.dynamics import exact_momentum
+from rfho.dynamics import integers as fixed_point
 from rfho.hyper_gradients import ForwardHyperGradient, ReverseHyperGradient, ReversibleHyperGradient
 
 D = fixed_point.DENOMINATOR

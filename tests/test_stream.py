@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rfho
-from rfho.stream import permuted
+from rfho.problem.permutation import permuted
 
 SIZES = [1, 2, 3, 4, 5, 8, 9, 17, 31, 33, 100, 4096]
 TEN = rfho.Stream(jnp.arange(10), size=3, key=7)

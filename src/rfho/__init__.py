@@ -1,13 +1,15 @@
 """RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785)."""
 
-from rfho import domains, hyper_gradients, optim, schedules, solvers
-from rfho.adjoint import AbstractCondition, FixedPoint, Stationary
-from rfho.audit import Audit
-from rfho.candidates import Candidate, Exactness
-from rfho.check import Check, check_hyper_gradient
-from rfho.checkpoint import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
-from rfho.chunks import InChunks, in_chunks
-from rfho.diagnose import Diagnosis, Finding, HyperGradientWarning, Kind, Severity, diagnose
+from rfho import domains, hyper_gradients, optim, solvers
+from rfho._implicit.audit import Audit
+from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
+from rfho._programs.roofline import Rates
+from rfho.checks.check import Check, check_hyper_gradient
+from rfho.checks.diagnosis import Diagnosis, Finding, HyperGradientWarning, Kind, Severity, diagnose
+from rfho.checks.finite_differences import Verdict
+from rfho.choice.auto import AutoHyperGradient, Selection
+from rfho.choice.candidates import Candidate, Exactness
+from rfho.choice.forecast import Forecast
 from rfho.domains import (
     AbstractDomain,
     Box,
@@ -36,28 +38,27 @@ from rfho.dynamics import (
     reversal_error,
     steps_undone_within,
 )
-from rfho.finite_differences import Verdict
-from rfho.forecast import Forecast
-from rfho.grad import grad
-from rfho.hyper_gradient import hyper_gradient
+from rfho.dynamics._grad import grad
+from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
-    AutoHyperGradient,
     Aux,
     Estimate,
-    Selection,
 )
-from rfho.population import iterate_many, tune_many
-from rfho.problem import Objective, Problem
-from rfho.progress import AbstractProgress, NoProgress, RichProgress
-from rfho.result import HyperGradientError, Result
-from rfho.shelf import AbstractShelf, DiskShelf, HostShelf
-from rfho.storage import AbstractStorage, Exact, HalfPrecision
-from rfho.stream import HostStream, Indexed, Stream
-from rfho.tasks import over_tasks
-from rfho.tune import Report, Solution, iterate, tune
-from rfho.tuner import Tuner, TunerState
-from rfho.work import Rates
+from rfho.hyper_gradients.once import hyper_gradient
+from rfho.memory import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
+from rfho.memory.encoding import AbstractStorage, Exact, HalfPrecision
+from rfho.memory.shelf import AbstractShelf, DiskShelf, HostShelf
+from rfho.optim import schedules
+from rfho.outer.loop import Report, Solution, iterate, tune
+from rfho.outer.population import iterate_many, tune_many
+from rfho.outer.progress import AbstractProgress, NoProgress, RichProgress
+from rfho.outer.tuner import Tuner, TunerState
+from rfho.problem.chunks import InChunks, in_chunks
+from rfho.problem.objective import Objective
+from rfho.problem.problem import Problem
+from rfho.problem.stream import HostStream, Indexed, Stream
+from rfho.problem.tasks import over_tasks
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The entry point of the command ``rfho``; its commands are in `rfho.experiments.commands`.
+"""The entry point of the command ``rfho``; its commands are in `rfho.runs.commands`.
 
 It is a file of its own so that a plain installation, without the packages that experiments need,
 says what to install.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfho.experiments.base import Experiment
+    from rfho.runs.experiment import Experiment
 
 _BAD_INPUT, _BY_CTRL_C = 2, 130
 
@@ -29,7 +29,7 @@ def main(
     """
     try:
         from rfho.experiments import EXPERIMENTS
-        from rfho.experiments.commands import invoke
+        from rfho.runs.commands import invoke
     except ModuleNotFoundError as error:
         if (error.name or "rfho").partition(".")[0] == "rfho":
             raise

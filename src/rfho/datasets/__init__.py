@@ -4,13 +4,7 @@ Files are found in the folder that ``RFHO_DATA`` names or in the user's cache; s
 `rfho.datasets.base`. Needs the extra ``rfho[cli]``.
 """
 
-from rfho.datasets.base import (
-    DataFormatError,
-    DataNotFoundError,
-    LabelledImages,
-    TrainTest,
-    unit_interval,
-)
+from rfho.datasets.base import LabelledImages, TrainTest, unit_interval
 from rfho.datasets.cifar10 import load_cifar10, load_cifar10_subset
 from rfho.datasets.digits import load_digits
 from rfho.datasets.fashion_mnist import load_fashion_mnist
@@ -26,6 +20,7 @@ from rfho.datasets.spoken_digits import (
 )
 from rfho.datasets.text import Text, load_tiny_shakespeare
 from rfho.datasets.timit import PHONES, Timit, load_timit
+from rfho.errors import DataFormatError, DataNotFoundError
 
 __all__ = [
     "PHONES",

@@ -20,16 +20,10 @@ import numpy as np
 import pooch
 from jaxtyping import Float32, Int32, UInt8
 
+from rfho.errors import DataFormatError, DataNotFoundError
+
 VARIABLE = "RFHO_DATA"
 """The environment variable that names the folder of data files."""
-
-
-class DataNotFoundError(FileNotFoundError):
-    """A data file is in none of the folders and could not be downloaded."""
-
-
-class DataFormatError(ValueError):
-    """A data file is truncated or is not what its name promises."""
 
 
 class Home(NamedTuple):

@@ -14,15 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from rfho.datasets.base import (
-    DataFormatError,
-    Home,
-    TrainTest,
-    find,
-    labelled,
-    locate,
-    read_arrays,
-)
+from rfho.datasets.base import Home, TrainTest, find, labelled, locate, read_arrays
+from rfho.errors import DataFormatError
 
 CLASS_NAMES = (
     "airplane",

@@ -18,7 +18,8 @@ import scipy.sparse.linalg as splinalg
 from jaxtyping import Int32
 from sklearn.feature_extraction.text import CountVectorizer
 
-from rfho.datasets.base import DataFormatError, Home, find, locate, read_arrays
+from rfho.datasets.base import Home, find, locate, read_arrays
+from rfho.errors import DataFormatError
 
 _ARCHIVE = "20news-bydate.tar.gz"
 _HOME = Home(

@@ -17,13 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 from PIL import Image
 
-from rfho.datasets.base import (
-    DataFormatError,
-    Home,
-    find,
-    locate,
-    read_arrays,
-)
+from rfho.datasets.base import Home, find, locate, read_arrays
+from rfho.errors import DataFormatError
 
 _HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 _MD5 = {

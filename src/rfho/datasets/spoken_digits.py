@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
-from rfho.datasets.base import DataFormatError, find, locate, read_arrays
+from rfho.datasets.base import find, locate, read_arrays
 from rfho.datasets.log_mel import log_mel
+from rfho.errors import DataFormatError
 
 _FILE = "fsdd_logmel40.npz"
 _REPOSITORY = "free-spoken-digit-dataset"

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from rfho.datasets.base import DataFormatError, Home, locate
+from rfho.datasets.base import Home, locate
+from rfho.errors import DataFormatError
 
 _HOME = Home(
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

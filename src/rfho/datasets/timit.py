@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
-from rfho.datasets.base import DataFormatError, DataNotFoundError, find
+from rfho.datasets.base import find
 from rfho.datasets.log_mel import frame_hop, frame_length, log_mel
+from rfho.errors import DataFormatError, DataNotFoundError
 
 _RATE = 16_000
 _FOLDERS = ("timit", "TIMIT")

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from rfho._tree import path_of
 from rfho.domains.base import AbstractDomain
-from rfho.tree import path_of
 from rfho.typing import PyTree
 
 

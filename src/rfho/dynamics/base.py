@@ -16,8 +16,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rfho import tree
-from rfho.grad import pulling_back
+from rfho import _tree as tree
+from rfho.dynamics._grad import pulling_back
 from rfho.typing import Batch, Hyper, Params, PyTree, State
 
 

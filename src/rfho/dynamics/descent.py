@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import optax
 
-from rfho import tree
+from rfho import _tree as tree
 from rfho.dynamics.base import AbstractDynamics, Keep, Way, as_init, save_products
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar
 

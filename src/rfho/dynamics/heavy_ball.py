@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import tree
+from rfho import _tree as tree
 from rfho.dynamics.base import AbstractDynamics, Keep, Way, as_init, save_products
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, Step
 

@@ -18,10 +18,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import exact_momentum, fixed_point, tree
+from rfho import _tree as tree
+from rfho.dynamics import exact_momentum
+from rfho.dynamics import integers as fixed_point
 from rfho.dynamics.base import AbstractDynamics, Keep, Way
+from rfho.dynamics.exact_momentum import Digits, Plan, Turn
 from rfho.dynamics.heavy_ball import Coefficient, HeavyBall, HeavyBallState, spread
-from rfho.exact_momentum import Digits, Plan, Turn
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Step
 
 

@@ -5,7 +5,6 @@ A new experiment is one file with an `Experiment` value, and its name in the tup
 
 from typing import Any
 
-from rfho.experiments.base import Experiment
 from rfho.experiments.chaos import CHAOS
 from rfho.experiments.data_cleaning import DATA_CLEANING
 from rfho.experiments.distilled_data import DISTILLED_DATA
@@ -18,6 +17,7 @@ from rfho.experiments.response_surface import RESPONSE_SURFACE
 from rfho.experiments.shared_schedules import SHARED_SCHEDULES
 from rfho.experiments.task_interactions import TASK_INTERACTIONS
 from rfho.experiments.time_memory import TIME_MEMORY
+from rfho.runs.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     DATA_CLEANING,

@@ -1,6 +1,5 @@
 """The methods: every way from a problem and its hyperparameters to an estimate of the hypergradient."""
 
-from rfho.hyper_gradients.auto import AutoHyperGradient, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
 from rfho.hyper_gradients.evolution import PersistentEvolution, SingleEvolution
 from rfho.hyper_gradients.forward import ForwardHyperGradient
@@ -15,7 +14,6 @@ from rfho.hyper_gradients.warm_restart import WarmRestart
 
 __all__ = [
     "AbstractHyperGradient",
-    "AutoHyperGradient",
     "Aux",
     "Estimate",
     "ForwardHyperGradient",
@@ -27,7 +25,6 @@ __all__ = [
     "RealTimeHyperGradient",
     "ReverseHyperGradient",
     "ReversibleHyperGradient",
-    "Selection",
     "SingleEvolution",
     "TruncatedHyperGradient",
     "WarmRestart",

@@ -14,12 +14,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from rfho import tree
-from rfho.checkpoint import Span
-from rfho.problem import Problem
-from rfho.result import HyperGradientError
+from rfho import _tree as tree
+from rfho._engines.reverse import Sweep, own_objectives, roll
+from rfho.errors import HyperGradientError
+from rfho.memory import Span
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree, Scalar
-from rfho.unroll import Sweep, own_objectives, roll
 
 
 class Aux(NamedTuple):

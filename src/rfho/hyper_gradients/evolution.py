@@ -22,14 +22,14 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from rfho import tree
-from rfho.arguments import positive_int
-from rfho.checkpoint import Span
+from rfho import _tree as tree
+from rfho._engines.forward import coordinates
+from rfho._engines.reverse import roll
+from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem import Problem
-from rfho.tangent import coordinates
+from rfho.memory import Span
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree, State
-from rfho.unroll import roll
 
 Noise = Float[Array, "pairs m"]
 """One offset of λ for each pair."""

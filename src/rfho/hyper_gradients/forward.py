@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import tree
-from rfho.arguments import positive_int
+from rfho import _tree as tree
+from rfho._engines.forward import coordinates, push_steps, read_along, start
+from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem import Problem
-from rfho.tangent import coordinates, push_steps, read_along, start
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
 
 

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import tree
-from rfho.adjoint import AbstractCondition, Stationary, System, settled
-from rfho.audit import Audit, Further, Verdict
-from rfho.checkpoint import Span
+from rfho import _tree as tree
+from rfho._engines.reverse import roll
+from rfho._implicit.audit import Audit, Further, Verdict
+from rfho._implicit.condition import AbstractCondition, Stationary, System, settled
+from rfho._implicit.refusal import complaint_about
+from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem import Problem, Reading, select
-from rfho.refusal import complaint_about
-from rfho.result import HyperGradientError
+from rfho.memory import Span
+from rfho.problem.objective import Reading
+from rfho.problem.problem import Problem, select
 from rfho.solvers import CG, AbstractSolver, Solve
 from rfho.typing import Hyper, Params, PyTree, Scalar, State, Step
-from rfho.unroll import roll
 
 Tolerance = float | Callable[[Step], Scalar | float]
 """A number, or a function of the outer step k = 0, 1, …"""

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 
-from rfho.arguments import positive_int
-from rfho.checkpoint import AbstractCheckpoint, Recompute, Span, schedule
+from rfho._engines.reverse import Sweep, chain_of, roll, through_init
+from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated
-from rfho.problem import Problem
-from rfho.shelf import AbstractShelf, HostShelf
+from rfho.memory import AbstractCheckpoint, Recompute, Span, schedule
+from rfho.memory.shelf import AbstractShelf, HostShelf
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree, State, Step
-from rfho.unroll import Sweep, chain_of, roll, through_init
 
 
 def silent(done: int, total: int) -> None:

@@ -18,11 +18,11 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from rfho import tree
-from rfho.arguments import positive_int
+from rfho import _tree as tree
+from rfho._engines.forward import coordinates, push_steps, read_along, start
+from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem import Problem
-from rfho.tangent import coordinates, push_steps, read_along, start
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
 
 

@@ -2,11 +2,11 @@
 
 import equinox as eqx
 
-from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
+from rfho._engines.reverse import blank_tape, sweep, through_init
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated, evaluated
-from rfho.problem import Problem
+from rfho.memory import AbstractCheckpoint, Span, StoreAll
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
-from rfho.unroll import blank_tape, sweep, through_init
 
 
 class ReverseHyperGradient(AbstractHyperGradient):

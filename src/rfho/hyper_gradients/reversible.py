@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from rfho import tree
+from rfho import _tree as tree
+from rfho._engines.reverse import Sweep, chain_of, own_objectives, through_init
 from rfho.dynamics import Keep, ReversibleDescent, ReversibleState
-from rfho.exact_momentum import Digits, Plan, Turn, words_at_risk
-from rfho.fixed_point import SPILLED
+from rfho.dynamics.exact_momentum import Digits, Plan, Turn, words_at_risk
+from rfho.dynamics.integers import SPILLED
+from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem import Problem
-from rfho.result import HyperGradientError, Result
-from rfho.tasks import TaskDynamics
+from rfho.problem.problem import Problem
+from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Step
-from rfho.unroll import Sweep, chain_of, own_objectives, through_init
 
 
 class ReversibleHyperGradient(AbstractHyperGradient):

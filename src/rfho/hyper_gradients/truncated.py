@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho.arguments import positive_int
-from rfho.checkpoint import AbstractCheckpoint, Span, StoreAll
+from rfho._engines.reverse import roll, sweep, through_init
+from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated, evaluated
-from rfho.problem import Problem
+from rfho.memory import AbstractCheckpoint, Span, StoreAll
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree, State
-from rfho.unroll import roll, sweep, through_init
 
 
 class TruncatedHyperGradient(AbstractHyperGradient):

@@ -14,9 +14,10 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho.dynamics import AbstractDynamics, Keep, Way
+from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
-from rfho.problem import Objective, Problem, is_objective
-from rfho.result import HyperGradientError
+from rfho.problem.objective import Objective, is_objective
+from rfho.problem.problem import Problem
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State
 
 

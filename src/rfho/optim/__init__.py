@@ -6,6 +6,7 @@ Signatures, states and updates are those of Optax; see `safe_roots` for how, and
 optimiser.
 """
 
+from rfho._programs.safe_roots import safe_roots, safe_sqrt
 from rfho.optim.aliases import (
     adabelief,
     adafactor,
@@ -31,7 +32,6 @@ from rfho.optim.aliases import (
     schedule_free_adamw,
     simplified_ademamix,
 )
-from rfho.optim.base import safe_roots, safe_sqrt
 
 __all__ = [
     "adabelief",

@@ -11,7 +11,7 @@ from typing import ParamSpec
 import optax
 from optax import contrib
 
-from rfho.optim.base import safe_roots
+from rfho._programs.safe_roots import safe_roots
 
 _Arguments = ParamSpec("_Arguments")
 _Alias = Callable[_Arguments, optax.GradientTransformationExtraArgs]

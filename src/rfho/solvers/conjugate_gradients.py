@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import tree
+from rfho import _tree as tree
 from rfho.solvers.base import (
     AbstractSolver,
     Assumptions,

@@ -9,9 +9,11 @@ Each kit is one function. It tries every promise, in double precision, and raise
 
 from rfho.testing.base import BrokenPromise, ConformanceError
 from rfho.testing.domains import DOMAIN_PROMISES, check_domain
-from rfho.testing.dynamics import DYNAMICS_PROMISES, check_dynamics
+from rfho.testing.dynamics import check_dynamics
+from rfho.testing.dynamics_promises import DYNAMICS_PROMISES
 from rfho.testing.family import gradient_descent
-from rfho.testing.methods import METHOD_PROMISES, check_method
+from rfho.testing.method_promises import METHOD_PROMISES
+from rfho.testing.methods import check_method
 
 __all__ = [
     "DOMAIN_PROMISES",

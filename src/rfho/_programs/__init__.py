@@ -1,0 +1,5 @@
+"""Everything that touches a traced program or an internal of JAX.
+
+What a release of JAX may change stands here and nowhere else; `tests/programs` runs on the oldest and on
+the newest release.
+"""

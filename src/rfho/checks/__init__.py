@@ -1,0 +1,24 @@
+"""Whether a hypergradient is right, and where it goes wrong."""
+
+from rfho.checks.check import Check, check_hyper_gradient
+from rfho.checks.diagnosis import (
+    Diagnosis,
+    Finding,
+    HyperGradientWarning,
+    Kind,
+    Severity,
+    diagnose,
+)
+from rfho.checks.finite_differences import Verdict
+
+__all__ = [
+    "Check",
+    "Diagnosis",
+    "Finding",
+    "HyperGradientWarning",
+    "Kind",
+    "Severity",
+    "Verdict",
+    "check_hyper_gradient",
+    "diagnose",
+]

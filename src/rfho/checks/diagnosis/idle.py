@@ -1,0 +1,49 @@
+"""Hyperparameters that change nothing: found in the program, before anything runs."""
+
+import jax
+import numpy as np
+
+from rfho import _tree as tree
+from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
+from rfho.problem.problem import Problem
+from rfho.problem.validate import without_effect
+from rfho.typing import Hyper
+
+
+def effect_findings(problem: Problem, hyper: Hyper) -> list[Finding]:
+    """One finding per leaf on which neither s_0, nor a step, nor the objective depends."""
+    return [_idle(path) for path in without_effect(problem, hyper)]
+
+
+def zero_findings(hypergradient: Hyper, idle: list[Finding]) -> list[Finding]:
+    """One note per leaf whose hypergradient is exactly zero although the program uses it."""
+    known = {finding.where.leaf for finding in idle}
+    paths = zero_leaves(hypergradient)
+    return [_zero(path) for path in paths if path not in known]
+
+
+def zero_leaves(hypergradient: Hyper) -> list[str]:
+    """Paths of the leaves that are exactly zero."""
+    return [
+        tree.path_of(path, "hyper")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(hypergradient)
+        if not np.any(np.asarray(leaf))
+    ]
+
+
+def _idle(path: str) -> Finding:
+    message = (
+        f"{path} reaches neither the initial state, nor a step, nor the objective, so its hypergradient is zero "
+        "for ever: use it, look for a stop_gradient, a rounding or a cast to int on its way, or mark it "
+        "rfho.Fixed()"
+    )
+    return Finding(Kind.NO_EFFECT, Where(leaf=path), message, Severity.ERROR)
+
+
+def _zero(path: str) -> Finding:
+    message = (
+        f"the hypergradient of {path} is exactly zero here: a clip or a relu stands on its flat side, a window "
+        "ends before the step that uses it, or all that it multiplies is zero. Start from another value, or "
+        "mark it rfho.Fixed()"
+    )
+    return Finding(Kind.ZERO_GRADIENT, Where(leaf=path), message, Severity.NOTE)

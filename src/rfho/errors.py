@@ -1,0 +1,73 @@
+"""How a run can end, each with its sentence, and the exceptions of the library.
+
+Misuse is an exception before anything is traced. What goes wrong while running is a member of
+`Result`: `tune` and `check_hyper_gradient` raise it as a `HyperGradientError` unless told not to.
+"""
+
+import enum
+from typing import Any
+
+
+class Result(enum.Enum):
+    """Why a run stopped, or a check was not passed.
+
+    Example:
+        >>> import rfho
+        >>> rfho.Result.STEPS_DONE.value
+        'all outer steps that were asked for are done'
+    """
+
+    STEPS_DONE = "all outer steps that were asked for are done"
+    CONVERGED = "the outer step became shorter than the tolerance"
+    HORIZON_REACHED = "the one training run of an online method came to its horizon"
+    STOPPED = "the caller stopped the run"
+    NON_FINITE_VALUE = "the objective became NaN or infinite"
+    NON_FINITE_HYPERGRADIENT = "the hypergradient became NaN or infinite"
+    NON_FINITE_HYPER = "an outer update made a hyperparameter NaN or infinite"
+    DISAGREES = "a derivative disagrees with finite differences"
+    NOT_SYMMETRIC = "an adjoint system is not symmetric, which its solver takes for granted"
+    NEGATIVE_CURVATURE = "training has not ended at a minimum: a curvature is negative"
+    SINGULAR = "an adjoint system is singular and has no solution"
+    DIVERGING = "the series that solves an adjoint system diverges"
+    UNSOLVED = "the solver of an adjoint system broke down"
+    INACCURATE = "the error bound of a hypergradient is above what was asked for"
+    NO_ROOM = "the buffer of a reversible run has no room for what momentum loses"
+    NOT_RETURNED = "a run that was undone did not come back to its start"
+    UNDECIDED = "finite differences are too coarse to confirm a derivative"
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is a failure rather than an end."""
+        return self not in (
+            Result.STEPS_DONE,
+            Result.CONVERGED,
+            Result.HORIZON_REACHED,
+            Result.STOPPED,
+        )
+
+
+class HyperGradientError(RuntimeError):
+    """A run-time failure: its `result` says which, its message says where and what to do."""
+
+    def __init__(self, result: Result, message: str) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class DataNotFoundError(FileNotFoundError):
+    """A data file is in none of the folders and could not be downloaded."""
+
+
+class DataFormatError(ValueError):
+    """A data file is truncated or is not what its name promises."""
+
+
+def positive_int(value: Any, name: str, of: str) -> int:
+    """``value``, the argument ``name`` of ``of``, if it is an int of 1 or more.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{of} got {name}={value!r}, but it must be an int of 1 or more")
+    return value

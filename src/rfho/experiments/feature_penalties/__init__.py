@@ -1,0 +1,258 @@
+r"""One penalty for each feature, by implicit differentiation (arXiv 1602.02355, 1911.02590, 2006.16218).
+
+Softmax regression with weights W, one row w_j for each feature, minimises
+
+.. math:: L(W, \lambda) = \mathrm{CE}(W; \text{training set})
+          + \tfrac12 \sum_j e^{\lambda_j} \lVert w_j \rVert^2 ,
+
+and λ, as long as the list of features, minimises the cross-entropy on the validation set. Every
+method starts at the shared penalty that a grid finds best, with the model trained there. An outer
+step is T inner steps from where the last one ended, and K products with the Hessian (or K steps
+back): the methods take turns, so that all of them meet the same machine.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from rich.console import Console
+
+import rfho
+from rfho.experiments.feature_penalties.data import (
+    FEATURE_SETS,
+    FeatureSplit,
+    load_feature_split,
+)
+from rfho.experiments.feature_penalties.report import CG_NAME, add_losses, add_penalties
+from rfho.experiments.feature_penalties.sparse_regression import (
+    Hyper,
+    Params,
+    accuracy,
+    cross_entropy,
+    penalised_loss,
+)
+from rfho.hyper_gradients import (
+    AbstractHyperGradient,
+    ImplicitHyperGradient,
+    ReverseHyperGradient,
+    WarmRestart,
+)
+from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.settings import above, at_least, between, setting
+from rfho.runs.stopwatch import clock
+from rfho.runs.table import Cell, Column, Table, make_table, to_rich
+from rfho.solvers import CG, Neumann, Nystrom
+
+
+@dataclasses.dataclass(frozen=True)
+class PenaltySettings:
+    """The data, the inner training, and how the penalties are learned."""
+
+    data: str = setting("digits", "data: digits or newsgroups", FEATURE_SETS)
+    train: int = setting(200, "training examples", at_least(10))
+    valid: int = setting(700, "validation examples", at_least(10))
+    test: int = setting(700, "test examples; of newsgroups the official ones", at_least(10))
+    noise: int = setting(128, "features without information, added to digits", at_least(0))
+    words: int = setting(130_107, "words of newsgroups: the most frequent", at_least(10))
+    inner: int = setting(20, "T: inner steps in an outer step", at_least(1))
+    products: int = setting(20, "K: products of a solver, or steps back", at_least(3))
+    rate: float = setting(0.5, "of the inner steps", above(0))
+    momentum: float = setting(0.9, "of the inner steps", between(0, 1))
+    settle: int = setting(500, "inner steps of a training from zero", at_least(1))
+    damping: float = setting(0.1, "ρ of the Nyström approximation", above(0))
+    penalties: tuple[float, ...] = setting((1e-5, 1.0), "ends of the grid, and of e^λ", above(0))
+    grid: int = setting(11, "shared penalties on the grid", at_least(2))
+    steps: int = setting(100, "outer steps", at_least(2))
+    outer_rate: float = setting(0.1, "rate of Adam on λ", above(0))
+    seed: int = setting(0, "of the split", at_least(0))
+
+
+class Start(NamedTuple):
+    """Where all methods begin: the shared penalty of the lowest validation loss.
+
+    Attributes:
+        hyper: λ, the same number for each feature.
+        params: W, trained there.
+    """
+
+    hyper: Hyper
+    params: Params
+
+
+def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
+    """A grid for one shared penalty, then all methods in turn for one penalty per feature."""
+    sizes = (settings.train, settings.valid, settings.test)
+    data = load_feature_split(
+        settings.data, sizes, noise=settings.noise, words=settings.words, seed=settings.seed
+    )
+    learned: dict[str, Hyper] = {}
+    with until_interrupted(folder, console):
+        start = best_shared(data, settings, folder, console=console)
+        learned["one shared penalty, by grid"] = start.hyper
+        problem = training(data, settings, start.params, settings.inner)
+        for name, hyper in learn(problem, start.hyper, settings, folder=folder, console=console):
+            learned[name] = hyper
+    if len(learned) < 2:
+        return
+    history = [row for row in folder.history() if "step" in row]
+    add_losses(folder, history)
+    table = results(learned, data, settings, history=history)
+    folder.add_table("results", table)
+    console.print(to_rich(table))
+    add_penalties(folder, learned, data)
+
+
+def training(
+    data: FeatureSplit, settings: PenaltySettings, init: Params, horizon: int
+) -> rfho.Problem:
+    """Gradient descent with momentum from ``init``, judged by the validation set."""
+    optim = optax.sgd(settings.rate, settings.momentum)
+    dynamics = rfho.Descent(penalised_loss, lambda hyper: optim, init)
+    return rfho.Problem(dynamics, cross_entropy, data.train, data.valid, horizon)
+
+
+def methods(settings: PenaltySettings) -> dict[str, AbstractHyperGradient]:
+    """Four ways to solve the implicit system, and steps back; each starts where it last ended."""
+    k = settings.products
+    stationary = {
+        CG_NAME: CG(max_products=k),
+        "implicit, Neumann series": Neumann(k, settings.rate),
+        "implicit, Nyström": Nystrom(min(k, 64), settings.damping),
+    }
+    found: dict[str, AbstractHyperGradient] = {
+        name: ImplicitHyperGradient(solver, audit=None) for name, solver in stationary.items()
+    }
+    found["implicit, fixed point"] = ImplicitHyperGradient(
+        Neumann(k, 1.0), condition=rfho.FixedPoint(), audit=None
+    )
+    found["reverse"] = WarmRestart(ReverseHyperGradient())
+    return found
+
+
+def best_shared(
+    data: FeatureSplit, settings: PenaltySettings, folder: RunFolder, *, console: Console
+) -> Start:
+    """Trains from zero at every penalty of the grid."""
+    zeros = jnp.zeros((data.features, data.classes), jnp.float32)
+    problem = training(data, settings, zeros, settings.settle)
+    best, lowest = Start(jnp.zeros(data.features, jnp.float32), zeros), math.inf
+    for penalty in np.geomspace(settings.penalties[0], settings.penalties[-1], settings.grid):
+        hyper = jnp.full(data.features, np.log(penalty), jnp.float32)
+        value, params = settled(problem, hyper)
+        folder.record({"shared penalty": penalty, "validation loss": float(value)})
+        console.print(f"shared penalty {penalty:.2g}: validation loss {float(value):.4f}")
+        if value < lowest:
+            best, lowest = Start(hyper, params), float(value)
+    return best
+
+
+@eqx.filter_jit
+def settled(problem: rfho.Problem, hyper: Hyper) -> tuple[Array, Params]:
+    """f(λ) and W after T steps."""
+    return ReverseHyperGradient().conclude(problem, hyper, None)
+
+
+def learn(
+    problem: rfho.Problem,
+    start: Hyper,
+    settings: PenaltySettings,
+    *,
+    folder: RunFolder,
+    console: Console,
+) -> Iterator[tuple[str, Hyper]]:
+    """All methods in turn, step by step: each step's name and λ; a method that fails is left out."""
+    ends = np.log(settings.penalties)
+    domain = rfho.Box(float(ends.min()) - 0.01, float(ends.max()) + 0.01)
+    runs = {
+        name: rfho.iterate(
+            problem,
+            start,
+            method=method,
+            optim=optax.adam(settings.outer_rate),
+            domain=domain,
+            steps=settings.steps,
+        )
+        for name, method in methods(settings).items()
+    }
+    for step in range(1, settings.steps + 1):
+        for name in tuple(runs):
+            begin = clock()
+            try:
+                report = next(runs[name])
+            except rfho.HyperGradientError as error:
+                console.print(f"{name} is left out from outer step {step} on: {error}")
+                del runs[name]
+                continue
+            row = {"method": name, "step": step, "seconds": clock() - begin}
+            folder.record(row | {"validation loss": report.value, **report.stats})
+            yield name, jnp.asarray(report.hyper)
+        if step % 10 == 0:
+            console.print(f"outer step {step} of {settings.steps}")
+
+
+def results(
+    learned: Mapping[str, Hyper],
+    data: FeatureSplit,
+    settings: PenaltySettings,
+    *,
+    history: Sequence[Mapping[str, Any]],
+) -> Table:
+    """Models trained from zero with the penalties that were found, and what finding them took."""
+    zeros = jnp.zeros((data.features, data.classes), jnp.float32)
+    problem = training(data, settings, zeros, settings.settle)
+    rows: list[list[Cell]] = []
+    for name, hyper in learned.items():
+        value, params = settled(problem, hyper)
+        of_train = cross_entropy(params, hyper, data.train)
+        rows.append([name, float(of_train), float(value)])
+        rows[-1] += [100 * float(accuracy(params, part)) for part in (data.valid, data.test)]
+        seconds = [row["seconds"] for row in history if row["method"] == name]
+        rows[-1].append(float(np.median(seconds[1:])) if len(seconds) > 1 else None)
+    columns = [
+        Column("penalties"),
+        Column("training loss", 3),
+        Column("validation loss", 3),
+        Column("validation accuracy %", 1),
+        Column("test accuracy %", 1),
+        Column("seconds per outer step", 3),
+    ]
+    note = (
+        f"{data.train[0].shape[0]} training, {data.valid[0].shape[0]} validation and "
+        f"{data.test[0].shape[0]} test examples, {data.features} features, {data.classes} classes; "
+        f"T = {settings.inner}, K = {settings.products}, up to {settings.steps} outer steps. All models "
+        f"are trained from zero for {settings.settle} steps. CPU seconds, median, without compilation."
+    )
+    return make_table(f"One penalty per feature: {settings.data}", columns, rows, note=note)
+
+
+FEATURE_PENALTIES = Experiment(
+    name="feature-penalties",
+    title="One penalty for each feature",
+    summary=(
+        "Learns one L2 penalty per feature of sparse data by implicit differentiation with four "
+        "solvers, and by steps back (arXiv 1602.02355, 1911.02590, 2006.16218)."
+    ),
+    quick=PenaltySettings(),
+    full=PenaltySettings(
+        data="newsgroups",
+        train=5657,
+        valid=5657,
+        inner=10,
+        products=10,
+        rate=100.0,
+        settle=200,
+        damping=0.01,
+        penalties=(1e-8, 1e-4),
+        grid=5,
+        steps=30,
+        outer_rate=0.3,
+    ),
+    run=run,
+)

@@ -1,0 +1,128 @@
+r"""Few-shot episodes, and the network that represents their images.
+
+An episode has a few classes that are new to the learner, some drawings of each to learn from (its
+support) and others to be judged by (its queries). Classes of meta-training and of meta-testing are
+different ones.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, UInt8
+
+from rfho.datasets import load_omniglot
+from rfho.experiments.parts.convolution import Convolutions, pooled, random_convolutions
+from rfho.runs.settings import one_of
+
+DRAWING_SETS = one_of("invented", "omniglot")
+"""The check of a setting that names the drawings."""
+
+Classes = UInt8[np.ndarray, "classes drawings height width"]
+"""As many drawings of each class; 255 is ink."""
+
+_INVENTED = (300, 120)
+"""How many characters are invented for meta-training and meta-testing."""
+
+
+class Pools(NamedTuple):
+    """The classes of meta-training, and others of meta-testing."""
+
+    training: Classes
+    testing: Classes
+
+
+class Features(NamedTuple):
+    """Representations of the images of some episodes, class after class.
+
+    Attributes:
+        support: ``(episodes, ways * shots, width)``, what an episode learns from.
+        query: ``(episodes, ways * queries, width)``, what judges it.
+    """
+
+    support: Float[Array, "episodes support width"]
+    query: Float[Array, "episodes query width"]
+
+
+def load_pools(name: str, *, seed: int) -> Pools:
+    """Drawings by class.
+
+    Of Omniglot the 964 characters of the background alphabets, each also rotated by 90, 180 and 270
+    degrees (3856 classes), and the 659 of the evaluation alphabets. Of the invented characters 300
+    for meta-training and 120 others.
+
+    Args:
+        name: one of `DRAWING_SETS`.
+        seed: of the invented characters.
+
+    Raises:
+        DataNotFoundError, DataFormatError: files are missing or damaged.
+    """
+    if name == "invented":
+        invented = invent_characters(sum(_INVENTED), seed=seed)
+        return Pools(invented[: _INVENTED[0]], invented[_INVENTED[0] :])
+    omniglot = load_omniglot()
+    ink = (255 * omniglot.images).astype(np.uint8)
+    background = ink[~omniglot.evaluation]
+    turned = [np.rot90(background, quarters, axes=(2, 3)) for quarters in range(4)]
+    return Pools(np.concatenate(turned), ink[omniglot.evaluation])
+
+
+def invent_characters(count: int, *, seed: int) -> Classes:
+    """Characters of two strokes each, drawn 20 times by an unsteady hand, 14 pixels wide and high.
+
+    A stroke is a quadratic Bézier curve. Its three points are the character's own; a drawing moves
+    each of them a little, and turns, stretches and shifts the whole.
+    """
+    generator = np.random.default_rng(seed)
+    points = generator.uniform(-1.2, 1.2, (count, 1, 2, 3, 2))
+    points = points + generator.normal(0, 0.12, (count, 20, 2, 3, 2))
+    unsteady = np.eye(2) + generator.normal(0, 0.15, (count, 20, 1, 2, 2))
+    points = points @ unsteady + generator.normal(0, 0.15, (count, 20, 1, 1, 2))
+    along = np.linspace(0, 1, 15)
+    weights = np.stack([(1 - along) ** 2, 2 * along * (1 - along), along**2], axis=1)
+    trace = (weights @ points).reshape(count * 20, -1, 2).astype(np.float32)
+    pixels = np.linspace(-1.5, 1.5, 14, dtype=np.float32)
+    # A pixel is as dark as the nearest piece of a stroke is close; e^-x separates the two axes.
+    near = np.exp(-(((trace[..., None] - pixels) / 0.16) ** 2))
+    ink = np.stack([(each[:, 0, :, None] * each[:, 1, None, :]).max(axis=0) for each in near])
+    return (255 * ink).astype(np.uint8).reshape(count, 20, 14, 14)
+
+
+def draw_episodes(
+    pool: Classes, generator: np.random.Generator, *, count: int, ways: int, drawings: int
+) -> UInt8[np.ndarray, "episodes ways drawn height width"]:
+    """Random classes of the pool, and random drawings of each; neither comes twice in an episode."""
+    classes = [generator.choice(len(pool), ways, replace=False) for _ in range(count)]
+    every = np.broadcast_to(np.arange(pool.shape[1]), (count, ways, pool.shape[1]))
+    drawn = generator.permuted(every, axis=2)[:, :, :drawings]
+    return pool[np.stack(classes)[:, :, None], drawn]
+
+
+def random_representation(channels: Sequence[int], *, seed: int) -> Convolutions:
+    """A network for pictures in grey, with ``channels`` of each layer."""
+    return random_convolutions((1, *channels), seed=seed)
+
+
+def represent(
+    network: Convolutions, images: UInt8[Array | np.ndarray, "n height width"]
+) -> Float[Array, "n features"]:
+    """What the network makes of each image, one row per image."""
+    pixels = jnp.asarray(images, network[0]["filters"].dtype)[..., None] / 255
+    return pooled(network, pixels)
+
+
+def represent_episodes(
+    network: Convolutions,
+    episodes: UInt8[Array | np.ndarray, "episodes ways drawings height width"],
+    shots: int,
+) -> Features:
+    """Every image of the episodes once; the first ``shots`` drawings of a class are its support."""
+    count, ways, drawings = episodes.shape[:3]
+    rows = represent(network, episodes.reshape(-1, *episodes.shape[3:]))
+    rows = rows.reshape(count, ways, drawings, -1)
+    support, query = rows[:, :, :shots], rows[:, :, shots:]
+    width = rows.shape[-1]
+    return Features(support.reshape(count, -1, width), query.reshape(count, -1, width))

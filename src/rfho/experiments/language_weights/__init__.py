@@ -1,0 +1,235 @@
+r"""How much of each source of text a language model should learn from.
+
+A transformer predicts the next character. Its training text comes from several sources, and nobody
+says which of them are spoilt. Each source s has a weight, and the weights lie on the simplex,
+
+.. math:: L(w, \lambda) = \sum_s \lambda_s L_s(w), \qquad \lambda_s \ge 0,\ \sum_s \lambda_s = 1,
+
+where :math:`L_s` is the mean cross-entropy on text of the source. They minimise the loss of
+:math:`w_T` on a little clean text that is not trained on: data hyper-cleaning (arXiv 1703.01785,
+section 5.1) with one weight for a source instead of an example. The projection onto the simplex gives
+weights that are exactly zero.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float, Int
+from rich.console import Console
+
+import rfho
+from rfho.experiments.language_weights.mixed_text import SOURCES, TEXTS, MixedText, load_mixed_text
+from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.pictures import curves
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.settings import SettingsError, above, at_least, setting
+from rfho.runs.table import Cell, Column, Table, make_table, spread, to_rich
+
+Hyper = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageSettings:
+    """The text, the transformer, and how the weights are learned."""
+
+    data: str = setting("descriptions", "text: descriptions or tiny-shakespeare", TEXTS)
+    context: int = setting(24, "characters that the model sees at most", at_least(2))
+    valid: int = setting(100, "clean windows that judge the weights; as many test", at_least(2))
+    width: int = setting(32, "of the transformer", at_least(4))
+    heads: int = setting(2, "of the attention; must divide the width", at_least(1))
+    layers: int = setting(1, "of the transformer", at_least(1))
+    batch: int = setting(8, "windows of each source in a batch", at_least(1))
+    rate: float = setting(0.003, "of Adam in the inner steps", above(0))
+    horizon: int = setting(100, "inner steps T", at_least(1))
+    steps: int = setting(12, "outer steps", at_least(1))
+    outer_rate: float = setting(0.1, "rate of Adam on the weights", above(0))
+    final: int = setting(300, "steps of the final models", at_least(1))
+    repeats: int = setting(2, "final models for each mixture", at_least(2))
+    seed: int = setting(0, "of text, network and batches", at_least(0))
+
+
+class Block(eqx.Module):
+    """Attention to what came before, and a layer at each place; both add to what they are given."""
+
+    norms: tuple[eqx.nn.LayerNorm, eqx.nn.LayerNorm]
+    attention: eqx.nn.MultiheadAttention
+    up: eqx.nn.Linear
+    down: eqx.nn.Linear
+
+    def __init__(self, width: int, heads: int, *, key: Array) -> None:
+        attention, up, down = jax.random.split(key, 3)
+        self.norms = eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)
+        self.attention = eqx.nn.MultiheadAttention(heads, width, key=attention)
+        self.up = eqx.nn.Linear(width, 4 * width, key=up)
+        self.down = eqx.nn.Linear(4 * width, width, key=down)
+
+    def __call__(self, x: Float[Array, "length width"]) -> Float[Array, "length width"]:
+        seen = jax.vmap(self.norms[0])(x)
+        past = jnp.tril(jnp.ones((len(x), len(x)), bool))
+        x = x + self.attention(seen, seen, seen, mask=past)
+        return x + jax.vmap(lambda y: self.down(jax.nn.gelu(self.up(y))))(
+            jax.vmap(self.norms[1])(x)
+        )
+
+
+class Transformer(eqx.Module):
+    """Predicts every next character of a window."""
+
+    letters: Array
+    places: Array
+    blocks: tuple[Block, ...]
+    norm: eqx.nn.LayerNorm
+    read: eqx.nn.Linear
+
+    def __init__(self, letters: int, settings: LanguageSettings, *, key: Array) -> None:
+        of_letters, of_places, read, *blocks = jax.random.split(key, 3 + settings.layers)
+        width = settings.width
+        self.letters = 0.1 * jax.random.normal(of_letters, (letters, width))
+        self.places = 0.1 * jax.random.normal(of_places, (settings.context, width))
+        self.blocks = tuple(Block(width, settings.heads, key=key) for key in blocks)
+        self.norm = eqx.nn.LayerNorm(width)
+        self.read = eqx.nn.Linear(width, letters, key=read)
+
+    def __call__(self, window: Int[Array, " length"]) -> Float[Array, "length letters"]:
+        x = self.letters[window] + self.places
+        for block in self.blocks:
+            x = block(x)
+        return jax.vmap(lambda y: self.read(self.norm(y)))(x)
+
+
+def run(settings: LanguageSettings, folder: RunFolder, console: Console) -> None:
+    """Learns the weights, then trains longer on the learned mixture and on two others."""
+    if settings.width % settings.heads:
+        raise SettingsError(f"width = {settings.width}: heads = {settings.heads} must divide it")
+    text = load_mixed_text(
+        settings.data, settings.context + 1, held_out=settings.valid, seed=settings.seed
+    )
+    weights = [np.full(len(SOURCES), 1 / len(SOURCES), np.float32)]
+    losses: list[float] = []
+    with until_interrupted(folder, console):
+        for report in rfho.iterate(
+            training(text, settings),
+            {"weights": jnp.asarray(weights[0])},
+            optim=optax.adam(settings.outer_rate),
+            domain={"weights": rfho.Simplex()},
+            steps=settings.steps,
+        ):
+            weights.append(report.hyper["weights"])
+            losses.append(report.value)
+            named = dict(zip(SOURCES, weights[-1].tolist(), strict=True))
+            folder.record({"step": report.step, "validation loss": report.value} | named)
+            shown = ", ".join(f"{name} {weight:.3f}" for name, weight in named.items())
+            console.print(f"step {report.step}: loss {report.value:.3f}; {shown}")
+    _add_pictures(folder, np.array(weights), losses)
+    with until_interrupted(folder, console):
+        table = compare(text, weights[-1], settings, steps=len(losses))
+        folder.add_table("loss", table)
+        console.print(to_rich(table))
+
+
+def training(
+    text: MixedText, settings: LanguageSettings, *, repeat: int = 0, final: bool = False
+) -> rfho.Problem:
+    """The transformer on all sources; ``repeat`` changes its first weights and the batches.
+
+    Args:
+        text: of all sources.
+        settings: of the run.
+        repeat: 0, 1, …
+        final: trained for ``settings.final`` steps and judged by the test text.
+    """
+    key = jax.random.fold_in(jax.random.key(settings.seed), repeat)
+    model = Transformer(len(text.alphabet), settings, key=key)
+    init, rest = eqx.partition(model, eqx.is_array)
+
+    def losses(params: Any, windows: Array) -> Float[Array, " windows"]:
+        model = eqx.combine(params, rest)
+        logits = jax.vmap(model)(windows[:, :-1])
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:])
+        return jnp.mean(each, axis=1)
+
+    def loss(params: Any, hyper: Hyper, batch: Int[Array, "size sources length"]) -> Array:
+        by_window = losses(params, batch.reshape(-1, batch.shape[2]))
+        return jnp.mean(by_window.reshape(batch.shape[:2]) @ hyper["weights"])
+
+    def objective(params: Any, hyper: Hyper, windows: Array) -> Array:
+        return jnp.mean(losses(params, windows))
+
+    return rfho.Problem(
+        rfho.Descent(loss, lambda hyper: rfho.optim.adam(settings.rate, eps=1e-4), init),
+        objective,
+        rfho.Stream(text.train, min(settings.batch, len(text.train)), key),
+        text.test if final else text.valid,
+        settings.final if final else settings.horizon,
+    )
+
+
+def compare(
+    text: MixedText, learned: np.ndarray, settings: LanguageSettings, *, steps: int
+) -> Table:
+    """Test losses of models trained from scratch on three mixtures, in bits per character."""
+    mixtures = {
+        "learned weights": learned,
+        "equal weights": np.full_like(learned, 1 / len(SOURCES)),
+        "the clean source alone": np.eye(len(SOURCES), dtype=learned.dtype)[0],
+    }
+    hyper = {"weights": jnp.asarray(np.stack(list(mixtures.values())))}
+    # The repeats are one problem with other numbers in it: that of the first is run for all.
+    problems = [
+        training(text, settings, repeat=repeat, final=True) for repeat in range(settings.repeats)
+    ]
+    static = eqx.partition(problems[0], eqx.is_array)[1]
+    bits = np.stack(
+        [_test_losses(eqx.combine(eqx.filter(p, eqx.is_array), static), hyper) for p in problems]
+    ) / math.log(2)
+    rows: list[list[Cell]] = []
+    for number, (name, mixture) in enumerate(mixtures.items()):
+        rows.append([name, spread(bits[:, number]), *mixture.tolist()])
+    columns = [Column("training text"), Column("test loss, bits per character", 3)]
+    columns += [Column(f"weight: {source}", 3) for source in SOURCES]
+    note = (
+        f"{settings.final} training steps of {settings.batch} windows from each source; mean ± standard "
+        f"deviation over {settings.repeats} networks and orders of batches. Weights: {steps} outer "
+        f"steps with T = {settings.horizon}. A guess without any knowledge costs "
+        f"{math.log2(len(text.alphabet)):.2f} bits."
+    )
+    return make_table(f"Learning from mixed text: {settings.data}", columns, rows, note=note)
+
+
+@eqx.filter_jit
+def _test_losses(problem: rfho.Problem, hyper: Hyper) -> Float[Array, " mixtures"]:
+    method = rfho.hyper_gradients.ReverseHyperGradient()
+    return jax.vmap(lambda one: method.conclude(problem, one, None)[0])(hyper)
+
+
+def _add_pictures(folder: RunFolder, weights: np.ndarray, losses: list[float]) -> None:
+    series = {source: weights[:, number] for number, source in enumerate(SOURCES)}
+    drawn = curves(series, x_label="outer step", y_label="weight of the source")
+    folder.add_picture("weights", drawn, "The weight of each source by outer step.")
+    if losses:
+        drawn = curves(
+            {"validation": np.array(losses) / math.log(2)},
+            x_label="outer step",
+            y_label="validation loss after T steps,\nbits per character",
+        )
+        folder.add_picture("loss", drawn, "The loss that the weights minimise, by outer step.")
+
+
+LANGUAGE_WEIGHTS = Experiment(
+    name="language-weights",
+    title="Which text to learn from",
+    summary=(
+        "Learns how much of each source of text, clean and spoilt, a transformer is to be trained on, "
+        "from a little clean text and through all of training."
+    ),
+    quick=LanguageSettings(),
+    full=LanguageSettings(data="tiny-shakespeare", horizon=150, steps=10, final=600),
+    run=run,
+)

@@ -1,0 +1,186 @@
+r"""Learned schedules: one learning rate per step, layer and kind of parameter.
+
+A network of four layers is trained for 100 steps (arXiv 1502.03492, section 3.1). Every step has a
+rate for the weights and one for the biases of every layer, 800 hyperparameters, which minimise the
+training loss at the end. Each outer step sees other minibatches:
+
+.. math:: w_t^l = w_{t-1}^l - \eta_{t,l}\, m_t^l, \qquad f(\eta) = E(w_T)
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+
+import rfho
+from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_image_split
+from rfho.experiments.parts.minibatch_orders import (
+    CONSTANT_RATES,
+    Outcome,
+    outcome,
+    outcome_columns,
+    outcome_row,
+)
+from rfho.experiments.parts.network import (
+    Examples,
+    Network,
+    accuracy,
+    cross_entropy,
+    layer_names,
+    like,
+    random_network,
+)
+from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.pictures import COLOURS, LINES, curves, figure
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.settings import above, at_least, setting
+from rfho.runs.table import Table, make_table, to_rich
+
+MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleSettings:
+    data: str = setting("digits", "images: digits, mnist or cifar-10", IMAGE_SETS)
+    train: int = setting(800, "training examples", at_least(10))
+    test: int = setting(400, "test examples", at_least(10))
+    hidden: int = setting(50, "units in each of the three hidden layers", at_least(1))
+    batch: int = setting(100, "examples in a minibatch", at_least(1))
+    horizon: int = setting(100, "training steps", at_least(2))
+    steps: int = setting(50, "outer steps", at_least(1))
+    rate: float = setting(0.03, "with which all schedules start", above(0))
+    outer_rate: float = setting(0.04, "rate of Adam on their logarithms", above(0))
+    repeats: int = setting(5, "orders of minibatches that results are averaged over", at_least(2))
+    seed: int = setting(0, "of everything", at_least(0))
+
+
+def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None:
+    """Learns the rates, draws them, and compares them with constant ones."""
+    data = load_image_split(settings.data, (settings.train, 10, settings.test), seed=settings.seed)
+    problem = training(data, settings)
+    rates = constant_rates(data, settings, settings.rate)
+    losses: list[float] = []
+    with until_interrupted(folder, console):
+        for report in rfho.iterate(
+            problem.redrawn(new_minibatches(problem)),
+            rates,
+            optim=optax.adam(settings.outer_rate),
+            domain=rfho.Positive(),
+            steps=settings.steps,
+        ):
+            rates = report.hyper
+            losses.append(report.value)
+            folder.record({"step": report.step, "training loss": report.value})
+    rates = jax.tree.map(jnp.asarray, rates)
+    leaves = zip(layer_names(rates), jax.tree.leaves(rates), strict=True)
+    schedules = {name: np.asarray(leaf) for name, leaf in leaves}
+    arrays = {name.replace(" ", "-"): rate for name, rate in schedules.items()}
+    folder.add_arrays("rates", arrays, "The learned rates, layer by layer.")
+    folder.add_picture("rates", draw_rates(schedules), _RATES)
+    drawn = curves(
+        {"f": np.array(losses)}, x_label="outer step", y_label="training loss after T steps"
+    )
+    folder.add_picture("training-loss", drawn, "Each outer step sees other minibatches.")
+    table = compare(problem, rates, data, settings=settings)
+    folder.add_table("every-step", table)
+    console.print(to_rich(table))
+
+
+def training(data: ImageSplit, settings: ScheduleSettings) -> rfho.Problem:
+    """The network, trained on minibatches with momentum at rates η; judged by its training loss."""
+
+    def loss(network: Network, rates: Network, batch: Examples) -> jax.Array:
+        return cross_entropy(network, batch)
+
+    dynamics = rfho.HeavyBall(
+        loss,
+        rate=lambda rates, t: jax.tree.map(lambda schedule: schedule[t], rates),
+        momentum=lambda rates, t: MOMENTUM,
+        init=initial_network(data, settings),
+    )
+    stream = rfho.Stream(data.train, min(settings.batch, settings.train), settings.seed)
+    return rfho.Problem(dynamics, loss, stream, data.train, settings.horizon)
+
+
+def initial_network(data: ImageSplit, settings: ScheduleSettings) -> Network:
+    """The network before training."""
+    widths = (data.pixels, *[settings.hidden] * 3, len(data.class_names))
+    return random_network(widths, seed=settings.seed)
+
+
+def constant_rates(data: ImageSplit, settings: ScheduleSettings, rate: float) -> Network:
+    """The same rate for every step, layer and kind of parameter."""
+    network = initial_network(data, settings)
+    flat = jnp.full(settings.horizon, rate, jnp.float32)
+    return like(network, [flat] * len(jax.tree.leaves(network)))
+
+
+def new_minibatches(problem: rfho.Problem) -> Callable[[Any], tuple[rfho.Stream, Examples]]:
+    """Other minibatches at every outer step."""
+    stream, judges = problem.train, problem.valid
+    return lambda k: (
+        rfho.Stream(stream.data, stream.size, jax.random.fold_in(stream.key, k)),
+        judges,
+    )
+
+
+def compare(
+    problem: rfho.Problem, rates: Network, data: ImageSplit, *, settings: ScheduleSettings
+) -> Table:
+    """The learned schedules beside where they started and the best constant rate."""
+    test = jnp.asarray(data.test[0]), jnp.asarray(data.test[1])
+
+    def found(rates: Network) -> Outcome:
+        rates, repeats = jax.tree.map(jnp.asarray, rates), settings.repeats
+        return outcome(problem, rates, accuracy, test=test, repeats=repeats, seed=settings.seed + 1)
+
+    constant = {rate: found(constant_rates(data, settings, rate)) for rate in CONSTANT_RATES}
+    means = {rate: float(each.loss.mean()) for rate, each in constant.items()}
+    best = min(means, key=lambda rate: np.nan_to_num(means[rate], nan=np.inf))
+    start = found(constant_rates(data, settings, settings.rate))
+    rows = [
+        outcome_row("learned, every step and layer", found(rates)),
+        outcome_row(f"where it started, {settings.rate:g}", start),
+        outcome_row(f"the best constant rate, {best:.3g}", constant[best]),
+    ]
+    count = sum(schedule.size for schedule in jax.tree.leaves(rates))
+    note = (
+        f"{count} rates, {settings.steps} outer steps, momentum {MOMENTUM:g}. The best of "
+        f"{len(CONSTANT_RATES)} constant rates. Mean ± standard deviation over {settings.repeats} "
+        "new orders of minibatches."
+    )
+    columns = outcome_columns("schedule", "training loss")
+    return make_table(f"{settings.horizon} steps", columns, rows, note=note)
+
+
+def draw_rates(schedules: dict[str, np.ndarray]) -> Any:
+    """Rates over steps, those of the weights beside those of the biases."""
+    drawn, axes = figure(1, 2, width=8.0, height=3.6)
+    every = np.stack(list(schedules.values()))
+    for axis, kind in zip(axes[0], ("weights", "biases"), strict=True):
+        chosen = {name: rate for name, rate in schedules.items() if name.startswith(kind)}
+        for number, (name, rate) in enumerate(chosen.items()):
+            label = f"layer {name.removeprefix(f'{kind} ')}"
+            axis.plot(rate, LINES[number % 4], color=COLOURS[number], label=label)
+        axis.set(title=kind, xlabel="inner step t", ylabel="learning rate η", yscale="log")
+        axis.set_ylim(0.8 * every.min(), 1.25 * every.max())
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    return drawn
+
+
+_RATES = "The learned rates of each layer (layer 1 sees the image), for its weights and its biases."
+
+LEARNED_SCHEDULES = Experiment(
+    name="learned-schedules",
+    title="Learned schedules",
+    summary="Learns 800 learning rates, one per step, layer and kind of parameter (arXiv 1502.03492).",
+    quick=ScheduleSettings(),
+    full=ScheduleSettings(data="mnist", train=10_000, test=5000, batch=200),
+    run=run,
+)

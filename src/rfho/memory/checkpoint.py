@@ -1,0 +1,190 @@
+"""The steps of a trajectory, what a memory policy promises, and the tape that policies share."""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rfho.dynamics import Keep
+from rfho.memory.encoding import AbstractStorage
+from rfho.typing import PyTree, State, Step
+
+
+class Chain(NamedTuple):
+    """The steps of one trajectory, with hyperparameters and data already in place.
+
+    Attributes:
+        step: ``(state, t) -> state``.
+        remember: ``(state, t) -> (state, memory)``.
+        pull_back: ``(cotangents, state, memory, t) -> cotangents``.
+        needed: ``() -> (kept, dropped)``: the (state, memory) of a step, abstract; first what
+            ``pull_back`` uses, then the rest, each with None in place of the other's leaves.
+        invert: ``(state, t) -> (state, memory)``, from the state after step t to the one before it;
+            None where a step cannot be undone.
+    """
+
+    step: Callable[[State, Step], State]
+    remember: Callable[[State, Step], tuple[State, PyTree]]
+    pull_back: Callable[[PyTree, State, PyTree, Step], PyTree]
+    needed: Callable[[], tuple[PyTree, PyTree]]
+    invert: Callable[[State, Step], tuple[State, PyTree]] | None = None
+    again: Callable[[State, PyTree, Step], State] | None = None
+
+
+class Span(NamedTuple):
+    """The steps t = start, …, stop - 1."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Number of steps."""
+        return self.stop - self.start
+
+
+class AbstractCheckpoint(eqx.Module):
+    """A memory policy.
+
+    The tape is memory that the caller owns: `blank` makes it, `forward` and `backward` fill it and hand it
+    back. A caller that donates it from one hypergradient to the next touches no fresh memory, which on a
+    CPU is worth a good part of a training run.
+    """
+
+    @abc.abstractmethod
+    def keep(self) -> Keep:
+        """What of each step the policy asks the dynamics to keep."""
+
+    @abc.abstractmethod
+    def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
+        """A tape for this span, with nothing on it."""
+
+    @abc.abstractmethod
+    def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
+        """The state after the span, and the tape."""
+
+    @abc.abstractmethod
+    def backward(
+        self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """``cotangents`` pulled back through all steps of the span, last first; and the used tape."""
+
+
+def advance(chain: Chain, state: State, start: Step, count: Step) -> State:
+    """The state after the steps t = start, …, start + count - 1, none of them kept."""
+    return jax.lax.fori_loop(0, count, lambda i, s: chain.step(s, start + i), state)
+
+
+class Segments(NamedTuple):
+    """A span cut into segments of one length; the first takes what does not divide evenly."""
+
+    span: Span
+    length: int
+
+    @property
+    def number(self) -> int:
+        """How many segments there are."""
+        return -(-self.span.length // self.length)
+
+    def steps(self, i: Step) -> tuple[Step, Step]:
+        """Start and length of segment i."""
+        short = self.number * self.length - self.span.length
+        begin = jnp.maximum(i * self.length - short, 0)
+        return self.span.start + begin, (i + 1) * self.length - short - begin
+
+
+def segments_of(span: Span, length: int | None) -> Segments:
+    """Segments of ``length`` steps, √T by default."""
+    return Segments(span, min(length or max(1, math.isqrt(span.length)), span.length))
+
+
+def blank_states(state: PyTree, count: int) -> PyTree:
+    """Room for ``count`` states."""
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
+
+
+def put(tape: PyTree, entry: PyTree, i: Step) -> PyTree:
+    """``tape`` with ``entry`` in row i."""
+    return jax.tree.map(
+        lambda row, leaf: jax.lax.dynamic_update_index_in_dim(row, leaf, i, 0), tape, entry
+    )
+
+
+def get(tape: PyTree, i: Step) -> PyTree:
+    """Row i."""
+    return jax.tree.map(lambda row: jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False), tape)
+
+
+def entry_of(chain: Chain) -> tuple[State, PyTree]:
+    """The (state, memory) of a step, abstract, whether the way back needs it or not."""
+    kept, dropped = chain.needed()
+    return eqx.combine(kept, dropped)
+
+
+def blank_record(storage: AbstractStorage, chain: Chain, count: int) -> PyTree:
+    """Room for what the way back needs of ``count`` steps: the states around them, and memories."""
+    state, memory = chain.needed()[0]
+    memories = blank_states(jax.eval_shape(storage.encode, memory), count)
+    return blank_states(state, count + 1), memories
+
+
+def write_record(
+    storage: AbstractStorage,
+    chain: Chain,
+    state: State,
+    *,
+    record: PyTree,
+    start: Step,
+    count: Step,
+) -> tuple[State, PyTree]:
+    """The state after ``count`` steps, each of which is written down; without steps nothing is.
+
+    A step writes the state *after* it: it has no use for the one before any more when it writes, so that
+    the compiler need not copy that one.
+    """
+    is_none = lambda leaf: leaf is None  # noqa: E731
+    state_kept, memory_kept = jax.tree.map(
+        lambda leaf: leaf is not None, chain.needed()[0], is_leaf=is_none
+    )
+
+    def one(i: Array, at: tuple[State, PyTree, PyTree]) -> tuple[State, PyTree, PyTree]:
+        state, states, memories = at
+        state, memory = chain.remember(state, start + i)
+        states = put(states, eqx.filter(state, state_kept), i + 1)
+        memory = storage.encode(eqx.filter(memory, memory_kept))
+        return state, states, put(memories, memory, i)
+
+    states, memories = record
+    first = eqx.filter(state, state_kept)
+    first = jax.tree.map(lambda new, old: jnp.where(count > 0, new, old), first, get(states, 0))
+    states = put(states, first, 0)
+    state, *record = jax.lax.fori_loop(0, count, one, (state, states, memories))
+    return state, tuple(record)
+
+
+def read_record(
+    storage: AbstractStorage,
+    chain: Chain,
+    cotangents: PyTree,
+    *,
+    record: PyTree,
+    start: Step,
+    count: Step,
+) -> PyTree:
+    """``cotangents`` pulled back through the steps that are written down, last first."""
+    (_, like), dropped = chain.needed()
+    unused = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), dropped)
+
+    def one(back: Array, cotangents: PyTree) -> PyTree:
+        i = count - 1 - back
+        states, memories = record
+        state, stored = get(states, i), get(memories, i)
+        state, memory = eqx.combine((state, storage.decode(stored, like)), unused)
+        return chain.pull_back(cotangents, state, memory, start + i)
+
+    return jax.lax.fori_loop(0, count, one, cotangents)

@@ -1,0 +1,126 @@
+"""What an experiment is, and how one is carried out.
+
+An experiment is a value: its name, its settings for a quick look and for the full protocol, and a
+function that runs it and puts what it finds into the folder of the run. Adding one is a file with
+such a value, and its name in the tuple of `rfho.experiments`.
+
+Ctrl-C: an experiment does its outer steps within `until_interrupted`. The first interruption ends
+that block and nothing more, so pictures and tables are still made of what there is; the next one
+ends the experiment. The report is written in either case.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from rich.console import Console
+
+from rfho.errors import DataFormatError, DataNotFoundError
+from rfho.runs.about import FAILED, FINISHED, INTERRUPTED
+from rfho.runs.report import write_report
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.settings import SettingsError
+
+S = TypeVar("S")
+
+USER_ERRORS = (SettingsError, DataNotFoundError, DataFormatError)
+"""What a user mends, not a programmer: an experiment may raise these at its start."""
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[S]):
+    """An experiment.
+
+    Attributes:
+        name: as one writes it on the command line, such as ``data-cleaning``.
+        title: of the report.
+        summary: what it does, in a sentence or two.
+        quick: settings, a frozen dataclass (see `rfho.runs.settings`), for a look that
+            takes a minute and needs no files.
+        full: settings of the full protocol.
+        run: carries it out with some settings; shows progress on the console, records each outer
+            step and adds pictures and tables to the folder.
+    """
+
+    name: str
+    title: str
+    summary: str
+    quick: S
+    full: S
+    run: Callable[[S, RunFolder, Console], None]
+
+
+class Outcome(NamedTuple):
+    """How a run ended ("finished" or "interrupted"), and where its report is."""
+
+    status: str
+    report: Path
+
+
+@contextmanager
+def until_interrupted(folder: RunFolder, console: Console) -> Generator[None]:
+    """Around the outer steps of an experiment: Ctrl-C ends the block, and the experiment goes on.
+
+    `rfho.tune` does not let the interruption through, but returns with `Result.STOPPED`: raise
+    KeyboardInterrupt then, if more steps would follow.
+
+    Example:
+        An experiment's ``run`` looks like this::
+
+            reports = []
+            with until_interrupted(folder, console):
+                for report in rfho.iterate(problem, hyper, ...):
+                    folder.record({"step": report.step, "value": report.value})
+                    reports.append(report)
+            folder.add_picture("value", curves(...), "The objective at each outer step.")
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder.finish(INTERRUPTED)
+        console.print("Interrupted: making the report of what there is. Ctrl-C again to leave.")
+
+
+def execute(
+    experiment: Experiment[Any],
+    settings: object,
+    folder: RunFolder,
+    *,
+    command: str,
+    console: Console,
+) -> Outcome:
+    """Runs an experiment in a fresh folder and writes the report, however the run ends.
+
+    Args:
+        experiment: what to run.
+        settings: of the type of the experiment's own.
+        folder: a fresh one, of `create_run_folder`.
+        command: the command line, for the report.
+        console: where progress is shown.
+
+    Raises:
+        SettingsError, DataNotFoundError, DataFormatError: the experiment could not start; the
+            folder is removed if nothing is in it yet.
+        Exception: whatever else the experiment raises; the report says that it failed.
+    """
+    folder.begin(
+        settings,
+        experiment=experiment.name,
+        title=experiment.title,
+        summary=experiment.summary,
+        command=command,
+    )
+    try:
+        experiment.run(settings, folder, console)
+    except KeyboardInterrupt:
+        folder.finish(INTERRUPTED)
+    except Exception as error:
+        folder.finish(FAILED, reason=f"{type(error).__name__}: {error}")
+        if not (isinstance(error, USER_ERRORS) and folder.discard()):
+            write_report(folder)
+        raise
+    status = INTERRUPTED if folder.about().status == INTERRUPTED else FINISHED
+    folder.finish(status)
+    return Outcome(status, write_report(folder))
