@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 _SINGULAR = ("sqrt", "rsqrt", "cbrt", "log", "log1p", "pow", "acos", "asin", "atan2")
 _NOT_THE_USERS = (
     *(str(package.__file__).rpartition("__init__")[0] for package in (jax, eqx)),
-    __file__.rpartition("diagnose")[0],
+    __file__.rpartition("_programs")[0],
 )
 
 
