@@ -47,8 +47,9 @@ from rfho.hyper_gradients import (
 )
 from rfho.hyper_gradients.once import hyper_gradient
 from rfho.memory import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
+from rfho.memory.disk_shelf import DiskShelf
 from rfho.memory.encoding import AbstractStorage, Exact, HalfPrecision
-from rfho.memory.shelf import AbstractShelf, DiskShelf, HostShelf
+from rfho.memory.shelf import AbstractShelf, HostShelf
 from rfho.optim import schedules
 from rfho.outer.loop import Report, Solution, iterate, tune
 from rfho.outer.population import iterate_many, tune_many

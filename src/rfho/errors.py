@@ -62,6 +62,10 @@ class DataFormatError(ValueError):
     """A data file is truncated or is not what its name promises."""
 
 
+class ShelfError(OSError):
+    """A state could not be laid onto a shelf, or did not come back from it as it was."""
+
+
 def positive_int(value: Any, name: str, of: str) -> int:
     """``value``, the argument ``name`` of ``of``, if it is an int of 1 or more.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
@@ -92,7 +93,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         state = _init(problem, hyper)
         for start in range(0, problem.horizon, self.segment):
             length = min(self.segment, problem.horizon - start)
-            state = _advance(problem, hyper, state, jnp.asarray(start), Length(length))
+            state = _advanced(problem, hyper, state, jnp.asarray(start), Length(length))
         params = problem.dynamics.output(state)
         return _evaluate(problem, hyper, params), params
 
@@ -137,6 +138,7 @@ class _Run(NamedTuple):
             cotangents = _pull_back(
                 self.problem, self.hyper, given, begin, length, self.method.checkpoint
             )
+            jax.block_until_ready(given)
             self.method.on_segment(self.segments + 2 * done, 3 * self.segments)
         return cotangents
 
@@ -163,12 +165,22 @@ class _Run(NamedTuple):
         return state
 
     def _advanced(self, state: State, i: int) -> State:
-        return _advance(self.problem, self.hyper, state, *self._steps(i))
+        return _advanced(self.problem, self.hyper, state, *self._steps(i))
 
     def _steps(self, i: int) -> tuple[Step, Length]:
         start = i * self.method.segment
         length = min(self.method.segment, self.problem.horizon - start)
         return jnp.asarray(start), Length(length)
+
+
+def _advanced(problem: Problem, hyper: Hyper, state: State, start: Step, length: Length) -> State:
+    """`_advance`, begun once the segment before is done.
+
+    One is under way at a time: progress and Ctrl-C mean what they say, and states do not pile up.
+    """
+    after = _advance(problem, hyper, state, start, length)
+    jax.block_until_ready(state)
+    return after
 
 
 @eqx.filter_jit

@@ -1,20 +1,26 @@
-"""Where long runs keep their states: in host memory or on disk, out of the device's way."""
+"""Where long runs keep their states: in the memory of the host, or on disk, out of the device's way."""
 
 import abc
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rfho.typing import State
+from rfho.memory.shards import ArraySpec, from_shards, to_shards
+from rfho.typing import PyTree, State
 
 
 class AbstractShelf(eqx.Module):
-    """A place for states by number."""
+    """A place for states by number.
+
+    A state comes back as it was laid down: every dtype that JAX has, random keys, leaves that are no arrays,
+    each array in its sharding and kind of memory. `put` need not wait: what goes wrong with a copy may
+    be raised by whatever is called next. A shelf of your own defines these four functions; `HostCopy`
+    takes a state out of JAX and back.
+    """
 
     @abc.abstractmethod
     def open(self, like: State) -> Any:
@@ -33,87 +39,101 @@ class AbstractShelf(eqx.Module):
         """Frees everything."""
 
 
-class HostShelf(AbstractShelf):
-    """States as NumPy arrays in the memory of the host."""
+class HostCopy(NamedTuple):
+    """A state outside of JAX.
 
-    def open(self, like: State) -> dict[int, State]:
-        """A dictionary."""
-        return {}
-
-    def put(self, handle: dict[int, State], slot: int, state: State) -> None:
-        """Copies to the host."""
-        handle[slot] = jax.device_get(state)
-
-    def get(self, handle: dict[int, State], slot: int) -> State:
-        """Copies to the device."""
-        return jax.tree.map(jnp.asarray, handle[slot])
-
-    def close(self, handle: dict[int, State]) -> None:
-        """Forgets them."""
-        handle.clear()
-
-
-class Folder(NamedTuple):
-    """The handle of a `DiskShelf`: its folder, and the structure of states."""
-
-    place: tempfile.TemporaryDirectory[str]
-    structure: Any
-
-    def file(self, slot: int) -> Path:
-        """The file of ``slot``."""
-        return Path(self.place.name) / f"{slot}.npz"
-
-
-class DiskShelf(AbstractShelf):
-    """States as files in a folder of their own below ``folder``, which is removed at the end.
-
-    Args:
-        folder: an existing folder with room for the states.
-
-    Raises:
-        NotADirectoryError: ``folder`` is none.
-
-    Example:
-        >>> import rfho, tempfile
-        >>> shelf = rfho.DiskShelf(tempfile.gettempdir())
+    Attributes:
+        structure: of the state.
+        leaves: for every leaf its `ArraySpec`, or the leaf itself where it is no JAX array.
+        shards: those of all arrays that this process holds, one after the other.
     """
 
-    folder: str = eqx.field(static=True, converter=str)
+    structure: Any
+    leaves: list[Any]
+    shards: list[Any]
 
-    def __check_init__(self) -> None:
-        if not Path(self.folder).is_dir():
-            raise NotADirectoryError(
-                f"DiskShelf got folder={self.folder!r}, which is no existing folder: make it first"
-            )
+    @classmethod
+    def begun(cls, state: State) -> "HostCopy":
+        """``state``, its shards on their way to the host."""
+        leaves, structure = jax.tree.flatten(state)
+        parts = [to_shards(leaf) if isinstance(leaf, jax.Array) else (leaf, []) for leaf in leaves]
+        shards = [shard for _, own in parts for shard in own]
+        return cls(structure, [spec for spec, _ in parts], shards)
 
-    def open(self, like: State) -> Folder:
-        """A new folder."""
-        place = tempfile.TemporaryDirectory(prefix="rfho-", dir=self.folder)
-        return Folder(place, jax.tree.structure(like))
+    def arrived(self) -> "HostCopy":
+        """The same with NumPy arrays for shards; waits for them."""
+        return self._replace(shards=[np.asarray(shard) for shard in self.shards])
 
-    def put(self, handle: Folder, slot: int, state: State) -> None:
-        """Writes one file of arrays.
+    def state(self) -> State:
+        """The state, back in JAX."""
+        shards = iter(self.shards)
 
-        Raises:
-            OSError: it could not be written, as on a full disk; the message says how much was needed.
-        """
-        leaves = jax.tree.leaves(jax.device_get(state))
-        try:
-            np.savez(handle.file(slot), *leaves)
-        except OSError as error:
-            needed = sum(leaf.nbytes for leaf in leaves) / 1e6
-            raise OSError(
-                error.errno,
-                f"a state of {needed:.1f} MB could not be written to {handle.place.name} "
-                f"({error.strerror}): free space there, or use fewer slots",
-            ) from error
+        def leaf(spec: Any) -> PyTree:
+            if not isinstance(spec, ArraySpec):
+                return spec
+            return from_shards(spec, [next(shards) for _ in spec.places()])
 
-    def get(self, handle: Folder, slot: int) -> State:
-        """Reads one file."""
-        with np.load(handle.file(slot), allow_pickle=False) as arrays:
-            leaves = [jnp.asarray(arrays[name]) for name in arrays.files]
-        return jax.tree.unflatten(handle.structure, leaves)
+        return jax.tree.unflatten(self.structure, [leaf(spec) for spec in self.leaves])
 
-    def close(self, handle: Folder) -> None:
-        """Removes the folder."""
-        handle.place.cleanup()
+
+class Copier(NamedTuple):
+    """A thread that copies states off the device while the device goes on computing.
+
+    One at a time: whoever brings the next waits until the last is down, so that no more than two states
+    are on their way.
+    """
+
+    thread: ThreadPoolExecutor
+    under_way: list[Future[None]]
+
+    @classmethod
+    def start(cls) -> "Copier":
+        """One without work."""
+        return cls(ThreadPoolExecutor(1, thread_name_prefix="rfho-shelf"), [])
+
+    def begin(self, job: Callable[[], None]) -> None:
+        """Begins ``job`` once the last is done; raises what that one raised."""
+        self.wait()
+        self.under_way.append(self.thread.submit(job))
+
+    def wait(self) -> None:
+        """Until nothing is under way; raises what went wrong."""
+        while self.under_way:
+            self.under_way.pop().result()
+
+    def stop(self) -> None:
+        """Ends the thread, after what it is doing; says nothing about how that went."""
+        self.thread.shutdown(cancel_futures=True)
+
+
+class HostSlots(NamedTuple):
+    """The handle of a `HostShelf`: its states by slot, and who copies them."""
+
+    copies: dict[int, HostCopy]
+    copier: Copier
+
+
+class HostShelf(AbstractShelf):
+    """States as NumPy arrays in the memory of the host.
+
+    A state is copied while the next segment is computed.
+    """
+
+    def open(self, like: State) -> HostSlots:
+        """No states yet."""
+        return HostSlots({}, Copier.start())
+
+    def put(self, handle: HostSlots, slot: int, state: State) -> None:
+        """Copies to the host, while the caller goes on."""
+        copy = HostCopy.begun(state)
+        handle.copier.begin(lambda: handle.copies.update({slot: copy.arrived()}))
+
+    def get(self, handle: HostSlots, slot: int) -> State:
+        """Copies to the device."""
+        handle.copier.wait()
+        return handle.copies[slot].state()
+
+    def close(self, handle: HostSlots) -> None:
+        """Forgets them."""
+        handle.copier.stop()
+        handle.copies.clear()
