@@ -12,7 +12,6 @@ from rich.console import Console
 
 import rfho
 from rfho.datasets import SpokenDigits, Timit
-from rfho.experiments import frame_data
 from rfho.experiments.parts.network import random_network
 from rfho.experiments.real_time_speech import (
     DOMAIN,
@@ -27,6 +26,7 @@ from rfho.experiments.real_time_speech import (
     walk_plainly,
     walk_real_time,
 )
+from rfho.experiments.real_time_speech import data as frame_data
 from rfho.experiments.real_time_speech.data import load_frame_split
 from rfho.experiments.real_time_speech.network import logits, two_heads
 from rfho.runs.experiment import execute

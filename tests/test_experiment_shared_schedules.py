@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments import trials
 from rfho.experiments.parts.image_data import load_official_split
 from rfho.experiments.shared_schedules import (
     SHARED_SCHEDULES,
@@ -18,6 +17,7 @@ from rfho.experiments.shared_schedules import (
     cosines,
     search,
     training,
+    trials,
 )
 from rfho.experiments.shared_schedules.trials import Trial, best, recorded, spent
 from rfho.runs.experiment import execute
