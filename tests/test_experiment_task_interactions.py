@@ -15,7 +15,7 @@ from rfho.experiments.task_interactions import (
     load_split,
     penalised_loss,
 )
-from rfho.experiments.task_interactions.image_features import described
+from rfho.experiments.task_interactions.features import described
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.settings import SettingsError

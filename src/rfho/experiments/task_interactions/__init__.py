@@ -13,7 +13,7 @@ loss is trained again on training and validation set together, and judged on the
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import equinox as eqx
 import jax
@@ -33,24 +33,29 @@ from rfho.experiments.parts.network import (
     cross_entropy,
     squared_weights,
 )
-from rfho.experiments.task_interactions.image_features import described, load_feature_split
-from rfho.experiments.task_interactions.report import (
-    HMTL,
-    HMTL_S,
-    NMTL,
-    STL,
-    Chosen,
-    add_graph,
-    add_losses,
-    results,
-)
-from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.experiments.task_interactions.features import described, load_feature_split
+from rfho.runs.experiment import Experiment
+from rfho.runs.pictures import curves, heat_map
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.table import to_rich
+from rfho.runs.study import Measure, Record, Study, add_tables, gained, grouped, median, traced
 
 Hyper = dict[str, Array]
 
+STL, NMTL, HMTL, HMTL_S = "STL", "NMTL", "HMTL", "HMTL-S"
+METHODS = {
+    STL: "C = 0, ρ of a grid",
+    NMTL: "C_jk = a, a and ρ of a grid",
+    HMTL: "C and ρ learned",
+    HMTL_S: "likewise, Σ C <= R",
+}
+MEASURES = (
+    Measure("method"),
+    Measure("test accuracy %", 2),
+    Measure("more than STL", 2),
+    Measure("ρ (median)", of=median),
+    Measure("Σ C (median)", of=median),
+)
 PENALTIES = (0.0, *np.geomspace(1e-4, 10.0, 11).tolist())
 INTERACTIONS = (0.0, *np.geomspace(1e-5, 1.0, 11).tolist())
 
@@ -78,61 +83,6 @@ class InteractionSettings:
     seed: int = setting(0, "of the first split; the others follow", at_least(0))
 
 
-def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> None:
-    """All methods on every split."""
-    found: dict[str, list[Chosen]] = {STL: [], NMTL: [], HMTL: [], HMTL_S: []}
-    names: tuple[str, ...] = ()
-    with until_interrupted(folder, console):
-        for split in range(settings.splits):
-            data = load_split(settings, settings.seed + split)
-            names = data.class_names
-            for method in found:
-                found[method].append(carry_out(method, data, settings, folder=folder, split=split))
-            shown = ", ".join(f"{name} {each[-1].accuracy:.1f} %" for name, each in found.items())
-            console.print(f"split {split + 1}: {shown}")
-    if not found[STL]:
-        return
-    for method in (HMTL, HMTL_S):
-        add_graph(folder, method, found[method], names)
-    add_losses(folder)
-    table = results(found, settings.data, note=_note(settings, len(found[STL])))
-    folder.add_table("accuracy", table)
-    console.print(to_rich(table))
-
-
-def load_split(settings: InteractionSettings, seed: int) -> ImageSplit:
-    """Features of a file, features learned without labels from pictures, or plain images.
-
-    Raises:
-        SettingsError: there are too few examples, or the file holds no features.
-        DataNotFoundError, DataFormatError: files are missing or damaged.
-    """
-    size = 10 * settings.per_class
-    sizes = (size, size, settings.test)
-    if settings.features:
-        return load_feature_split(settings.features, sizes, seed=seed)
-    split = load_image_split(settings.data, sizes, seed=seed)
-    return described(split, words=settings.words, seed=seed) if len(split.shape) == 3 else split
-
-
-def carry_out(
-    method: str, data: ImageSplit, settings: InteractionSettings, *, folder: RunFolder, split: int
-) -> Chosen:
-    """Chooses C and ρ by the validation set, and trains again on both sets."""
-    problem = training(data.train, data.valid, settings)
-    match method:
-        case "STL":
-            hyper = of_grid(problem, [(0.0, penalty) for penalty in PENALTIES], settings)
-        case "NMTL":
-            pairs = [(a, penalty) for a in INTERACTIONS for penalty in PENALTIES]
-            hyper = of_grid(problem, pairs, settings)
-        case _:
-            hyper = learn(problem, method, settings, folder=folder, split=split)
-    both = _joined(data.train, data.valid)
-    final = training(both, data.test, settings)
-    return Chosen(jax.device_get(hyper), 100 * float(_accuracy_of(final, hyper)))
-
-
 def penalised_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
     """Cross-entropy and Ω."""
     weights = network[0]["weight"]  # (features, classes): column k is w_k
@@ -150,17 +100,41 @@ def validation_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
 
 def training(train: Part, judges: Part, settings: InteractionSettings) -> rfho.Problem:
     """Softmax regression from zero, by gradient descent with momentum on the whole set."""
-    return rfho.Problem(
-        rfho.Descent(
-            penalised_loss,
-            lambda hyper: optax.sgd(hyper["rate"], hyper["momentum"]),
-            blank_network(train[0].shape[1], 10),
-        ),
-        validation_loss,
-        train,
-        judges,
-        settings.horizon,
+    dynamics = rfho.Descent(
+        penalised_loss,
+        lambda hyper: optax.sgd(hyper["rate"], hyper["momentum"]),
+        blank_network(train[0].shape[1], 10),
     )
+    return rfho.Problem(dynamics, validation_loss, train, judges, settings.horizon)
+
+
+def learn(
+    problem: rfho.Problem, settings: InteractionSettings, radius: float | None
+) -> Iterator[tuple[Hyper, rfho.Report]]:
+    """HMTL and, with a radius, HMTL-S: C and ρ from zero, by Reverse-HO; λ before each outer step."""
+    hyper = full_hyper(jnp.zeros((10, 10), jnp.float32), jnp.float32(0), settings)
+    domain = {
+        "C": rfho.SymmetricNonNegative(radius),
+        "rho": rfho.NonNegative(),
+        "rate": rfho.Fixed(),
+        "momentum": rfho.Fixed(),
+    }
+    optim = optax.adam(settings.outer_rate)
+    for report in rfho.iterate(problem, hyper, optim=optim, domain=domain, steps=settings.steps):
+        yield hyper, report
+        hyper = report.hyper
+
+
+def of_grid(
+    problem: rfho.Problem, settings: InteractionSettings, interactions: Sequence[float]
+) -> Hyper:
+    """STL and NMTL: C_jk = a for j ≠ k, and ρ, the pair of the lowest validation loss."""
+    pairs = [(a, penalty) for a in interactions for penalty in PENALTIES]
+    a, rho = (jnp.asarray(column, jnp.float32) for column in zip(*pairs, strict=True))
+    c = a[:, None, None] * (1 - jnp.eye(10, dtype=jnp.float32))
+    losses = _losses(problem, full_hyper(c, rho, settings))
+    best = int(np.nanargmin(np.asarray(losses)))
+    return full_hyper(c[best], rho[best], settings)
 
 
 def full_hyper(c: Array, rho: Array, settings: InteractionSettings) -> Hyper:
@@ -169,46 +143,95 @@ def full_hyper(c: Array, rho: Array, settings: InteractionSettings) -> Hyper:
     return {"C": c, "rho": rho, **fixed}
 
 
-def of_grid(
-    problem: rfho.Problem, pairs: Sequence[tuple[float, float]], settings: InteractionSettings
-) -> Hyper:
-    """C_jk = a for j ≠ k, and ρ: the pair of the lowest validation loss."""
-    a, rho = (jnp.asarray(column, jnp.float32) for column in zip(*pairs, strict=True))
-    c = a[:, None, None] * (1 - jnp.eye(10, dtype=jnp.float32))
-    fixed = full_hyper(c, rho, settings)
-    best = int(np.nanargmin(np.asarray(_losses(problem, fixed))))
-    return full_hyper(c[best], rho[best], settings)
+def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> None:
+    """All methods on every split."""
+
+    def on_split(split: int) -> Iterator[Record]:
+        data = load_split(settings, settings.seed + split - 1)
+        problem = training(data.train, data.valid, settings)
+        images, labels = (
+            np.concatenate(parts) for parts in zip(data.train, data.valid, strict=True)
+        )
+        final = training((images, labels), data.test, settings)
+        for method in METHODS:
+            hyper = jax.device_get(chosen(method, problem, settings, folder=folder, split=split))
+            right = 100 * float(_accuracy_of(final, hyper))
+            found = {"ρ (median)": hyper["rho"], "Σ C (median)": hyper["C"].sum(), "C": hyper["C"]}
+            yield {"method": method, "test accuracy %": right, "names": data.class_names} | found
+
+    study = Study(METHODS, range(1, settings.splits + 1), on_split, MEASURES)
+    records = study.carry_out(folder, console)
+    if not records:
+        return
+    add_graphs(folder, records)
+    add_losses(folder)
+    note = (
+        f"{settings.per_class} training and {settings.per_class} validation examples per class, "
+        f"{len(grouped(records, 'case'))} splits, mean ± standard deviation; {settings.steps} outer "
+        f"steps, {settings.horizon} inner steps; R = {settings.radius:g}."
+    )
+    records = gained(records, "test accuracy %", over=STL, as_name="more than STL")
+    table = study.table(f"Learning task interactions: {settings.data}", records, note)
+    add_tables(folder, console, {"accuracy": table})
 
 
-def learn(
-    problem: rfho.Problem,
+def load_split(settings: InteractionSettings, seed: int) -> ImageSplit:
+    """Features of a file, features learned without labels from pictures, or plain images.
+
+    Raises:
+        SettingsError: there are too few examples, or the file holds no features.
+        DataNotFoundError, DataFormatError: files are missing or damaged.
+    """
+    size = 10 * settings.per_class
+    sizes = (size, size, settings.test)
+    if settings.features:
+        return load_feature_split(settings.features, sizes, seed=seed)
+    split = load_image_split(settings.data, sizes, seed=seed)
+    return described(split, words=settings.words, seed=seed) if len(split.shape) == 3 else split
+
+
+def chosen(
     method: str,
+    problem: rfho.Problem,
     settings: InteractionSettings,
     *,
     folder: RunFolder,
     split: int,
 ) -> Hyper:
-    """HMTL and HMTL-S: C and ρ from zero, by Reverse-HO; the step of the lowest validation loss."""
-    radius = settings.radius if method == HMTL_S else None
-    hyper = full_hyper(jnp.zeros((10, 10), jnp.float32), jnp.float32(0), settings)
-    best, lowest = hyper, np.inf
-    for report in rfho.iterate(
-        problem,
-        hyper,
-        optim=optax.adam(settings.outer_rate),
-        domain={
-            "C": rfho.SymmetricNonNegative(radius),
-            "rho": rfho.NonNegative(),
-            "rate": rfho.Fixed(),
-            "momentum": rfho.Fixed(),
-        },
-        steps=settings.steps,
-    ):
-        best, lowest = (hyper, report.value) if report.value < lowest else (best, lowest)
-        hyper = report.hyper
-        row = {"method": method, "split": split + 1, "step": report.step}
-        folder.record(row | {"validation loss": report.value, "rho": float(hyper["rho"])})
-    return jax.tree.map(jnp.asarray, best)
+    """C and ρ of the lowest validation loss that the method finds."""
+    if method in (STL, NMTL):
+        return of_grid(problem, settings, (0.0,) if method == STL else INTERACTIONS)
+    best, lowest = {}, np.inf
+    for hyper, report in learn(problem, settings, settings.radius if method == HMTL_S else None):
+        if not best or report.value < lowest:
+            best, lowest = hyper, report.value
+        row = {"method": method, "split": split, "step": report.step}
+        rho = float(report.hyper["rho"])
+        folder.record(row | {"validation loss": report.value, "rho": rho})
+    return best
+
+
+def add_graphs(folder: RunFolder, records: Sequence[Record]) -> None:
+    """The graphs: C, scaled to its largest entry on each split, and averaged over the splits."""
+    for method in (HMTL, HMTL_S):
+        alike = grouped(records, "method").get(method, [])
+        if not alike:
+            continue
+        graphs, names = np.stack([record["C"] for record in alike]), alike[0]["names"]
+        scaled = graphs / np.maximum(graphs.max(axis=(1, 2), keepdims=True), 1e-12)
+        drawn = heat_map(scaled.mean(axis=0), names, names, label="C, largest entry = 1")
+        name = method.lower()
+        folder.add_arrays(f"{name}-graphs", {"C": graphs}, f"{method}, C on each split:")
+        folder.add_picture(f"{name}-graph", drawn, f"{method}: {_GRAPH}")
+
+
+def add_losses(folder: RunFolder) -> None:
+    """Validation losses by outer step, mean and standard deviation over the splits."""
+    rows = grouped(folder.history(), "method").items()
+    series = {method: traced(alike, "validation loss", over="split") for method, alike in rows}
+    if series:
+        drawn = curves(series, x_label="outer step", y_label="validation loss")
+        folder.add_picture("losses", drawn, "Validation loss by outer step, over the splits.")
 
 
 @eqx.filter_jit
@@ -226,17 +249,7 @@ def _accuracy_of(problem: rfho.Problem, hyper: Hyper) -> Array:
     return accuracy(network, problem.valid)
 
 
-def _joined(train: Part, valid: Part) -> Part:
-    return np.concatenate([train[0], valid[0]]), np.concatenate([train[1], valid[1]])
-
-
-def _note(settings: InteractionSettings, splits: int) -> str:
-    return (
-        f"{settings.per_class} training and {settings.per_class} validation examples per class, "
-        f"{splits} splits, mean ± standard deviation; {settings.steps} outer steps, "
-        f"{settings.horizon} inner steps; R = {settings.radius:g}."
-    )
-
+_GRAPH = "which classes share, C divided by its largest entry, mean over the splits."
 
 TASK_INTERACTIONS = Experiment(
     name="task-interactions",
