@@ -70,3 +70,16 @@ def test_the_way_back_needs_less_memory_than_reverse_over_reverse():
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert bytes_back(rfho.grad(deep)) < 0.8 * bytes_back(jax.grad(deep))
+
+
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_value_and_aux_are_those_of_jax_grad(has_aux):
+    def with_aux(params, hyper, batch):
+        value = loss(params, hyper, batch)
+        return (value, {"value": value, "count": 3}) if has_aux else value
+
+    arguments = {"w": jnp.ones(3), "b": jnp.array(0.1)}, HYPER, X
+    found = rfho.grad(with_aux, has_aux=has_aux)(*arguments)
+    expected = jax.grad(with_aux, has_aux=has_aux)(*arguments)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

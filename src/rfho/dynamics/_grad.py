@@ -1,37 +1,35 @@
 """Gradients inside hand-written steps, with the Hessian-vector product in its cheapest form.
 
-Pulling a cotangent v back through g = ∇_w L(w, λ, b) by reverse mode differentiates a reverse sweep in
-reverse. Because second derivatives commute, the same comes from one forward sweep over a gradient:
-
-    (∂g/∂(w, λ))ᵀ v = d/dε ∇_(w,λ) L(w + ε v, λ, b)  at ε = 0
-
-A function with this rule can no longer be differentiated in forward mode. So it is in force only while
-an engine pulls a step back, and everywhere else `grad` is `jax.grad`.
+A function with the rule of `mixed_mode` can no longer be differentiated in forward mode. So the
+rule is in force only while an engine pulls a step back, and everywhere else `grad` is `jax.grad`.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
-from rfho.typing import PyTree
+from rfho.dynamics.mixed_mode import pulled_back
+from rfho.typing import PyTree, Scalar
 
-_pulling_back: ContextVar[bool] = ContextVar("pulling_back", default=False)
+pulling_back = jax.make_user_context(default_value=False)
+"""True while an engine traces a step for its way back: ``with pulling_back(True)``. JAX's caches of traced
+programs know of it, so that what was traced for one mode is never used in the other."""
 
 
-def grad(loss: Callable[..., Any]) -> Callable[..., PyTree]:
+def grad(loss: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., PyTree]:
     """The gradient of ``loss`` by its first argument, for use inside the step of a `Dynamics`.
 
     Args:
-        loss: ``(params, *others) -> scalar``. It may close over hyperparameters and batch.
+        loss: ``(params, *others) -> scalar``. It may close over anything that the step has made:
+            hyperparameters, batches, masks, keys, counters.
+        has_aux: whether ``loss`` returns a pair ``(scalar, aux)``.
 
     Returns:
-        ``(params, *others) -> gradient``, equal to ``jax.grad(loss)`` and differentiable in forward and
-        in reverse mode. Do not put it under a `jax.jit` of your own: what was traced for one mode would
-        be used in the other, which is an error in forward mode.
+        ``(params, *others) -> gradient``, or ``-> (gradient, aux)`` with ``has_aux``; equal to
+        ``jax.grad(loss, has_aux=has_aux)`` and differentiable in forward and in reverse mode.
 
     Example:
         >>> import jax.numpy as jnp, rfho
@@ -44,42 +42,41 @@ def grad(loss: Callable[..., Any]) -> Callable[..., PyTree]:
     """
 
     def gradient(params: PyTree, *others: PyTree) -> PyTree:
-        if not _pulling_back.get():
-            return jax.grad(loss)(params, *others)
-        # What the loss closes over becomes an argument, so that it gets its cotangent.
-        pure, consts = jax.closure_convert(loss, params, *others)
-        return _mixed(pure, params, (*others, *consts))
+        if not pulling_back.value:
+            return jax.grad(loss, has_aux=has_aux)(params, *others)
+        params = jax.tree.map(jnp.asarray, params)
+        # What the loss closes over becomes an argument: derivatives pass through no closure.
+        pure = eqx.filter_closure_convert(loss, params, *others)
+        return _mixed((pure, params, others), has_aux)
 
     return gradient
 
 
-@contextmanager
-def pulling_back() -> Generator[None]:
-    """While an engine traces a step for its way back."""
-    token = _pulling_back.set(True)
-    try:
-        yield
-    finally:
-        _pulling_back.reset(token)
+@eqx.filter_custom_vjp
+def _mixed(arguments: tuple[Callable[..., Any], PyTree, PyTree], has_aux: bool) -> PyTree:
+    loss, params, others = arguments
+    return jax.grad(loss, has_aux=has_aux)(params, *others)
 
 
-def _mixed(loss: Callable[..., Any], params: PyTree, others: tuple[PyTree, ...]) -> PyTree:
-    inside, rest = eqx.partition(others, eqx.is_inexact_array)
+@_mixed.def_fwd
+def _(perturbed: PyTree, arguments: Any, has_aux: bool) -> tuple[PyTree, None]:
+    return _mixed(arguments, has_aux), None
 
-    def gradients(params: PyTree, inside: PyTree) -> tuple[PyTree, PyTree]:
-        whole = lambda w, o: loss(w, *eqx.combine(o, rest))  # noqa: E731
-        return jax.grad(whole, argnums=(0, 1))(params, inside)
 
-    @jax.custom_vjp
-    def gradient(params: PyTree, inside: PyTree) -> PyTree:
-        return gradients(params, inside)[0]
+@_mixed.def_bwd
+def _(kept: None, cotangent: PyTree, perturbed: PyTree, arguments: Any, has_aux: bool) -> PyTree:
+    loss, params, others = arguments
+    loss_perturbed, params_perturbed, others_perturbed = perturbed
+    v, c = cotangent if has_aux else (cotangent, None)
+    # Leaves that nothing uses have None for a cotangent; leaves without a derivative get none.
+    v = jax.tree.map(lambda w, v: jnp.zeros_like(w) if v is None else v, params, v)
+    used = jax.tree.map(lambda c: c is not None, c, is_leaf=lambda c: c is None)
+    inside, rest = eqx.partition((loss, others), (loss_perturbed, others_perturbed))
 
-    def forward(params: PyTree, inside: PyTree) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-        return gradient(params, inside), (params, inside)
+    def outputs(params: PyTree, inside: PyTree) -> tuple[Scalar, PyTree]:
+        loss, others = eqx.combine(inside, rest)
+        value, aux = loss(params, *others) if has_aux else (loss(params, *others), None)
+        return value, eqx.filter(aux, used)
 
-    def backward(kept: tuple[PyTree, PyTree], cotangent: PyTree) -> tuple[PyTree, PyTree]:
-        params, inside = kept
-        return jax.jvp(lambda w: gradients(w, inside), (params,), (cotangent,))[1]
-
-    gradient.defvjp(forward, backward)
-    return gradient(params, inside)
+    by_params, (by_loss, by_others) = pulled_back(outputs, params, inside, cotangents=(v, c))
+    return by_loss, eqx.filter(by_params, params_perturbed), by_others

@@ -133,7 +133,7 @@ def _vjp_of_step(
 
     def inexact_step(state_in: PyTree, hyper_in: PyTree) -> tuple[PyTree, PyTree]:
         state, hyper = eqx.combine((state_in, hyper_in), rest)
-        with pulling_back():
+        with pulling_back(True):
             return tree.split(step(state, hyper, batch))
 
     after, vjp, after_rest = jax.vjp(save_products(inexact_step), state_in, hyper_in, has_aux=True)

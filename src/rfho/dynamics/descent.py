@@ -7,7 +7,7 @@ through the gradient by *forward* mode: since second derivatives commute,
     v ↦ (∂g/∂(w, λ))ᵀ v = d/dε ∇_(w,λ) L(w + ε v, λ, b) |_ε=0,
 
 one jvp of a gradient, which needs neither the memory nor the time of reverse-over-reverse
-(arXiv 2506.00783 calls it mixed mode).
+(arXiv 2505.00793 calls it mixed mode).
 """
 
 from collections.abc import Callable
