@@ -6,7 +6,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format types docs bench clean
+.PHONY: help demo test soak lint format types docs bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -18,6 +18,9 @@ demo: $(VENV)/.installed-cli  ## clean a corrupted data set by its hypergradient
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
+
+soak: $(VENV)/.installed-test  ## run the long versions of the tests of endurance
+	$(BIN)/python -m pytest -n $(WORKERS) -m soak --durations=10
 
 lint: $(VENV)/.installed-dev  ## check style and format
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import http.server
 import io
 import os
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rfho import datasets
-from rfho.datasets import base, cifar10, newsgroups, omniglot, spoken_digits, text
+from rfho.datasets import base, cifar10, files, newsgroups, omniglot, spoken_digits, text
 from rfho.datasets.idx import read_idx
 
 BYTES = np.random.default_rng(0)
@@ -32,7 +33,7 @@ def data(tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("RFHO_DATA", str(folder))
-    monkeypatch.setattr(base, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -55,7 +56,22 @@ def write_idx(folder: Path, *, suffix: str = ".gz") -> dict[str, np.ndarray]:
             content = gzip.compress(idx(array)) if suffix else idx(array)
             (folder / f"{stem}-ubyte{suffix}").write_bytes(content)
             written[stem] = array
+    mine(folder.parent, *(path.relative_to(folder.parent) for path in folder.iterdir()))
     return written
+
+
+def mine(folder: Path, *names: str | Path) -> None:
+    """Says that files are the user's own."""
+    lines = [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names
+    ]
+    (folder / files.LIST).write_text("".join(lines))
+
+
+OTHERS = [
+    f"mnist/{stem}-ubyte.gz"
+    for stem in ("train-images-idx3", "t10k-images-idx3", "t10k-labels-idx1")
+]
 
 
 class TestIdx:
@@ -83,7 +99,7 @@ class TestIdx:
     def test_a_file_with_something_after_its_end_is_refused(self, tmp_path):
         path = tmp_path / "images"
         path.write_bytes(idx(np.zeros((3, 2, 2), np.uint8)) + b"\0")
-        with pytest.raises(datasets.DataFormatError, match=r"13 bytes of data .* \(3, 2, 2\)"):
+        with pytest.raises(datasets.DataFormatError, match=r"more than 12 bytes .* \(3, 2, 2\)"):
             read_idx(path, dimensions=3)
 
     @pytest.mark.parametrize("magic", [b"\0\0\x08\x01", b"\0\0\x0d\x03", b"PK\x03\x04"])
@@ -104,6 +120,7 @@ class TestIdx:
         write_idx(data / "mnist")
         path = data / "mnist" / "train-labels-idx1-ubyte.gz"
         path.write_bytes(gzip.compress(idx(np.zeros(4, np.uint8))))
+        mine(data, "mnist/train-labels-idx1-ubyte.gz", *OTHERS)
         with pytest.raises(datasets.DataFormatError, match="5 images but 4 labels"):
             datasets.load_mnist()
 
@@ -111,6 +128,7 @@ class TestIdx:
         write_idx(data / "mnist")
         path = data / "mnist" / "t10k-labels-idx1-ubyte.gz"
         path.write_bytes(gzip.compress(idx(np.array([0, 10, 3], np.uint8))))
+        mine(data, "mnist/train-labels-idx1-ubyte.gz", *OTHERS)
         with pytest.raises(
             datasets.DataFormatError, match="from 0 to 10, but there are 10 classes"
         ):
@@ -152,13 +170,78 @@ class TestWhereFilesAreFound:
         monkeypatch.delenv("RFHO_DATA")
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "tinyshakespeare.txt").write_text("abba")
+        mine(tmp_path / "cache", "tinyshakespeare.txt")
         assert text.decode(datasets.load_tiny_shakespeare()) == "abba"
 
     def test_the_users_folder_comes_before_the_cache(self, data, tmp_path):
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "tinyshakespeare.txt").write_text("cached")
         (data / "tinyshakespeare.txt").write_text("mine")
+        mine(data, "tinyshakespeare.txt")
         assert text.decode(datasets.load_tiny_shakespeare()) == "mine"
+
+
+class TestChecksums:
+    def test_a_file_that_is_found_is_compared_with_the_published_one(self, data):
+        (data / "tinyshakespeare.txt").write_text("abba")
+        with pytest.raises(datasets.DataFormatError) as caught:
+            datasets.load_tiny_shakespeare()
+        message = str(caught.value)
+        digest = hashlib.sha256(b"abba").hexdigest()
+        for part in (
+            str(data / "tinyshakespeare.txt"),
+            "but the published file has sha256:86c4e6aa",
+            f"'{digest}  tinyshakespeare.txt' to {data / 'SHA256SUMS'}",
+        ):
+            assert part in message
+        # The remedy that it names is one.
+        (data / "SHA256SUMS").write_text(f"{digest}  tinyshakespeare.txt\n")
+        assert text.decode(datasets.load_tiny_shakespeare()) == "abba"
+
+    def test_a_damaged_file_in_the_cache_is_refused(self, data, tmp_path):
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "tinyshakespeare.txt").write_text("Firsu Citizen")
+        with pytest.raises(datasets.DataFormatError, match="but the published file has sha256:86c"):
+            datasets.load_tiny_shakespeare()
+
+    def test_a_file_of_ones_own_that_has_changed_is_refused(self, data):
+        np.savez(data / "cifar10_subset.npz", x=np.zeros(3))
+        mine(data, "cifar10_subset.npz")
+        np.savez(data / "cifar10_subset.npz", x=np.ones(3))
+        with pytest.raises(datasets.DataFormatError, match=r"but .*SHA256SUMS says .* renew its"):
+            datasets.load_cifar10_subset()
+
+    def test_listed_files_of_a_folder_are_compared_when_the_folder_is_found(self, data):
+        (data / "timit").mkdir()
+        (data / "timit" / "a.wav").write_bytes(b"a")
+        mine(data, "timit/a.wav")
+        assert files.find("timit") == data / "timit"
+        (data / "timit" / "a.wav").write_bytes(b"b")
+        with pytest.raises(datasets.DataFormatError, match=r"a\.wav has the SHA-256 checksum"):
+            files.find("timit")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "tinyshakespeare.txt",
+            f"{'0' * 63}  tinyshakespeare.txt",
+            f"{'0' * 64} tinyshakespeare.txt",
+            f"{'0' * 64}  ../tinyshakespeare.txt",
+            f"{'0' * 64}  timit/../../secret",
+            f"{'0' * 64}  /etc/passwd",
+            "\x00",
+        ],
+    )
+    def test_a_list_that_is_none_is_refused_with_its_line(self, data, line):
+        (data / "tinyshakespeare.txt").write_text("abba")
+        (data / "SHA256SUMS").write_text(f"{'0' * 64}  ./other\n{line}\n")
+        with pytest.raises(datasets.DataFormatError, match=r"SHA256SUMS, line 2: .* SHA-256"):
+            datasets.load_tiny_shakespeare()
+
+    def test_what_is_no_file_is_refused(self, data):
+        (data / "tinyshakespeare.txt").mkdir()
+        with pytest.raises(datasets.DataFormatError, match=r"tinyshakespeare\.txt is no file"):
+            datasets.load_tiny_shakespeare()
 
 
 class TestDownloads:
@@ -176,24 +259,24 @@ class TestDownloads:
             thread.join()
 
     def test_a_download_is_kept(self, data, server, capfd):
-        home = base.Home(f"{server}/file.bin", "md5:9a0364b9e99bb480dd25e1f0284c8555")
-        path = base.locate("some/file.bin", home=home)
-        assert path == base.cache_folder() / "some" / "file.bin"
+        home = files.Home(f"{server}/file.bin", "md5:9a0364b9e99bb480dd25e1f0284c8555")
+        path = files.locate("some/file.bin", home=home)
+        assert path == files.cache_folder() / "some" / "file.bin"
         assert path.read_bytes() == b"content"
-        unreachable = base.Home("http://127.0.0.1:9/file.bin", home.checksum)
-        assert base.locate("some/file.bin", home=unreachable) == path
+        unreachable = files.Home("http://127.0.0.1:9/file.bin", home.checksum)
+        assert files.locate("some/file.bin", home=unreachable) == path
         assert capfd.readouterr() == ("", "")
 
     def test_another_checksum_is_refused_and_nothing_is_kept(self, data, server):
-        home = base.Home(f"{server}/file.bin", f"sha256:{'0' * 64}")
+        home = files.Home(f"{server}/file.bin", f"sha256:{'0' * 64}")
         with pytest.raises(datasets.DataNotFoundError, match="whose checksum is not sha256:000"):
-            base.locate("file.bin", home=home)
-        assert base.find("file.bin") is None
+            files.locate("file.bin", home=home)
+        assert files.find("file.bin") is None
 
     def test_a_file_that_is_gone_is_an_error(self, data, server):
-        home = base.Home(f"{server}/gone.bin", f"sha256:{'0' * 64}")
+        home = files.Home(f"{server}/gone.bin", f"sha256:{'0' * 64}")
         with pytest.raises(datasets.DataNotFoundError, match=r"gone\.bin cannot be reached"):
-            base.locate("gone.bin", home=home)
+            files.locate("gone.bin", home=home)
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -219,7 +302,7 @@ class TestNpz:
         path = tmp_path / "some.npz"
         np.savez(path, x=np.zeros(300))
         path.write_bytes(path.read_bytes()[:keep])
-        with pytest.raises(datasets.DataFormatError, match=r"some\.npz is no npz file"):
+        with pytest.raises(datasets.DataFormatError, match=r"some\.npz is no zip or npz file"):
             base.read_arrays(path, "x")
 
     def test_a_file_with_a_hole_is_refused(self, tmp_path):
@@ -233,7 +316,7 @@ class TestNpz:
 
     def test_a_single_array_is_no_archive(self, tmp_path):
         np.save(tmp_path / "some.npy", np.zeros(3))
-        with pytest.raises(datasets.DataFormatError, match="is no npz file"):
+        with pytest.raises(datasets.DataFormatError, match="is no zip or npz file"):
             base.read_arrays(tmp_path / "some.npy", "x")
 
 
@@ -280,7 +363,7 @@ class TestCifar10:
     def test_a_truncated_archive_is_refused(self, tmp_path):
         path = tmp_path / "archive.tar.gz"
         path.write_bytes(gzip.compress(bytes(20_000))[:-10])
-        with pytest.raises(datasets.DataFormatError, match=r"archive\.tar\.gz is damaged"):
+        with pytest.raises(datasets.DataFormatError, match=r"archive\.tar\.gz .* damaged"):
             cifar10.read_archive(path, records=2)
 
     def test_the_subset_file_is_read_exactly(self, data):
@@ -305,7 +388,9 @@ class TestCifar10:
     def test_pictures_of_another_size_are_refused(self, data):
         x, y = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
         np.savez(data / "cifar10_subset.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-        with pytest.raises(datasets.DataFormatError, match=r"\(28, 28\), not \(32, 32, 3\)"):
+        with pytest.raises(
+            datasets.DataFormatError, match=r"\(1, 28, 28\), not \(train, 32, 32, 3\)"
+        ):
             datasets.load_cifar10_subset()
 
 
@@ -335,8 +420,9 @@ class TestNewsgroups:
         for part in ("train", "test"):
             (data / f"news20_counts_{part}.npz").write_bytes(b"PK")
         empty = np.zeros(0, np.uint8)
-        np.savez(data / "news20_labels.npz", y_train=empty, y_test=empty, group_names=empty)
-        with pytest.raises(datasets.DataFormatError, match=r"news20_counts_train\.npz is damaged"):
+        names = np.array([], dtype="U1")
+        np.savez(data / "news20_labels.npz", y_train=empty, y_test=empty, group_names=names)
+        with pytest.raises(datasets.DataFormatError, match=r"news20_counts_train\.npz .* damaged"):
             datasets.load_newsgroups()
 
     def test_words_are_counted_in_the_archive_of_messages(self, tmp_path):
@@ -432,14 +518,16 @@ class TestOmniglot:
     def test_a_character_needs_twenty_drawings(self, tmp_path):
         path = tmp_path / "images_background.zip"
         self.write_archive(path, "Greek", drawings=19)
-        with pytest.raises(datasets.DataFormatError, match="7 of Greek has 19 drawings, not 20"):
+        with pytest.raises(
+            datasets.DataFormatError, match="19 drawings of character 7 of Greek, not 20"
+        ):
             omniglot.read_archives(path, path)
 
     def test_a_truncated_archive_is_refused(self, tmp_path):
         path = tmp_path / "images_background.zip"
         self.write_archive(path, "Greek")
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(datasets.DataFormatError, match=r"images_background\.zip is damaged"):
+        with pytest.raises(datasets.DataFormatError, match=r"images_background\.zip .* damaged"):
             omniglot.read_archives(path, path)
 
 
@@ -524,6 +612,7 @@ class TestText:
 
     def test_what_is_not_text_is_refused(self, data):
         (data / "tinyshakespeare.txt").write_bytes(b"\x89PNG")
+        mine(data, "tinyshakespeare.txt")
         with pytest.raises(datasets.DataFormatError, match="not ASCII text"):
             datasets.load_tiny_shakespeare()
 

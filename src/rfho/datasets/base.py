@@ -1,214 +1,168 @@
-"""Where data files are found, how they are read, and how they are refused.
+"""Arrays of an ``npz`` file by a schema: type, shape and range are checked before a value is used.
 
-A file is looked for in the folder that the environment variable ``RFHO_DATA`` names, then in the
-cache folder of the user. One that is in neither is downloaded into the cache if it has a public
-home whose checksum is known; otherwise the error says which file was looked for, where, and what
-to do. Nothing is ever unpickled, and a truncated file is refused rather than read in part.
+The header of an array is read first. Its type and its shape have to be what the schema says, and its size
+what the archive says, before a byte of it is unpacked; then its values have to lie in their range. Nothing
+is ever unpickled.
 """
 
-import gzip
-import logging
-import os
-import zipfile
-import zlib
-from collections.abc import Generator
-from contextlib import contextmanager
+import io
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pooch
-from jaxtyping import Float32, Int32, UInt8
+from numpy.lib import format as npy
 
-from rfho.errors import DataFormatError, DataNotFoundError
+from rfho.datasets.packed import Unpacked, Zipped, zipped
+from rfho.datasets.refusal import damaged, parsing
 
-VARIABLE = "RFHO_DATA"
-"""The environment variable that names the folder of data files."""
+Kinds = tuple[type[np.generic], ...]
+PLAIN: Kinds = (np.integer, np.floating, np.bool_, np.str_)
+"""What an array may hold if nothing else is said: never objects, nor dates, nor records."""
 
-
-class Home(NamedTuple):
-    """The public home of a file.
-
-    Attributes:
-        url: where it is published.
-        checksum: ``sha256:…`` or ``md5:…`` of the published file.
-    """
-
-    url: str
-    checksum: str
+_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_LONGEST_HEADER = 10_000
+_CHARACTERS, _SURROGATES = 0x110000, (0xD800, 0xE000)
 
 
-class LabelledImages(NamedTuple):
-    """Images with their classes.
+class Array(NamedTuple):
+    """What an array has to be.
 
     Attributes:
-        images: ``(n, height, width)`` or ``(n, height, width, channels)``, in [0, 1].
-        labels: ``(n,)``, label k is the class ``class_names[k]``.
-        class_names: one name per class.
+        name: in the file.
+        kinds: NumPy's scalar types, one of which it must have.
+        shape: a size or a name for each axis, None for any shape; axes of one name, in any of the
+            arrays that are read together, have the same size.
+        lowest: of its values.
+        below: its values are smaller than this number, or than the size of the axis of this name.
     """
 
-    images: Float32[np.ndarray, "n height width *channels"]
-    labels: Int32[np.ndarray, " n"]
-    class_names: tuple[str, ...]
+    name: str
+    kinds: Kinds = PLAIN
+    shape: tuple[int | str, ...] | None = None
+    lowest: int | None = None
+    below: int | str | None = None
 
 
-class TrainTest(NamedTuple):
-    """The two parts that the authors of a data set fixed."""
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    length: int
 
-    train: LabelledImages
-    test: LabelledImages
-
-
-def unit_interval(pixels: np.ndarray, largest: int = 255) -> Float32[np.ndarray, "..."]:
-    """Pixel values 0..largest as float32 numbers in [0, 1].
-
-    Example:
-        >>> unit_interval(np.array([0, 51, 255], dtype=np.uint8))
-        array([0. , 0.2, 1. ], dtype=float32)
-    """
-    return pixels.astype(np.float32) / np.float32(largest)
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
-def labelled(
-    pixels: UInt8[np.ndarray, "n height width *channels"],
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    *,
-    source: str,
-) -> LabelledImages:
-    """Pixels and raw labels of one file, checked against each other.
+def read_arrays(path: Path, *wanted: str | Array) -> tuple[np.ndarray, ...]:
+    """The wanted arrays of an ``npz`` file, in their order; a name alone stands for ``Array(name)``.
 
     Raises:
-        DataFormatError: the numbers differ, or a label names no class; the message starts with
-            ``source``.
+        DataFormatError: not an ``npz`` file, damaged, or an array is missing or is not what the schema
+            says. Numbers are finite and texts are texts, whatever the schema.
     """
-    if len(pixels) != len(labels):
-        raise DataFormatError(f"{source}: {len(pixels)} images but {len(labels)} labels")
-    if len(labels) and not (labels.min() >= 0 and labels.max() < len(class_names)):
-        raise DataFormatError(
-            f"{source}: labels run from {labels.min()} to {labels.max()}, but there are "
-            f"{len(class_names)} classes: the file is damaged or of another data set"
+    schema = [Array(each) if isinstance(each, str) else each for each in wanted]
+    sizes: dict[str, int] = {}
+    with zipped(path) as archive:
+        found = [_read(archive, each, sizes) for each in schema]
+    for each, array in zip(schema, found, strict=True):
+        _check_values(path, each, array, sizes=sizes)
+    return tuple(found)
+
+
+def _read(archive: Zipped, wanted: Array, sizes: dict[str, int]) -> np.ndarray:
+    path, member = archive.path, f"{wanted.name}.npy"
+    if member not in archive.members:
+        known = sorted(name.removesuffix(".npy") for name in archive.members)
+        raise damaged(path, f"has no array {wanted.name!r}, only {known}")
+    with archive.opened(member) as stream:
+        header = _header(path, wanted.name, stream)
+        _check_type(path, wanted, header.dtype)
+        _check_shape(path, wanted, header.shape, sizes=sizes)
+        promised = archive.size(member) - header.length
+        if header.nbytes != promised:
+            raise damaged(
+                path,
+                f"has {promised} bytes of data for the array {wanted.name!r} of the shape {header.shape} and "
+                f"type {header.dtype}, which has {header.nbytes}",
+            )
+        content = stream.read(promised)
+    if len(content) != promised:
+        raise damaged(path, f"ends within the array {wanted.name!r}")
+    with parsing(path):
+        flat = np.frombuffer(content, header.dtype)
+        return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def _header(path: Path, name: str, stream: Unpacked) -> _Header:
+    """What the array says of itself; no more of it is read than a header may be long."""
+    start = stream.read(8)
+    version = (start[6], start[7]) if start[:6] == npy.MAGIC_PREFIX and len(start) == 8 else (0, 0)
+    if version not in _READERS:
+        raise damaged(path, f"has an array {name!r} that does not start as npy arrays do")
+    width = 2 if version == (1, 0) else 4
+    counted = stream.read(width)
+    length = int.from_bytes(counted, "little")
+    if length > _LONGEST_HEADER:
+        raise damaged(path, f"has an array {name!r} with a header of {length} bytes")
+    with parsing(path):
+        shape, fortran, dtype = _READERS[version](io.BytesIO(counted + stream.read(length)))
+    return _Header(tuple(map(int, shape)), fortran, dtype, len(start) + width + length)
+
+
+def _check_type(path: Path, wanted: Array, dtype: np.dtype) -> None:
+    if dtype.hasobject:
+        raise damaged(
+            path, f"has an array {wanted.name!r} of pickled objects, which are never read"
         )
-    return LabelledImages(unit_interval(pixels), labels.astype(np.int32), class_names)
+    if dtype.kind == "m" or not any(np.issubdtype(dtype, kind) for kind in wanted.kinds):
+        names = " or ".join(kind.__name__.rstrip("_") for kind in wanted.kinds)
+        raise damaged(path, f"has an array {wanted.name!r} of type {dtype}, not {names}")
 
 
-def cache_folder() -> Path:
-    """The user's cache folder, where downloads are kept."""
-    return Path(pooch.os_cache("rfho"))
+def _check_shape(
+    path: Path, wanted: Array, shape: tuple[int, ...], *, sizes: dict[str, int]
+) -> None:
+    """Compares a shape with the schema, and notes the sizes of axes that are seen for the first time."""
+    if wanted.shape is None and min(shape, default=0) >= 0:
+        return
+    expected = wanted.shape or ()
+    named = dict(zip(expected, shape, strict=False))
+    known = {axis: size for axis, size in named.items() if isinstance(axis, str)} | sizes
+    if shape != tuple(
+        known.get(axis, axis) if isinstance(axis, str) else axis for axis in expected
+    ):
+        where = ", ".join(f"{axis} = {sizes[axis]}" for axis in expected if axis in sizes)
+        meant = f"({', '.join(map(str, expected))})" + (f" with {where}" if where else "")
+        raise damaged(path, f"has an array {wanted.name!r} of the shape {shape}, not {meant}")
+    if min(shape, default=0) < 0:
+        raise damaged(path, f"has an array {wanted.name!r} of the shape {shape}")
+    sizes.update(known)
 
 
-def find(*names: str) -> Path | None:
-    """The first of several names (with ``/`` between folders) that exists, or None.
-
-    Raises:
-        DataNotFoundError: ``RFHO_DATA`` is set but names no folder.
-    """
-    candidates = (folder / name for name in names for folder in _folders())
-    return next((path for path in candidates if path.exists()), None)
-
-
-def locate(name: str, *, home: Home | None, advice: str = "") -> Path:
-    """The path of a data file, downloaded if need be.
-
-    Args:
-        name: path inside the folder of data files.
-        home: where it is published, or None if no stable home with a known checksum exists.
-        advice: how to obtain the file, for the error message.
-
-    Raises:
-        DataNotFoundError: it is in no folder, and has no home or could not be downloaded.
-    """
-    found = find(name)
-    if found is not None:
-        return found
-    if home is None:
-        raise DataNotFoundError(f"{_looked_for(name)}{advice and f' ({advice})'}")
-    return _download(name, home)
-
-
-def damaged(path: Path, reason: str) -> DataFormatError:
-    """The error about a file that is not what its name promises."""
-    return DataFormatError(f"{path} {reason}: the file is damaged, replace it by a fresh copy")
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, decompressed if its name ends in ``.gz``.
-
-    Raises:
-        DataFormatError: the compressed file is truncated or damaged.
-    """
-    content = path.read_bytes()
-    if path.suffix != ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise damaged(path, str(error)) from error
-
-
-def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
-    """The named arrays of an ``npz`` file, in the order of the names; never unpickles.
-
-    Raises:
-        DataFormatError: not an ``npz`` file, truncated, an array is missing or is an object array.
-    """
-    if not zipfile.is_zipfile(path):
-        raise damaged(path, "is no npz file")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if missing:
-                raise damaged(path, f"has no array {missing[0]!r}, only {sorted(archive)}")
-            return tuple(archive[name] for name in names)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        if isinstance(error, DataFormatError):
-            raise
-        raise damaged(path, str(error)) from error
-
-
-def _folders() -> list[Path]:
-    """The folders to look in, the user's own first."""
-    named = os.environ.get(VARIABLE)
-    if not named:
-        return [cache_folder()]
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise DataNotFoundError(
-            f"{VARIABLE} = {named!r} is no folder: set it to the folder of data files, or unset it"
+def _check_values(path: Path, wanted: Array, array: np.ndarray, *, sizes: dict[str, int]) -> None:
+    if array.dtype.kind == "U":
+        _check_text(path, wanted.name, array)
+    if array.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
+        raise damaged(path, f"has a value that is neither true nor false in {wanted.name!r}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise damaged(path, f"has a NaN or an infinity in the array {wanted.name!r}")
+    below = sizes.get(wanted.below) if isinstance(wanted.below, str) else wanted.below
+    too_low = wanted.lowest is not None and np.any(array < wanted.lowest)
+    if too_low or (below is not None and np.any(array >= below)):
+        least = "" if wanted.lowest is None else f" from {wanted.lowest}"
+        most = "" if below is None else f" to less than {below}"
+        raise damaged(
+            path,
+            f"has values from {array.min()} to {array.max()} in the array {wanted.name!r}, which run"
+            f"{least}{most}",
         )
-    return [folder, cache_folder()]
 
 
-def _looked_for(name: str) -> str:
-    where = " and ".join(str(folder) for folder in _folders())
-    return (
-        f"data file {name!r} was looked for in {where}: put it there, or set {VARIABLE} to the "
-        "folder that holds it"
-    )
-
-
-def _download(name: str, home: Home) -> Path:
-    target = cache_folder() / name
-    logging.getLogger(__name__).info("downloading %s from %s", name, home.url)
-    try:
-        with _quiet_pooch():
-            pooch.retrieve(home.url, home.checksum, fname=target.name, path=target.parent)
-    except OSError as error:  # every network error of requests is one
-        reason = f"{home.url} cannot be reached ({type(error).__name__})"
-        raise DataNotFoundError(f"{_looked_for(name)}; {reason}") from error
-    except ValueError as error:  # pooch on a wrong checksum
-        reason = f"{home.url} sends a file whose checksum is not {home.checksum}"
-        raise DataNotFoundError(f"{_looked_for(name)}; {reason}") from error
-    return target
-
-
-@contextmanager
-def _quiet_pooch() -> Generator[None]:
-    """Silences what pooch writes to stderr; our own log record says the same."""
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _check_text(path: Path, name: str, array: np.ndarray) -> None:
+    """Every character is one: NumPy stores any number of 32 bits."""
+    points = np.frombuffer(array.astype(array.dtype.newbyteorder("=")).tobytes(), np.uint32)
+    low, high = _SURROGATES
+    if np.any((points >= _CHARACTERS) | ((points >= low) & (points < high))):
+        raise damaged(path, f"has a character that does not exist in the array {name!r}")

@@ -6,15 +6,17 @@ of them), never the pickled one. A record is one byte of label and 3072 bytes of
 1024 green, 1024 blue, each row by row.
 """
 
-import tarfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from rfho.datasets.base import Home, TrainTest, find, labelled, locate, read_arrays
+from rfho.datasets.base import Array, read_arrays
+from rfho.datasets.files import Home, find, locate
+from rfho.datasets.images import TrainTest, labelled
+from rfho.datasets.packed import read_bytes, tar_members
+from rfho.datasets.refusal import damaged
 from rfho.errors import DataFormatError
 
 CLASS_NAMES = (
@@ -35,6 +37,7 @@ _TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST = "test_batch.bin"
 _RECORD = 1 + 3 * 32 * 32
 _RECORDS = 10_000
+_UNPACKED = 2**28
 _ARCHIVE = "cifar-10-binary.tar.gz"
 _HOME = Home(
     f"https://www.cs.toronto.edu/~kriz/{_ARCHIVE}",
@@ -86,7 +89,16 @@ def load_cifar10_subset() -> TrainTest:
     if path is None:
         train, test = _batches()
         return _finished(first_of_each(train, 400), _first(test, 1000), source=_FOLDER)
-    arrays = read_arrays(path, "x_train", "y_train", "x_test", "y_test")
+    classes = len(CLASS_NAMES)
+    schema = [
+        each
+        for part in ("train", "test")
+        for each in (
+            Array(f"x_{part}", (np.uint8,), (part, 32, 32, 3)),
+            Array(f"y_{part}", (np.integer,), (part,), lowest=0, below=classes),
+        )
+    ]
+    arrays = read_arrays(path, *schema)
     return _finished(Records(*arrays[:2]), Records(*arrays[2:]), source=str(path))
 
 
@@ -108,7 +120,7 @@ def decode_batch(content: bytes, *, records: int, source: str) -> Records:
 
 def read_batches(folder: Path, *, records: int) -> tuple[Records, Records]:
     """Training and test records of a folder of binary batches with ``records`` records each."""
-    contents = [(folder / name).read_bytes() for name in (*_TRAIN, _TEST)]
+    contents = [read_bytes(folder / name, records * _RECORD) for name in (*_TRAIN, _TEST)]
     return _joined(contents, records=records, source=str(folder))
 
 
@@ -118,12 +130,12 @@ def read_archive(path: Path, *, records: int) -> tuple[Records, Records]:
     Raises:
         DataFormatError: the archive is truncated, or a batch is missing or of another size.
     """
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            contents = [_member(archive, f"{_FOLDER}/{name}") for name in (*_TRAIN, _TEST)]
-    except (tarfile.TarError, EOFError, OSError, KeyError, zlib.error) as error:
-        raise DataFormatError(f"{path} is damaged ({error}): replace it by a fresh copy") from error
-    return _joined(contents, records=records, source=str(path))
+    wanted = [f"{_FOLDER}/{name}" for name in (*_TRAIN, _TEST)]
+    found = tar_members(path, lambda name: name in wanted, most=_UNPACKED)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise damaged(path, f"has no {missing[0]!r} in it")
+    return _joined([found[name] for name in wanted], records=records, source=str(path))
 
 
 def first_of_each(records: Records, count: int) -> Records:
@@ -150,23 +162,11 @@ def _joined(contents: list[bytes], *, records: int, source: str) -> tuple[Record
     return Records(pixels, np.concatenate([batch.labels for batch in train])), test
 
 
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    member = archive.extractfile(name)
-    if member is None:
-        raise KeyError(f"{name} is no file")
-    return member.read()
-
-
 def _first(records: Records, count: int) -> Records:
     return Records(records.pixels[:count], records.labels[:count])
 
 
 def _finished(train: Records, test: Records, *, source: str) -> TrainTest:
-    for records in (train, test):
-        if records.pixels.shape[1:] != (32, 32, 3):
-            raise DataFormatError(
-                f"{source}: pictures have the shape {records.pixels.shape[1:]}, not (32, 32, 3)"
-            )
     return TrainTest(
         labelled(train.pixels, train.labels, CLASS_NAMES, source=source),
         labelled(test.pixels, test.labels, CLASS_NAMES, source=source),

@@ -4,8 +4,8 @@ H. Xiao, K. Rasul, R. Vollgraf, arXiv 1708.07747. The four IDX files are looked 
 ``fashion_mnist``, and downloaded from the authors' repository (its README states the MD5 sums).
 """
 
-from rfho.datasets.base import TrainTest
 from rfho.datasets.idx import IdxFiles
+from rfho.datasets.images import TrainTest
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -30,6 +30,7 @@ _FILES = IdxFiles(
         "t10k-labels-idx1": "md5:bb300cfdad3c16e7a12a480ee83cd310",
     },
     class_names=CLASS_NAMES,
+    unpacked={},
 )
 
 

@@ -11,16 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from rfho.datasets.base import (
-    Home,
-    LabelledImages,
-    TrainTest,
-    damaged,
-    find,
-    labelled,
-    locate,
-    read_bytes,
-)
+from rfho.datasets.files import Home, find, locate
+from rfho.datasets.images import LabelledImages, TrainTest, labelled
+from rfho.datasets.packed import unpacked
+from rfho.datasets.refusal import MOST_BYTES, damaged
 
 
 class IdxFiles(NamedTuple):
@@ -31,12 +25,14 @@ class IdxFiles(NamedTuple):
         url: the public folder of the files, each compressed by gzip.
         checksums: ``sha256:…`` or ``md5:…`` of each published file, by its name up to ``-ubyte``.
         class_names: one name per class.
+        unpacked: the same of the files when they are decompressed, as far as they are known.
     """
 
     folder: str
     url: str
     checksums: dict[str, str]
     class_names: tuple[str, ...]
+    unpacked: dict[str, str]
 
     def load(self) -> TrainTest:
         """Both parts, images ``(n, height, width)`` in [0, 1].
@@ -55,7 +51,8 @@ class IdxFiles(NamedTuple):
     def _path(self, stem: str) -> Path:
         file = f"{stem}-ubyte.gz"
         home = Home(f"{self.url}/{file}", self.checksums[stem])
-        return find(f"{self.folder}/{stem}-ubyte") or locate(f"{self.folder}/{file}", home=home)
+        plain = find(f"{self.folder}/{stem}-ubyte", checksum=self.unpacked.get(stem))
+        return plain or locate(f"{self.folder}/{file}", home=home)
 
 
 def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
@@ -65,15 +62,22 @@ def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
     a big-endian 32-bit integer, then the data in C order.
 
     Raises:
-        DataFormatError: wrong magic number, or more or fewer bytes than the header promises.
+        DataFormatError: wrong magic number, or more or fewer bytes than the header says, which is looked at
+            before anything else is unpacked.
     """
-    content = read_bytes(path)
-    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < start:
-        raise damaged(
-            path, f"starts with {content[:4].hex(' ')}, not with the magic number {magic.hex(' ')}"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, offset=4))
-    if min(shape) < 0 or len(content) - start != math.prod(shape):
-        raise damaged(path, f"has {len(content) - start} bytes of data for the shape {shape}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    magic = bytes([0, 0, 8, dimensions])
+    with unpacked(path) as stream:
+        head = stream.read(4 + 4 * dimensions)
+        if head[:4] != magic or len(head) < 4 + 4 * dimensions:
+            raise damaged(
+                path, f"starts with {head[:4].hex(' ')}, not with the magic number {magic.hex(' ')}"
+            )
+        shape = tuple(int(size) for size in np.frombuffer(head, ">i4", dimensions, offset=4))
+        count = math.prod(shape)
+        if min(shape) < 1 or count > MOST_BYTES:
+            raise damaged(path, f"has the shape {shape}, but 1 to {MOST_BYTES} bytes were expected")
+        content = stream.read(count + 1)
+    if len(content) != count:
+        found = str(len(content)) if len(content) < count else f"more than {count}"
+        raise damaged(path, f"has {found} bytes of data for the shape {shape}")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -5,8 +5,8 @@ recognition", Proc. IEEE 86(11), 1998. The four IDX files of the original distri
 for in the folder ``mnist``, and downloaded from the mirror of the Common Visual Data Foundation.
 """
 
-from rfho.datasets.base import TrainTest
 from rfho.datasets.idx import IdxFiles
+from rfho.datasets.images import TrainTest
 
 CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
@@ -20,6 +20,12 @@ _FILES = IdxFiles(
         "t10k-labels-idx1": "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     },
     class_names=CLASS_NAMES,
+    unpacked={
+        "train-images-idx3": "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1": "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3": "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1": "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
 )
 
 

@@ -6,9 +6,6 @@ settings, fitted on the training messages with their headers: 130,107 words. The
 there, else counted in the archive of messages that scikit-learn publishes.
 """
 
-import tarfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,9 +15,13 @@ import scipy.sparse.linalg as splinalg
 from jaxtyping import Int32
 from sklearn.feature_extraction.text import CountVectorizer
 
-from rfho.datasets.base import Home, find, locate, read_arrays
+from rfho.datasets.base import Array, read_arrays
+from rfho.datasets.files import Home, find, locate
+from rfho.datasets.packed import tar_members
+from rfho.datasets.refusal import damaged, parsing
 from rfho.errors import DataFormatError
 
+_UNPACKED, _MOST_WORDS = 2**28, 2**24
 _ARCHIVE = "20news-bydate.tar.gz"
 _HOME = Home(
     "https://ndownloader.figshare.com/files/5975967",
@@ -69,7 +70,12 @@ def load_newsgroups() -> Newsgroups:
     labels = find("news20_labels.npz")
     if train is None or test is None or labels is None:
         return count_words(locate(_ARCHIVE, home=_HOME))
-    train_labels, test_labels, group_names = read_arrays(labels, "y_train", "y_test", "group_names")
+    train_labels, test_labels, group_names = read_arrays(
+        labels,
+        Array("y_train", (np.integer,), ("train",), lowest=0, below="groups"),
+        Array("y_test", (np.integer,), ("test",), lowest=0, below="groups"),
+        Array("group_names", (np.str_,), ("groups",)),
+    )
     return _checked(
         _read_counts(train),
         train_labels,
@@ -108,11 +114,17 @@ def count_words(archive: Path) -> Newsgroups:
     train_texts, train_groups = _messages(archive, "20news-bydate-train")
     test_texts, test_groups = _messages(archive, "20news-bydate-test")
     names = sorted(set(train_groups))
+    strange = sorted(set(test_groups) - set(names))
+    if strange:
+        raise damaged(archive, f"has test messages of {strange[0]}, but no training messages")
     vectorizer = CountVectorizer()
+    with parsing(archive):  # which has no word in it, say
+        train_counts = _counted(vectorizer.fit_transform(train_texts))
+        test_counts = _counted(vectorizer.transform(test_texts))
     return _checked(
-        _counted(vectorizer.fit_transform(train_texts)),
+        train_counts,
         np.array([names.index(group) for group in train_groups]),
-        test_counts=_counted(vectorizer.transform(test_texts)),
+        test_counts=test_counts,
         test_labels=np.array([names.index(group) for group in test_groups]),
         group_names=names,
     )
@@ -125,7 +137,10 @@ def _weighted(counts: sp.csr_array, weights: np.ndarray) -> sp.csr_array:
 
 
 def _counted(matrix: Any) -> sp.csr_array:
-    return cast("sp.csr_array", sp.csr_array(matrix).astype(np.int16))
+    counts = sp.csr_array(matrix)
+    if counts.data.max(initial=0) >= 2**15:
+        raise ValueError("a message says one word more than 32767 times")
+    return cast("sp.csr_array", counts.astype(np.int16))
 
 
 def _shape(counts: sp.csr_array) -> tuple[int, int]:
@@ -134,28 +149,39 @@ def _shape(counts: sp.csr_array) -> tuple[int, int]:
 
 
 def _read_counts(path: Path) -> sp.csr_array:
-    try:
-        with path.open("rb") as stream:
-            return sp.csr_array(sp.load_npz(stream))  # scipy never unpickles
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
-        raise DataFormatError(f"{path} is damaged ({error}): replace it by a fresh copy") from error
+    """A matrix as `scipy.sparse.save_npz` writes it; every index is looked at, and no count is zero."""
+    form, shape, data, indices, starts = read_arrays(
+        path,
+        Array("format", (np.bytes_,), ()),
+        Array("shape", (np.integer,), (2,), lowest=1, below=_MOST_WORDS),
+        Array("data", (np.integer,), ("entries",), lowest=1, below=2**15),
+        Array("indices", (np.integer,), ("entries",), lowest=0, below=_MOST_WORDS),
+        Array("indptr", (np.integer,), ("rows_and_one",), lowest=0, below=2**31),
+    )
+    rows, words = map(int, shape)
+    if form.item() != b"csr":
+        raise damaged(path, f"holds a matrix in the format {form.item()!r}, not b'csr'")
+    rises = len(starts) == rows + 1 and starts[0] == 0 and starts[-1] == len(data)
+    if not rises or np.any(starts[1:] < starts[:-1]) or indices.max(initial=0) >= words:
+        raise damaged(path, f"holds no matrix of {rows} rows and {words} columns")
+    whole = (data.astype(np.int16), indices.astype(np.int32), starts.astype(np.int32))
+    counts = sp.csr_array(whole, shape=(rows, words))
+    if not counts.has_canonical_format:
+        raise damaged(path, "names a word of a message twice, or not in the order of the words")
+    return counts
 
 
 def _messages(path: Path, part: str) -> tuple[list[str], list[str]]:
     """Texts and groups of the members ``part/GROUP/NUMBER``."""
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            files = {
-                member.name: stream.read().decode("latin-1")
-                for member in archive
-                if member.name.startswith(f"{part}/") and (stream := archive.extractfile(member))
-            }
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataFormatError(f"{path} is damaged ({error}): replace it by a fresh copy") from error
+
+    def is_message(name: str) -> bool:
+        return name.startswith(f"{part}/") and name.count("/") == 2
+
+    files = tar_members(path, is_message, most=_UNPACKED)
     if not files:
         raise DataFormatError(f"{path} holds no messages of {part}: it is another archive")
     keys = sorted(files, key=lambda name: tuple(name.split("/")))
-    return [files[key] for key in keys], [key.split("/")[1] for key in keys]
+    return [files[key].decode("latin-1") for key in keys], [key.split("/")[1] for key in keys]
 
 
 def _checked(

@@ -8,8 +8,7 @@ published archives.
 """
 
 import io
-import zipfile
-import zlib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 from PIL import Image
 
-from rfho.datasets.base import Home, find, locate, read_arrays
-from rfho.errors import DataFormatError
+from rfho.datasets.base import Array, read_arrays
+from rfho.datasets.files import Home, find, locate
+from rfho.datasets.packed import zipped
+from rfho.datasets.refusal import damaged, parsing
 
 _HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 _MD5 = {
@@ -26,6 +27,11 @@ _MD5 = {
     "images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
 }
 _DRAWERS = 20
+_SIDE = 105
+_MOST_IN_A_DRAWING = 2**16
+_CHARACTERS = 10_000
+_PNG = b"\x89PNG\r\n\x1a\n" + bytes([0, 0, 0, 13]) + b"IHDR"
+_NAME = re.compile(r"(?P<alphabet>[^/]+)/character(?P<number>[0-9]{1,4})/[^/]+\.png$")
 
 
 class Omniglot(NamedTuple):
@@ -73,17 +79,18 @@ def read_bits(path: Path) -> Omniglot:
     """The reduced data set, eight pixels to a byte.
 
     Raises:
-        DataFormatError: an array is missing or of another shape.
+        DataFormatError: an array is missing, is of another shape or type, or names an alphabet that
+            is not there.
     """
-    names = ("images", "alphabet", "character", "evaluation", "alphabet_names")
-    packed, alphabet, character, evaluation, alphabet_names = read_arrays(path, *names)
+    packed, alphabet, character, evaluation, alphabet_names = read_arrays(
+        path,
+        Array("images", (np.uint8,), ("characters", _DRAWERS, 98)),
+        Array("alphabet", (np.integer,), ("characters",), lowest=0, below="alphabets"),
+        Array("character", (np.integer,), ("characters",), lowest=1, below=_CHARACTERS),
+        Array("evaluation", (np.bool_,), ("characters",)),
+        Array("alphabet_names", (np.str_,), ("alphabets",)),
+    )
     count = len(alphabet)
-    shapes = (packed.shape, character.shape, evaluation.shape)
-    expected = ((count, _DRAWERS, 98), (count,), (count,))
-    if shapes != expected:
-        raise DataFormatError(
-            f"{path}: images, character and evaluation have the shapes {shapes}, not {expected}"
-        )
     return Omniglot(
         np.unpackbits(packed, axis=2).reshape(count, _DRAWERS, 28, 28).astype(np.float32),
         alphabet.astype(np.int32),
@@ -127,19 +134,33 @@ def reduce_drawing(drawing: Image.Image) -> Bool[np.ndarray, "28 28"]:
 def _characters(path: Path) -> dict[tuple[str, int], np.ndarray]:
     """(alphabet, number) -> (20, 28, 28) bits, of ``…/ALPHABET/characterNN/XXXX_DD.png``."""
     found: dict[tuple[str, int], list[np.ndarray]] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(file for file in archive.namelist() if file.endswith(".png")):
-                _, alphabet, character, _ = name.rsplit("/", 3)
-                bits = reduce_drawing(Image.open(io.BytesIO(archive.read(name))))
-                key = (alphabet, int(character.removeprefix("character")))
-                found.setdefault(key, []).append(bits)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise DataFormatError(f"{path} is damaged ({error}): replace it by a fresh copy") from error
+    with zipped(path, most=_MOST_IN_A_DRAWING) as archive:
+        for name in sorted(file for file in archive.members if file.endswith(".png")):
+            match = _NAME.search(name)
+            if match is None:
+                raise damaged(path, f"has a drawing {name!r}, not ALPHABET/characterNN/XXXX_DD.png")
+            key = (match["alphabet"], int(match["number"]))
+            with archive.opened(name) as stream:
+                found.setdefault(key, []).append(
+                    _read_drawing(path, name, stream.read(archive.size(name)))
+                )
+    if not found:
+        raise damaged(path, "has no drawings in it")
     for (alphabet, number), drawings in found.items():
         if len(drawings) != _DRAWERS:
-            raise DataFormatError(
-                f"{path}: character {number} of {alphabet} has {len(drawings)} drawings, not "
-                f"{_DRAWERS}"
+            raise damaged(
+                path,
+                f"has {len(drawings)} drawings of character {number} of {alphabet}, not {_DRAWERS}",
             )
     return {key: np.stack(drawings) for key, drawings in found.items()}
+
+
+def _read_drawing(path: Path, name: str, content: bytes) -> Bool[np.ndarray, "28 28"]:
+    """The bits of one PNG file; its size is looked at before its pixels are unpacked."""
+    width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))
+    if content[:16] != _PNG or (width, height) != (_SIDE, _SIDE):
+        raise damaged(
+            path, f"has a drawing {name!r} that is no PNG file of {_SIDE} x {_SIDE} pixels"
+        )
+    with parsing(path), Image.open(io.BytesIO(content), formats=["PNG"]) as drawing:
+        return reduce_drawing(drawing)

@@ -7,21 +7,25 @@ points; 40 triangles between 20 and 4000 Hz, equally spaced on the scale 2595 lo
 logarithm of (energy + 1e-9). Levels differ between speakers: nothing is normalised.
 """
 
-import wave
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
-from rfho.datasets.base import find, locate, read_arrays
-from rfho.datasets.log_mel import log_mel
+from rfho.datasets.base import Array, read_arrays
+from rfho.datasets.files import find, locate
+from rfho.datasets.log_mel import BANDS, log_mel
+from rfho.datasets.sound import read_riff
 from rfho.errors import DataFormatError
 
 _FILE = "fsdd_logmel40.npz"
+_NAME = re.compile(r"([0-9])_([^_]+)_([0-9]{1,3})\.wav")
 _REPOSITORY = "free-spoken-digit-dataset"
 _RATE = 8000
-_TEST_TAKES = 5
+_TEST_TAKES, _TAKES = 5, 1000
+_LOUDNESS = (-100, 100)  # a logarithm of energies from 1e-9 to those of 16-bit samples
 
 
 class SpokenDigits(NamedTuple):
@@ -111,10 +115,19 @@ def read_frames(path: Path) -> SpokenDigits:
     Raises:
         DataFormatError: damaged, or offsets and recordings disagree.
     """
-    names = ("frames", "offsets", "digit", "speaker", "take", "test", "speaker_names")
-    frames, offsets, digit, speaker, take, test, speakers = read_arrays(path, *names)
+    lowest, highest = _LOUDNESS
+    frames, offsets, digit, speaker, take, test, speakers = read_arrays(
+        path,
+        Array("frames", (np.floating,), ("frames", BANDS), lowest=lowest, below=highest),
+        Array("offsets", (np.integer,), ("recordings_and_one",), lowest=0, below=2**31),
+        Array("digit", (np.integer,), ("recordings",), lowest=0, below=10),
+        Array("speaker", (np.integer,), ("recordings",), lowest=0, below="speakers"),
+        Array("take", (np.integer,), ("recordings",), lowest=0, below=_TAKES),
+        Array("test", (np.bool_,), ("recordings",)),
+        Array("speaker_names", (np.str_,), ("speakers",)),
+    )
     _check_offsets(offsets, len(frames), source=str(path))
-    if not len(digit) == len(speaker) == len(take) == len(test) == len(offsets) - 1:
+    if len(digit) != len(offsets) - 1:
         raise DataFormatError(f"{path}: {len(offsets) - 1} recordings but {len(digit)} digits")
     return SpokenDigits(
         frames.astype(np.float32),
@@ -133,11 +146,15 @@ def read_recordings(folder: Path) -> SpokenDigits:
     Raises:
         DataFormatError: there are none, or one is not 16-bit mono sound at 8 kHz.
     """
-    files = {(name, int(digit), int(take)): path for path, digit, name, take in _named(folder)}
+    files = {
+        (match[2], int(match[1]), int(match[3])): path
+        for path in sorted(folder.glob("*.wav"))
+        if (match := _NAME.fullmatch(path.name))
+    }
     if not files:
         raise DataFormatError(f"{folder} holds no recordings named DIGIT_SPEAKER_TAKE.wav")
     keys = sorted(files)
-    frames = [log_mel(_samples(files[key])).astype(np.float32) for key in keys]
+    frames = [log_mel(read_riff(files[key], _RATE)).astype(np.float32) for key in keys]
     speakers = sorted({name for name, _, _ in keys})
     take = np.array([number for _, _, number in keys], dtype=np.int32)
     return SpokenDigits(
@@ -149,26 +166,6 @@ def read_recordings(folder: Path) -> SpokenDigits:
         take < _TEST_TAKES,
         tuple(speakers),
     )
-
-
-def _named(folder: Path) -> list[tuple[Path, str, str, str]]:
-    parts = [(path, *path.stem.split("_")) for path in folder.glob("*_*_*.wav")]
-    return [part for part in parts if len(part) == 4]
-
-
-def _samples(path: Path) -> Float[np.ndarray, " n"]:
-    try:
-        with wave.open(str(path)) as sound:
-            kind = (sound.getnchannels(), sound.getsampwidth(), sound.getframerate())
-            content = sound.readframes(sound.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise DataFormatError(f"{path} is no sound file ({error}): replace it") from error
-    if kind != (1, 2, _RATE):
-        raise DataFormatError(
-            f"{path} has {kind[0]} channels of {8 * kind[1]} bits at {kind[2]} Hz, not one of 16 "
-            f"bits at {_RATE} Hz"
-        )
-    return np.frombuffer(content, "<i2") / 32768
 
 
 def _check_offsets(offsets: np.ndarray, count: int, *, source: str) -> None:

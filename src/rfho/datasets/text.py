@@ -4,13 +4,17 @@ The text is in the public domain; the file is ``data/tinyshakespeare/input.txt``
 char-rnn.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
-from rfho.datasets.base import Home, locate
+from rfho.datasets.files import Home, locate
+from rfho.datasets.packed import read_bytes
 from rfho.errors import DataFormatError
+
+_MOST = 2**26
 
 _HOME = Home(
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -35,15 +39,23 @@ def load_tiny_shakespeare() -> Text:
 
     Raises:
         DataNotFoundError: ``tinyshakespeare.txt`` is in no folder and cannot be downloaded.
-        DataFormatError: it is not ASCII text.
+        DataFormatError: it is another text, or not ASCII text.
 
     Example:
         >>> from rfho.datasets import load_tiny_shakespeare
         >>> text = load_tiny_shakespeare()  # doctest: +SKIP
     """
-    path = locate("tinyshakespeare.txt", home=_HOME)
+    return read_text(locate("tinyshakespeare.txt", home=_HOME))
+
+
+def read_text(path: Path) -> Text:
+    """The characters of a file of ASCII text.
+
+    Raises:
+        DataFormatError: it is not that, or larger than 64 MiB.
+    """
     try:
-        return encode(path.read_bytes().decode("ascii"))
+        return encode(read_bytes(path, _MOST).decode("ascii"))
     except UnicodeDecodeError as error:
         raise DataFormatError(f"{path} is not ASCII text ({error}): replace it") from error
 

@@ -11,7 +11,7 @@ that all speakers read (SA1, SA2) are left out, as is usual: 5040 remain.
 """
 
 import itertools
-import wave
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +19,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
-from rfho.datasets.base import find
+from rfho.datasets.files import find
 from rfho.datasets.log_mel import frame_hop, frame_length, log_mel
+from rfho.datasets.packed import read_bytes
+from rfho.datasets.refusal import damaged, parsing
+from rfho.datasets.sound import MOST_SOUND, in_frames, read_riff
 from rfho.errors import DataFormatError, DataNotFoundError
 
 _RATE = 16_000
 _FOLDERS = ("timit", "TIMIT")
+_MOST_TEXT = 2**20
+_PHONE = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s+(\S+)\s*", re.ASCII)
 
 _SYMBOLS = (
     "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv "
@@ -107,27 +112,27 @@ def read_sphere(path: Path) -> Float[np.ndarray, " n"]:
     Raises:
         DataFormatError: neither, or not one channel of uncompressed 16-bit samples at 16 kHz.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, MOST_SOUND)
     if content[:4] == b"RIFF":
-        return _riff(path)
+        return read_riff(path, _RATE)
     if content[:8] != b"NIST_1A\n":
         raise DataFormatError(f"{path} is neither a SPHERE nor a RIFF file: replace it")
-    try:
+    with parsing(path):
         size = int(content[8:16])
-        fields = dict(_fields(content[:size].decode("ascii")))
+        fields = _fields(content[: max(0, size)].decode("ascii"))
         kind = [int(fields[name]) for name in ("channel_count", "sample_n_bytes", "sample_rate")]
         count, order = int(fields["sample_count"]), fields.get("sample_byte_format", "01")
-    except (KeyError, ValueError) as error:
-        raise DataFormatError(f"{path} has a damaged header ({error!r}): replace it") from error
     coding = fields.get("sample_coding", "pcm")
     if kind != [1, 2, _RATE] or coding != "pcm" or order not in ("01", "10"):
-        raise DataFormatError(
-            f"{path} has {kind[0]} channels of {8 * kind[1]} bits ({coding}, byte order {order}) at "
-            f"{kind[2]} Hz, not one of 16 bits (pcm, 01 or 10) at {_RATE} Hz"
+        raise damaged(
+            path,
+            f"has {kind[0]} channels of {8 * kind[1]} bits ({coding}, byte order {order}) at {kind[2]} Hz, "
+            f"not one of 16 bits (pcm, 01 or 10) at {_RATE} Hz",
         )
-    if len(content) < size + 2 * count:
-        raise DataFormatError(f"{path} ends before its {count} samples: replace it")
-    return np.frombuffer(content, "<i2" if order == "01" else ">i2", count, offset=size) / 32768
+    if count < 0 or len(content) < size + 2 * count:
+        raise damaged(path, f"ends before its {count} samples")
+    samples = np.frombuffer(content, "<i2" if order == "01" else ">i2", count, offset=size)
+    return in_frames(path, samples, _RATE)
 
 
 def read_phones(path: Path) -> list[tuple[int, int, int]]:
@@ -137,12 +142,13 @@ def read_phones(path: Path) -> list[tuple[int, int, int]]:
         DataFormatError: a line is something else, an unknown phone, or not in order of time.
     """
     found: list[tuple[int, int, int]] = []
-    for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), start=1):
-        match line.split():
-            case [first, last, phone] if phone in PHONES and first.isdigit() and last.isdigit():
-                found.append((int(first), int(last), PHONES.index(phone)))
-            case _:
-                raise DataFormatError(f"{path}, line {number}: {line!r} is not FIRST LAST PHONE")
+    with parsing(path):
+        lines = read_bytes(path, _MOST_TEXT).decode("ascii").splitlines()
+    for number, line in enumerate(lines, start=1):
+        match = _PHONE.fullmatch(line)
+        if match is None or match[3] not in PHONES:
+            raise DataFormatError(f"{path}, line {number}: {line[:80]!r} is not FIRST LAST PHONE")
+        found.append((int(match[1]), int(match[2]), PHONES.index(match[3])))
     backwards = any(first >= last for first, last, _ in found)
     if not found or backwards or any(a[1] > b[0] for a, b in itertools.pairwise(found)):
         raise DataFormatError(f"{path}: the phones are not in order of time")
@@ -177,22 +183,12 @@ def _labels(phones: list[tuple[int, int, int]], count: int) -> np.ndarray:
     return np.stack([phone[at], third, following], axis=1)
 
 
-def _fields(header: str) -> Iterator[tuple[str, str]]:
+def _fields(header: str) -> dict[str, str]:
     """The lines ``NAME -TYPE VALUE`` up to ``end_head``."""
+    fields: dict[str, str] = {}
     for line in header.splitlines()[2:]:
         if line.strip() == "end_head":
-            return
+            return fields
         name, _, value = line.split(None, 2)
-        yield name, value.strip()
-
-
-def _riff(path: Path) -> Float[np.ndarray, " n"]:
-    try:
-        with wave.open(str(path)) as sound:
-            kind = [sound.getnchannels(), sound.getsampwidth(), sound.getframerate()]
-            content = sound.readframes(sound.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise DataFormatError(f"{path} is no sound file ({error}): replace it") from error
-    if kind != [1, 2, _RATE]:
-        raise DataFormatError(f"{path} has channels, bytes and rate {kind}, not {[1, 2, _RATE]}")
-    return np.frombuffer(content, "<i2") / 32768
+        fields[name] = value.strip()
+    raise ValueError("the header does not end with end_head")
