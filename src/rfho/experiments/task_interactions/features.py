@@ -8,6 +8,7 @@ k-means; a place in a picture is described by how much nearer than average each 
 and a picture by the sums of f over its four quarters.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +16,14 @@ from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.cluster.vq import kmeans2
 
+from rfho.datasets.base import Array, read_arrays
 from rfho.experiments.parts.image_data import ImageSplit, Part, random_parts
 from rfho.runs.settings import SettingsError
 
 Pictures = Float32[np.ndarray, "n height width channels"]
 
 _SIDE, _CHUNK, _PATCHES = 6, 50, 20_000
+_NUMBERS, _LARGEST = (np.integer, np.floating), 10**30
 
 
 class PatchFeatures(NamedTuple):
@@ -83,20 +86,14 @@ def load_feature_split(path: str, sizes: tuple[int, int, int], *, seed: int) -> 
     """Three random parts of an npz file with ``features``, one row per example, and ``labels``.
 
     Raises:
-        SettingsError: the file is missing, is not that, or is too small.
+        DataFormatError: the file is missing or is not that.
+        SettingsError: it has other than ten classes, or too few examples.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            features, labels = archive["features"], archive["labels"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SettingsError(
-            f"features = {path} cannot be read as an npz file with arrays features and labels ({error})"
-        ) from error
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
-        raise SettingsError(
-            f"features = {path} has features of shape {features.shape} and labels of shape {labels.shape}, "
-            "but finite features, one row per example, and one label for each are expected"
-        )
+    features, labels = read_arrays(
+        Path(path),
+        Array("features", _NUMBERS, ("examples", "features"), lowest=-_LARGEST, below=_LARGEST),
+        Array("labels", shape=("examples",)),
+    )
     names, labels = np.unique(labels, return_inverse=True)
     if len(names) != 10:
         raise SettingsError(
