@@ -18,32 +18,37 @@ import itertools
 import time
 from collections.abc import Sequence
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
+from jaxtyping import Float, Int
 from rich.console import Console
 
 import rfho
 from rfho.experiments.data_cleaning.data import CleaningData, load_cleaning_data
-from rfho.experiments.data_cleaning.models import (
-    predicted,
-    softmax_regression,
-    train_on_both,
-    validation_loss,
-)
 from rfho.experiments.data_cleaning.report import (
     FinalModels,
     Tuned,
     add_results,
     add_tuned,
-    detection,
 )
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, between, one_of, setting
 from rfho.runs.table import Table, to_rich
+
+Params = dict[str, Array]
+"""``weight`` of the shape (classes, pixels) and ``bias`` of the shape (classes,)."""
+
+Hyper = dict[str, Array]
+"""``weights`` λ of the examples, and the inner ``rate``."""
+
+Batch = tuple[Array, Array]
+"""Images as rows, and labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,37 +83,49 @@ class CleaningSettings:
     threshold: float = setting(1e-3, "a smaller weight makes a suspect", above(0))
 
 
-def run(settings: CleaningSettings, folder: RunFolder, console: Console) -> None:
-    """Studies every noise level with every seed, and adds what was found to the folder."""
-    sizes = settings.train, settings.valid, settings.test
-    seeds = range(settings.seed, settings.seed + settings.repeats)
-    tables: list[Table] = []
-    finished: list[tuple[Tuned, FinalModels]] = []
-    for noise, seed in itertools.product(settings.noise, seeds):
-        data = load_cleaning_data(settings.data, sizes, noise=noise, seed=seed)
-        tuned = tune_weights(data, settings, folder, console=console)
-        add_tuned(folder, [*(earlier for earlier, _ in finished), tuned])
-        finished.append((tuned, train_final_models(tuned, settings, console)))
-        tables = add_results(folder, finished)
-        if folder.about().status == INTERRUPTED:
-            break
-    for table in tables:
-        console.print(to_rich(table))
+def weighted_loss(params: Params, hyper: Hyper, batch: Batch) -> Float[Array, ""]:
+    """L: the mean of λ_i ℓ_i."""
+    return jnp.mean(hyper["weights"] * cross_entropies(params, batch))
+
+
+def validation_loss(params: Params, hyper: Hyper, batch: Batch) -> Float[Array, ""]:
+    """E: the mean of ℓ_i."""
+    return jnp.mean(cross_entropies(params, batch))
+
+
+def cross_entropies(params: Params, batch: Batch) -> Float[Array, " n"]:
+    """ℓ of each example."""
+    images, labels = batch
+    return optax.softmax_cross_entropy_with_integer_labels(logits(params, images), labels)
+
+
+def logits(params: Params, images: Array) -> Float[Array, "n classes"]:
+    """One row per image."""
+    # W is (classes, pixels), so that both products with the images run along their rows.
+    return images @ params["weight"].T + params["bias"]
+
+
+def softmax_regression(data: CleaningData) -> rfho.Descent:
+    """Gradient descent on L from W = 0, b = 0."""
+    classes, pixels, dtype = len(data.class_names), data.train[0].shape[1], data.train[0].dtype
+    init = {"weight": jnp.zeros((classes, pixels), dtype), "bias": jnp.zeros(classes, dtype)}
+    return rfho.Descent(weighted_loss, gradient_descent, init)
+
+
+def gradient_descent(hyper: Hyper) -> optax.GradientTransformation:
+    """At the rate of ``hyper``."""
+    return optax.sgd(hyper["rate"])
 
 
 def tune_weights(
     data: CleaningData, settings: CleaningSettings, folder: RunFolder, *, console: Console
 ) -> Tuned:
     """Learns one weight per training example, for all budgets side by side."""
-    count, dtype = len(data.given), data.train.dtype
+    count, dtype = len(data.true), data.train[0].dtype
     radii = np.asarray(settings.budgets) * count
-    problem = rfho.Problem(
-        softmax_regression(data),
-        validation_loss,
-        train=(data.train, data.given),
-        valid=(data.valid, data.valid_labels),
-        horizon=settings.window * settings.steps or settings.horizon,
-    )
+    horizon = settings.window * settings.steps or settings.horizon
+    dynamics = softmax_regression(data)
+    problem = rfho.Problem(dynamics, validation_loss, data.train, data.valid, horizon)
     hypers = [
         {
             "weights": jnp.full(count, radius / count, dtype),
@@ -116,9 +133,8 @@ def tune_weights(
         }
         for radius in radii
     ]
-    domains = [{"weights": rfho.CappedL1(float(r)), "rate": rfho.Fixed()} for r in radii]
     weights = np.stack([hyper["weights"] for hyper in hypers])
-    tuned = Tuned(data, radii, settings.threshold, weights, np.zeros_like(weights), [], [], [])
+    tuned = Tuned(data, radii, settings.threshold, weights, np.zeros_like(weights), (), ())
     bar = rfho.RichProgress(f"noise {data.noise:g}, seed {data.seed}")
     handle = bar.start(settings.steps)
     try:
@@ -128,50 +144,64 @@ def tune_weights(
                 hypers,
                 method=_method(settings),
                 optim=_adam(settings.outer_rate),
-                domains=domains,
+                domains=[{"weights": rfho.CappedL1(float(r)), "rate": rfho.Fixed()} for r in radii],
                 steps=settings.steps,
             ):
-                tuned = _with(tuned, reports)
-                folder.record(_row(tuned))
-                bar.advance(handle, reports[0].step, f"best F1 {max(tuned.f1[-1]):.3f}")
+                tuned = _stepped(tuned, reports)
+                folder.record(tuned.row())
+                best = max(found["F1"] for found in tuned.detections)
+                bar.advance(handle, reports[0].step, f"best F1 {best:.3f}")
     finally:
         bar.close(handle)
     return tuned
 
 
-def train_final_models(tuned: Tuned, settings: CleaningSettings, console: Console) -> FinalModels:
+def train_final_models(tuned: Tuned, settings: CleaningSettings) -> FinalModels:
     """Trains on what is left of the training set and on the validation set, all models alike.
 
     The loss is the weighted mean over the examples that a model is given, so that the models differ
     in their data alone. The last ones are those of the authors' program: weights λ for training
     examples and max λ for validation examples, rate 0.1 / max λ, and a mean over all examples.
     """
-    data = tuned.data
-    console.print(f"Training {3 + 2 * len(tuned.radii)} final models for {settings.horizon} steps")
-    wrong, suspect = data.wrong, tuned.weights < tuned.threshold
-    nothing, everything = np.zeros_like(wrong), np.ones_like(wrong)
-    chosen = np.stack([~wrong, everything, nothing, *~suspect])
-    valid = np.ones((len(chosen), len(data.valid)), bool)
-    plain = np.concatenate([chosen, valid], axis=1)
+    data, budgets, begin = tuned.data, len(tuned.radii), time.perf_counter()
+    sets = {"oracle": ~data.wrong, "baseline": data.wrong | True, "validation": data.wrong & False}
+    sets |= dict(zip(tuned.names, ~tuned.suspects, strict=True))
+    valid = np.ones((len(sets), len(data.valid[1])), bool)
+    plain = np.concatenate([np.stack(list(sets.values())), valid], axis=1)
     largest = np.maximum(tuned.weights.max(axis=1, keepdims=True), tuned.threshold)
-    as_released = np.concatenate([tuned.weights / largest, valid[: len(largest)]], axis=1)
+    as_released = np.concatenate([tuned.weights / largest, valid[:budgets]], axis=1)
     shares = np.concatenate([plain / plain.mean(axis=1, keepdims=True), as_released])
-    begin = time.perf_counter()
-    trained = train_on_both(data, shares, rate=settings.inner_rate, horizon=settings.horizon)
-    accuracies, params = jax.device_get(trained)
-    oracle, baseline, valid_only, *cleaned = (100 * accuracies).tolist()
-    budgets = len(tuned.radii)
-    kept_params = jax.tree.map(lambda leaf: leaf[3 : 3 + budgets], params)
-    likely = jax.vmap(predicted, in_axes=(0, None))(kept_params, jnp.asarray(data.train))
-    return FinalModels(
-        oracle,
-        baseline,
-        valid_only,
-        cleaned[:budgets],
-        cleaned[budgets:],
-        np.asarray(likely),
-        time.perf_counter() - begin,
+    both = [np.concatenate(parts) for parts in zip(data.train, data.valid, strict=True)]
+    problem = rfho.Problem(
+        softmax_regression(data), validation_loss, tuple(both), data.test, settings.horizon
     )
+    dtype = data.train[0].dtype
+    shares, rate = jnp.asarray(shares, dtype), jnp.asarray(settings.inner_rate, dtype)
+    of_test, of_train = jax.device_get(_predicted(problem, shares, rate))
+    right = (100 * np.mean(of_test == data.test[1], axis=1)).tolist()
+    likely = of_train[len(sets) - budgets : len(sets), : len(data.true)]
+    seconds = time.perf_counter() - begin
+    test_accuracies = dict(zip(sets, right, strict=False))
+    return FinalModels(test_accuracies, right[len(sets) :], likely, seconds)
+
+
+def run(settings: CleaningSettings, folder: RunFolder, console: Console) -> None:
+    """Studies every noise level with every seed, and adds what was found to the folder."""
+    sizes = settings.train, settings.valid, settings.test
+    seeds = range(settings.seed, settings.seed + settings.repeats)
+    tables: list[Table] = []
+    finished: list[tuple[Tuned, FinalModels]] = []
+    for noise, seed in itertools.product(settings.noise, seeds):
+        data = load_cleaning_data(settings.data, sizes, noise=noise, seed=seed)
+        tuned = tune_weights(data, settings, folder, console=console)
+        add_tuned(folder, tuned, first=seed == settings.seed)
+        console.print(f"Training {3 + 2 * len(tuned.radii)} final models")
+        finished.append((tuned, train_final_models(tuned, settings)))
+        tables = add_results(folder, finished)
+        if folder.about().status == INTERRUPTED:
+            break
+    for table in tables:
+        console.print(to_rich(table))
 
 
 @functools.cache
@@ -190,33 +220,31 @@ def _method(settings: CleaningSettings) -> rfho.AbstractHyperGradient:
     return rfho.hyper_gradients.ReverseHyperGradient(policy)
 
 
-def _with(tuned: Tuned, reports: Sequence[rfho.Report]) -> Tuned:
+def _stepped(tuned: Tuned, reports: Sequence[rfho.Report]) -> Tuned:
     for radius, report in zip(tuned.radii, reports, strict=True):
         if not np.all(np.isfinite([report.value, *report.hyper["weights"]])):
             raise SettingsError(
                 f"training with R = {radius:g} diverged at outer step {report.step}: lower inner_rate"
             )
-    weights = np.stack([report.hyper["weights"] for report in reports])
-    f1 = [detection(row < tuned.threshold, tuned.data.wrong).f1 for row in weights]
     return tuned._replace(
-        weights=weights,
+        weights=np.stack([report.hyper["weights"] for report in reports]),
         hypergradients=np.stack([report.hypergradient["weights"] for report in reports]),
-        losses=[*tuned.losses, [report.value for report in reports]],
-        f1=[*tuned.f1, f1],
-        seconds=[*tuned.seconds, reports[0].seconds],
+        losses=tuple(report.value for report in reports),
+        seconds=(*tuned.seconds, reports[0].seconds),
     )
 
 
-def _row(tuned: Tuned) -> dict[str, object]:
-    """The line of the history for the last outer step."""
-    row: dict[str, object] = {"noise": tuned.data.noise, "seed": tuned.data.seed}
-    row |= {"step": len(tuned.losses), "seconds": round(tuned.seconds[-1], 3)}
-    suspects = (tuned.weights < tuned.threshold).sum(axis=1)
-    for radius, loss, f1, count in zip(
-        tuned.radii, tuned.losses[-1], tuned.f1[-1], suspects, strict=True
-    ):
-        row |= {f"loss R={radius:g}": loss, f"F1 R={radius:g}": f1, f"suspects R={radius:g}": count}
-    return row
+@eqx.filter_jit
+def _predicted(problem: rfho.Problem, shares: Array, rate: Array) -> list[Int[Array, "models _"]]:
+    """The labels that models give to the images that judge them and to those that they learn from."""
+    method = rfho.hyper_gradients.ReverseHyperGradient()
+
+    def one(weights: Array) -> list[Array]:
+        _, params = method.conclude(problem, {"weights": weights, "rate": rate}, None)
+        sets = problem.valid[0], problem.train[0]
+        return [jnp.argmax(logits(params, images), axis=1) for images in sets]
+
+    return jax.vmap(one)(shares)
 
 
 DATA_CLEANING = Experiment(

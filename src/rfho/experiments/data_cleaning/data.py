@@ -3,17 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Int32
 
-from rfho.datasets import (
-    LabelledImages,
-    balanced_subset,
-    flip_labels,
-    load_digits,
-    load_fashion_mnist,
-    load_mnist,
-    random_split,
-)
+from rfho.datasets import balanced_subset, flip_labels, random_split
+from rfho.experiments.parts.image_data import Part, load_pools
 from rfho.runs.settings import SettingsError
 
 
@@ -21,29 +14,28 @@ class CleaningData(NamedTuple):
     """One split with its wrong labels.
 
     Attributes:
-        train, valid, test: images as rows, in [0, 1].
-        given: the labels of the training images, some of them wrong.
-        true: their right labels.
-        wrong: where the two differ.
-        valid_labels, test_labels: right labels.
+        train: images as rows in [0, 1], and the labels that they are given, some of them wrong.
+        valid, test: images, and right labels.
+        true: the right labels of the training images.
         image_shape: height and width.
         class_names: one per class.
         noise: the fraction of wrong labels.
         seed: what decided all of this.
     """
 
-    train: Float32[np.ndarray, "n pixels"]
-    given: Int32[np.ndarray, " n"]
+    train: Part
+    valid: Part
+    test: Part
     true: Int32[np.ndarray, " n"]
-    wrong: Bool[np.ndarray, " n"]
-    valid: Float32[np.ndarray, "v pixels"]
-    valid_labels: Int32[np.ndarray, " v"]
-    test: Float32[np.ndarray, "t pixels"]
-    test_labels: Int32[np.ndarray, " t"]
     image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     noise: float
     seed: int
+
+    @property
+    def wrong(self) -> Bool[np.ndarray, " n"]:
+        """Where given and right labels differ."""
+        return self.train[1] != self.true
 
 
 def load_cleaning_data(
@@ -57,7 +49,7 @@ def load_cleaning_data(
         SettingsError: the data set is too small for these sizes.
         DataNotFoundError, DataFormatError: its files are missing or damaged.
     """
-    pool = _pool(name)
+    pool, _ = load_pools(name)
     try:
         subset = balanced_subset(pool.labels, sum(sizes), seed=seed)
     except ValueError as error:
@@ -65,32 +57,10 @@ def load_cleaning_data(
             f"train, valid, test = {sizes}: {name} is too small for a balanced subset of "
             f"{sum(sizes)} ({error}); lower one of them"
         ) from error
-    images = pool.images[subset].reshape(len(subset), -1)
-    labels = pool.labels[subset]
-    train, valid, test = random_split(len(subset), sizes, seed=seed)
+    images, labels = pool.images[subset].reshape(len(subset), -1), pool.labels[subset]
+    parts = random_split(len(subset), sizes, seed=seed)
+    (seen, true), valid, test = ((images[part], labels[part]) for part in parts)
     classes = len(pool.class_names)
-    flips = flip_labels(labels[train], round(noise * len(train)), classes=classes, seed=seed)
-    return CleaningData(
-        images[train],
-        flips.labels,
-        labels[train],
-        flips.mask,
-        images[valid],
-        labels[valid],
-        images[test],
-        labels[test],
-        pool.images.shape[1:],
-        pool.class_names,
-        noise,
-        seed,
-    )
-
-
-def _pool(name: str) -> LabelledImages:
-    match name:
-        case "mnist":
-            return load_mnist().train
-        case "fashion-mnist":
-            return load_fashion_mnist().train
-        case _:
-            return load_digits()
+    given = flip_labels(true, round(noise * len(true)), classes=classes, seed=seed).labels
+    described = pool.images.shape[1:], pool.class_names, noise, seed
+    return CleaningData((seen, given), valid, test, true, *described)

@@ -10,6 +10,7 @@ from rfho.datasets import (
     balanced_subset,
     load_cifar10_subset,
     load_digits,
+    load_fashion_mnist,
     load_mnist,
 )
 from rfho.runs.settings import SettingsError, one_of
@@ -42,6 +43,19 @@ class ImageSplit(NamedTuple):
         return self.train[0].shape[1]
 
 
+def load_pools(name: str) -> tuple[LabelledImages, LabelledImages | None]:
+    """Training pictures, and the test pictures of those who made the data set, if they did."""
+    match name:
+        case "mnist":
+            return load_mnist()
+        case "fashion-mnist":
+            return load_fashion_mnist()
+        case "cifar-10":
+            return load_cifar10_subset()
+        case _:
+            return load_digits(), None
+
+
 def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> ImageSplit:
     """Three disjoint random parts, of the official training part where there is one.
 
@@ -54,7 +68,7 @@ def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> Im
         SettingsError: the data set is too small for these sizes.
         DataNotFoundError, DataFormatError: its files are missing or damaged.
     """
-    pool, _ = _pools(name)
+    pool, _ = load_pools(name)
     train, valid, test = (
         (pool.images[chosen].reshape(len(chosen), -1), pool.labels[chosen])
         for chosen in random_parts(pool.labels, sizes, name, seed=seed)
@@ -73,7 +87,7 @@ def load_official_split(name: str, sizes: tuple[int, int], *, seed: int) -> Imag
     Raises:
         SettingsError, DataNotFoundError, DataFormatError: as `load_image_split`.
     """
-    pool, test = _pools(name)
+    pool, test = load_pools(name)
     parts = random_parts(pool.labels, sizes, name, seed=seed)
     if test is None:
         test, left = pool, np.setdiff1d(np.arange(len(pool.labels)), np.concatenate(parts))
@@ -109,14 +123,3 @@ def random_parts(
 
 
 _PARTS = {2: "train, valid", 3: "train, valid, test"}
-
-
-def _pools(name: str) -> tuple[LabelledImages, LabelledImages | None]:
-    """Training pictures, and the test pictures of those who made the data set, if they did."""
-    match name:
-        case "mnist":
-            return load_mnist()
-        case "cifar-10":
-            return load_cifar10_subset()
-        case _:
-            return load_digits(), None
