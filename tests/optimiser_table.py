@@ -8,7 +8,6 @@ by forward and by reverse mode.
 """
 
 import json
-import math
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from optimiser_rows import ROWS, Row
 
 import rfho
-from rfho.checks.finite_differences import Verdict, derivative, judged
+from rfho.checks import Verdict, derivative, judged, ladder
 from rfho.hyper_gradients import ForwardHyperGradient, ReverseHyperGradient
 
 STORED = Path(__file__).with_name("optimisers.json")
@@ -178,15 +177,8 @@ def _around(points: jax.Array) -> jax.Array:
 
 
 def _steps(at: float) -> list[float]:
-    """The signed steps that finite differences ask for, in their order."""
-    asked = list[float]()
-
-    def unknown(step: float) -> float:
-        asked.append(step)
-        return math.nan
-
-    derivative(unknown, 1.0, _first_step(at))
-    return asked
+    """The signed steps that finite differences ask for."""
+    return [signed for step in ladder(_first_step(at)) for signed in (step, -step)]
 
 
 def _first_step(at: float) -> float:

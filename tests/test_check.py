@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import rfho
 from rfho import Result, Verdict
-from rfho.checks.finite_differences import Difference, derivative, judged, random_direction
+from rfho.checks import Difference, derivative, judged, ladder
+from rfho.checks.finite_differences import balanced_direction
 from rfho.hyper_gradients import ForwardHyperGradient, RealTimeHyperGradient, TruncatedHyperGradient
 
 # --- Finite differences with an error bar ---------------------------------------------------------------
@@ -56,6 +57,32 @@ def test_float32_has_a_wide_bar_and_not_an_empty_one():
     assert abs(found.value - math.cos(1)) <= 10 * found.error
 
 
+def test_an_array_has_a_derivative_and_a_bar_of_each_element():
+    at, speed = np.array([0.3, -1.0, 2.0]), np.array([1.0, 20.0, 0.0])
+    found = derivative(lambda h: np.sin(at + speed * h), rounding=2.2e-16)
+    assert found.value.shape == (3,)
+    assert np.all(abs(found.value - speed * np.cos(at)) <= 10 * found.error + 1e-15)
+    assert np.all(found.error < 1e-6)
+
+
+@pytest.mark.parametrize(
+    "function", [np.exp, np.sqrt, lambda h: h**1.0], ids=["exp", "root", "line"]
+)
+def test_at_an_edge_one_side_is_enough(function):
+    found = derivative(
+        lambda h: float(function(h + 1) if h >= 0 else np.nan), 2.2e-16, one_sided=True
+    )
+    truth = {np.exp: math.e, np.sqrt: 0.5}.get(function, 1.0)
+    assert abs(found.value - truth) <= 10 * found.error + 1e-14
+    assert found.error < 1e-6
+
+
+def test_the_ladder_is_what_a_derivative_asks_for():
+    asked = []
+    derivative(lambda h: asked.append(h) or math.nan, rounding=2.2e-16, step=0.3)
+    assert sorted(asked) == sorted([*ladder(0.3), *(-h for h in ladder(0.3))])
+
+
 @pytest.mark.parametrize(
     ("claimed", "found", "verdict"),
     [
@@ -75,7 +102,7 @@ def test_verdicts(claimed, found, verdict):
 def test_directions_change_no_leaf_by_more_than_its_own_size():
     point = {"eps": jnp.asarray(1e-8), "w": 1e3 * jnp.ones((4, 5)), "zero": jnp.zeros(3)}
     for seed in range(5):
-        direction = random_direction(point, jax.random.key(seed))
+        direction = balanced_direction(point, jax.random.key(seed))
         shares = [jnp.linalg.norm(direction[name]) / size for name, size in sizes(point)]
         assert math.hypot(*shares) == pytest.approx(1)
 

@@ -84,7 +84,7 @@ class Further(NamedTuple):
     stats: dict[str, Scalar]
 
 
-class Verdict(NamedTuple):
+class Inaccuracy(NamedTuple):
     """How wrong one answer is.
 
     Attributes:
@@ -177,7 +177,7 @@ class Audit(eqx.Module):
         residual: PyTree,
         by_unknowns: PyTree,
         by_hyper: Hyper,
-    ) -> Verdict:
+    ) -> Inaccuracy:
         """How wrong ``hypergradient`` is, the answer for one objective.
 
         Args:
@@ -210,7 +210,7 @@ class Audit(eqx.Module):
         bound += 10 * epsilon(better) * (tree.norm(by_hyper) + further.cross_norm * length)
         bound = error + jnp.where(jnp.isnan(bound), jnp.inf, bound)
         size = tree.norm(better)
-        return Verdict(
+        return Inaccuracy(
             error, bound, relative(error, size), relative(bound, size), solved.products + 1
         )
 

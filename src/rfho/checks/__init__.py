@@ -9,16 +9,20 @@ from rfho.checks.diagnosis import (
     Severity,
     diagnose,
 )
-from rfho.checks.finite_differences import Verdict
+from rfho.checks.finite_differences import Difference, Verdict, derivative, judged, ladder
 
 __all__ = [
     "Check",
     "Diagnosis",
+    "Difference",
     "Finding",
     "HyperGradientWarning",
     "Kind",
     "Severity",
     "Verdict",
     "check_hyper_gradient",
+    "derivative",
     "diagnose",
+    "judged",
+    "ladder",
 ]

@@ -22,9 +22,9 @@ from rfho._engines.forward import push_steps, read_along, start
 from rfho._engines.reverse import roll
 from rfho.checks.finite_differences import (
     Verdict,
+    balanced_direction,
     derivative,
     judged,
-    random_direction,
     rounding_of,
 )
 from rfho.checks.second_order import SecondOrder, second_order
@@ -47,7 +47,7 @@ class Along(NamedTuple):
 
     Attributes:
         direction: d, in the structure of λ, scaled so that a step of 0.1 changes no leaf by more than
-            a tenth (see `rfho.finite_differences.random_direction`).
+            a tenth (see `rfho.finite_differences.balanced_direction`).
         by_method: ⟨∇f, d⟩ by the method under test.
         by_other: the same by the other method.
         by_differences: the same by finite differences.
@@ -130,7 +130,7 @@ def check_hyper_gradient(
     hyper = validate(problem, hyper)
     key = jax.random.key(key) if isinstance(key, int) else key
     for_hyper, for_loss = jax.random.split(key)
-    drawn = [random_direction(hyper, each) for each in jax.random.split(for_hyper, directions)]
+    drawn = [balanced_direction(hyper, each) for each in jax.random.split(for_hyper, directions)]
     gradient = estimate_once(problem, hyper, method).hypergradient
     others = _by_other(problem, hyper, drawn, method=method, against=against)
     along = tuple(

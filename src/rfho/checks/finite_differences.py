@@ -1,8 +1,9 @@
 """A derivative by finite differences that brings its own error bar (Ridders, Adv. Eng. Software 4(2), 1982).
 
     D(h) = (φ(h) - φ(-h)) / 2h = φ'(0) + c_2 h² + c_4 h⁴ + …
+    D(h) = (φ(h) - φ(0)) / h   = φ'(0) + c_1 h + c_2 h² + …        at the edge of where φ is defined
 
-is taken at h, h/c, h/c², … and neighbours are combined so that the even powers vanish one by one. How
+is taken at h, h/c, h/c², … and neighbours are combined so that the powers of h vanish one by one. How
 far a combination still moves is the truncation part of its error, the rounding of φ divided by h the
 other part; the combination of three or more with the smallest sum wins. No step that is fixed
 beforehand can do this: it is too long for one function and too short for the next.
@@ -11,10 +12,11 @@ beforehand can do this: it is too long for one function and too short for the ne
 import enum
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rfho import _tree as tree
@@ -25,7 +27,7 @@ _SHRINK = 1.9
 
 
 class Difference(NamedTuple):
-    """A derivative and how far it may be off.
+    """A derivative and how far it may be off; floats, or arrays in the shape of φ.
 
     Attributes:
         value: φ'(0); NaN where φ was not finite at any step.
@@ -33,9 +35,9 @@ class Difference(NamedTuple):
         size: the largest |φ| that was seen.
     """
 
-    value: float
-    error: float
-    size: float
+    value: Any
+    error: Any
+    size: Any
 
 
 class Verdict(enum.Enum):
@@ -46,21 +48,29 @@ class Verdict(enum.Enum):
     UNDECIDED = "finite differences are too coarse to decide"
 
 
+def ladder(step: float = 0.1, shrinkings: int = 17) -> list[float]:
+    """The lengths h that `derivative` takes, longest first; for whoever computes φ at all of them at once."""
+    return [step / _SHRINK**shrunk for shrunk in range(shrinkings + 1)]
+
+
 def derivative(
-    function: Callable[[float], float],
+    function: Callable[[float], Any],
     rounding: float,
     step: float = 0.1,
     *,
+    one_sided: bool = False,
     shrinkings: int = 17,
     enough: float = 1e-9,
 ) -> Difference:
-    """φ'(0) by Ridders' shrinking step.
+    """φ'(0) by Ridders' shrinking step, element by element where φ is an array.
 
     Args:
-        function: φ, from the signed step to a float. Where it is not finite the step shrinks on.
+        function: φ, from the signed step to a float or an array of them. Where it is not finite the
+            step shrinks on.
         rounding: the relative rounding of φ, the machine epsilon of its dtype.
         step: the first and longest h.
-        shrinkings: how often h is made smaller at most; each costs two values of φ.
+        one_sided: whether φ is defined for h >= 0 alone.
+        shrinkings: how often h is made smaller at most; each costs two values of φ, or one.
         enough: stop as soon as the error is below this part of the value.
 
     Returns:
@@ -68,36 +78,43 @@ def derivative(
 
     Example:
         >>> import math
-        >>> from rfho.checks.finite_differences import derivative
+        >>> from rfho.checks import derivative
         >>> value, error, _ = derivative(math.sin, rounding=2e-16)
-        >>> abs(value - 1) < error < 1e-9
+        >>> bool(abs(value - 1) < error < 1e-9)
         True
     """
-    best, row = Difference(math.nan, math.inf, 0.0), list[float]()
-    for shrunk in range(shrinkings + 1):
-        h = step / _SHRINK**shrunk
-        up, down = function(h), function(-h)
-        if not (math.isfinite(up) and math.isfinite(down)):
+    at_rest, row = np.asarray(function(0.0) if one_sided else 0.0), list[Any]()
+    best = Difference(np.asarray(math.nan), np.asarray(math.inf), np.asarray(0.0))
+    for h in ladder(step, shrinkings):
+        up, down = np.asarray(function(h)), at_rest if one_sided else np.asarray(function(-h))
+        if not (np.isfinite(up).all() and np.isfinite(down).all()):
             row = []
             continue
-        size = max(abs(up), abs(down))
-        row, older = _extrapolated((up - down) / (2 * h), row), row
+        size, width = np.maximum(abs(up), abs(down)), h if one_sided else 2 * h
+        row, older = _extrapolated((up - down) / width, row, power=1 if one_sided else 2), row
         for order in range(2, len(row)):
-            moved = max(abs(row[order] - row[order - 1]), abs(row[order] - older[order - 1]))
-            error = moved + rounding * size / h
-            if error < best.error:
-                best = Difference(row[order], error, max(size, best.size))
-        if best.error <= enough * abs(best.value):
+            moved = np.maximum(abs(row[order] - row[order - 1]), abs(row[order] - older[order - 1]))
+            best = _better(best, Difference(row[order], moved + rounding * size / h, size))
+        if np.all(best.error <= enough * abs(best.value)):
             break
-    return best
+    return Difference(*(number.item() if np.ndim(number) == 0 else number for number in best))
 
 
-def _extrapolated(difference: float, older: list[float]) -> list[float]:
-    # Neville's scheme in h²: the entry of order j is free of the powers h², …, h^2j.
+def _extrapolated(difference: Any, older: list[Any], *, power: int) -> list[Any]:
+    # Neville's scheme in h^power: the entry of order j is free of the first j powers.
     row = [difference]
     for order, previous in enumerate(older, start=1):
-        row.append(row[-1] + (row[-1] - previous) / (_SHRINK ** (2 * order) - 1))
+        row.append(row[-1] + (row[-1] - previous) / (_SHRINK ** (power * order) - 1))
     return row
+
+
+def _better(one: Difference, other: Difference) -> Difference:
+    nearer = other.error < one.error
+    return Difference(
+        np.where(nearer, other.value, one.value),
+        np.where(nearer, other.error, one.error),
+        np.where(nearer, np.maximum(one.size, other.size), one.size),
+    )
 
 
 def judged(claimed: float, found: Difference, scale: float, *, rounding: float) -> Verdict:
@@ -105,7 +122,7 @@ def judged(claimed: float, found: Difference, scale: float, *, rounding: float) 
 
     Args:
         claimed: by whatever is under test.
-        found: by `derivative`.
+        found: by `derivative`, of a scalar function.
         scale: how large the derivative would be if its parts did not cancel.
         rounding: as in `derivative`.
 
@@ -124,7 +141,7 @@ def judged(claimed: float, found: Difference, scale: float, *, rounding: float) 
     return Verdict.UNDECIDED if found.error > 0.01 * scale + nothing else Verdict.AGREES
 
 
-def random_direction(point: PyTree, key: Array) -> PyTree:
+def balanced_direction(point: PyTree, key: Array) -> PyTree:
     """A random direction in which leaves count alike, whatever their magnitude and size.
 
     A unit vector per leaf, times the leaf's norm (1 for a zero leaf), times a coordinate of a unit

@@ -20,9 +20,9 @@ from jax import Array
 from rfho import _tree as tree
 from rfho.checks.finite_differences import (
     Verdict,
+    balanced_direction,
     derivative,
     judged,
-    random_direction,
     rounding_of,
 )
 from rfho.dynamics import AbstractDynamics, Descent
@@ -59,10 +59,10 @@ def second_order(problem: Problem, hyper: Hyper, key: Array) -> tuple[SecondOrde
     if not isinstance(dynamics, Descent):
         return ()
     off, for_v, for_u = jax.random.split(key, 3)
-    params = jax.tree.map(lambda w, d: w + 0.1 * d, params, random_direction(params, off))
-    inner = _Inner(problem, dynamics, batch, random_direction(params, for_v))
+    params = jax.tree.map(lambda w, d: w + 0.1 * d, params, balanced_direction(params, off))
+    inner = _Inner(problem, dynamics, batch, balanced_direction(params, for_v))
     point = _Point(params, hyper)
-    directions = _one_leaf_each(random_direction(point, for_u))
+    directions = _one_leaf_each(balanced_direction(point, for_u))
     pulled = inner.pulled_back(point)
     claims = [float(tree.dot(pulled, u)) for u in directions]
     return tuple(

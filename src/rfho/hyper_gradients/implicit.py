@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
-from rfho._implicit.audit import Audit, Further, Verdict
+from rfho._implicit.audit import Audit, Further, Inaccuracy
 from rfho._implicit.condition import AbstractCondition, Stationary, System, settled
 from rfho._implicit.refusal import complaint_about
 from rfho.errors import HyperGradientError
@@ -240,7 +240,7 @@ class _Answer(NamedTuple):
     hypergradient: Hyper
     adjoint: PyTree
     found: Solve
-    verdict: Verdict | None
+    verdict: Inaccuracy | None
 
 
 def _statistics(

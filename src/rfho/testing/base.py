@@ -11,7 +11,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 Subject = TypeVar("Subject")
 
@@ -109,15 +108,6 @@ def require_finite(tree: Any, *, what: str) -> None:
     for path, leaf in _leaves(tree):
         if _is_inexact(leaf):
             require(np.all(np.isfinite(np.asarray(leaf))), f"{what}{path} is {leaf}")
-
-
-def slope(function: Callable[[Array], Array], step: float = 1e-3) -> Array:
-    """The derivative of ``function`` at 0 by central differences, free of the error of second order."""
-
-    def central(h: float) -> Array:
-        return (function(jnp.asarray(h)) - function(jnp.asarray(-h))) / (2 * h)
-
-    return (4 * central(step / 2) - central(step)) / 3
 
 
 def inexact(tree: Any) -> Any:

@@ -2,7 +2,11 @@
 
 from typing import Any, NamedTuple
 
+from rfho.checks import ladder
 from rfho.dynamics import AbstractDynamics
+
+LADDER = ladder(0.01)
+"""The steps along a direction of λ at which finite differences ask for values."""
 
 
 class Pulled(NamedTuple):
@@ -28,7 +32,18 @@ class Pulled(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What one compiled program found out about the dynamics."""
+    """What one compiled program found out about the dynamics.
+
+    Attributes:
+        state, after, later: three states, one step after the other.
+        scanned: ``later`` by a loop.
+        params: the output of ``after``.
+        vjp, jvp: of the step from ``state``.
+        many: that step for two λ at once.
+        slope: of a function of λ, along a direction.
+        around: its values at every step of `LADDER`, there and then in the other direction.
+        pulled: the step pulled back, by what is kept of it.
+    """
 
     state: Any
     after: Any
@@ -39,7 +54,7 @@ class Steps(NamedTuple):
     jvp: Any
     many: Any
     slope: Any
-    differences: Any
+    around: Any
     pulled: dict[str, Pulled]
 
 

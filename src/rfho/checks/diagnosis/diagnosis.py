@@ -21,9 +21,9 @@ from rfho.checks.diagnosis.signal import Pushes, Record, leaf_paths, pushed_alon
 from rfho.checks.diagnosis.smoothness import Smoothness, smoothness_findings, smoothness_of
 from rfho.checks.finite_differences import (
     Verdict,
+    balanced_direction,
     derivative,
     judged,
-    random_direction,
     rounding_of,
 )
 from rfho.hyper_gradients import (
@@ -130,7 +130,7 @@ def diagnose(
     found = _idle(problem, hyper) + key_findings(problem, hyper)
     key = jax.random.key(key) if isinstance(key, int) else key
     for_direction, for_loss = jax.random.split(key)
-    case = _Case(problem, hyper, method, random_direction(hyper, for_direction))
+    case = _Case(problem, hyper, method, balanced_direction(hyper, for_direction))
     record = case.record(hyper)
     if isinstance(record, Finding):
         return _without_way_back(case, found, record)
