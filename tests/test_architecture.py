@@ -29,8 +29,8 @@ from library_source import (
 ROWS = (
     ("types", "typing.py"),
     ("sentences", "errors.py"),
-    ("trees", "_tree.py"),
     ("programs", "_programs/"),
+    ("trees", "_tree.py"),
     ("nouns", "domains/", "dynamics/", "optim/", "solvers/"),
     ("problem", "problem/"),
     ("memory", "memory/"),

@@ -4,7 +4,6 @@ States mix floating-point leaves with integers (step counts) and static values; 
 for the inexact leaves alone. `split` separates the two, so that no float0 cotangent ever appears.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.core import Tracer
-from jax.interpreters.partial_eval import dce_jaxpr
 
+from rfho._programs.tracing import is_traced
 from rfho.typing import PyTree, Scalar
 
 
@@ -84,18 +82,6 @@ def with_leaves(tree: PyTree, kept: tuple[Array, ...], known: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf if id(leaf) in at_hand else next(fresh), tree)
 
 
-def inputs_used(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, ...]:
-    """For each argument a tree of bools: whether the inexact outputs of ``function`` use that leaf.
-
-    ``arguments`` may be abstract. Nested programs (of jit, scan, remat) are seen through; where that fails
-    all inputs count as used, so that True may be said of a leaf that is not used, and never the other
-    way round.
-    """
-    jaxpr = jax.make_jaxpr(lambda *args: inexact(function(*args)))(*arguments).jaxpr
-    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return jax.tree.unflatten(jax.tree.structure(arguments), used)
-
-
 def path_of(path: tuple[Any, ...], name: str) -> str:
     """A pytree path as one writes it: ``hyper["lr"]``, ``hyper.layers[0]``."""
     return name + jax.tree_util.keystr(path).replace("'", '"')
@@ -132,7 +118,7 @@ def as_hyper(hyper: PyTree, name: str = "hyper") -> PyTree:
 
 
 def _check_leaf(leaf: Any, where: str) -> None:
-    if isinstance(leaf, Tracer):
+    if is_traced(leaf):
         return
     if not eqx.is_array_like(leaf):
         raise TypeError(

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from rfho import _tree as tree
-from rfho._programs.shared_products import together
+from rfho._programs.shared_products import SharedProducts
 from rfho.problem.objective import Reading
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree, State, Step
@@ -45,7 +45,15 @@ def start(problem: Problem, hyper: Hyper, directions: Hyper) -> Pushed:
     return Pushed(eqx.combine(state, rest), jax.vmap(push)(directions))
 
 
-def push(problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, t: Step) -> Pushed:
+def push(
+    problem: Problem,
+    hyper: Hyper,
+    pushed: Pushed,
+    *,
+    directions: Hyper,
+    t: Step,
+    sharing: SharedProducts = SharedProducts(),
+) -> Pushed:
     """One step: one linearisation, pushed along every direction."""
 
     def pushed_once(pushed: Pushed, directions: Hyper) -> Pushed:
@@ -58,7 +66,7 @@ def push(problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper, t
         state, push_one, rest = jax.linearize(step, inside, hyper, has_aux=True)
         return Pushed(eqx.combine(state, rest), _along(push_one, pushed.tangent, directions))
 
-    return together(pushed_once)(pushed, directions)
+    return sharing(pushed_once)(pushed, directions)
 
 
 def push_steps(

@@ -11,7 +11,8 @@ import jax
 from jax import Array
 
 from rfho import _tree as tree
-from rfho._programs.shared_products import together
+from rfho._programs.liveness import inputs_used
+from rfho._programs.shared_products import SharedProducts
 from rfho.dynamics import Keep
 from rfho.memory import AbstractCheckpoint, Chain, Span, advance
 from rfho.problem.problem import Problem, over_objectives, select
@@ -85,7 +86,9 @@ def own_objectives(problem: Problem, hyper: Hyper, swept: Sweep) -> Hyper:
     return select(problem, hyper, swept.hypergradient)
 
 
-def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
+def chain_of(
+    problem: Problem, hyper: Hyper, keep: Keep, *, sharing: SharedProducts = SharedProducts()
+) -> Chain:
     """The problem's steps as a chain: hyperparameters and data in place, cotangents (α, λ̄)."""
     way = problem.dynamics.way(keep)
     whole, fixed_at = problem.whole(hyper), hyper
@@ -112,10 +115,10 @@ def chain_of(problem: Problem, hyper: Hyper, keep: Keep) -> Chain:
         _, memory = jax.eval_shape(lambda s: remember(s, 0), state)
         cotangents = jax.eval_shape(lambda s: problem.read(s, hyper)[1:], state)
         pull = lambda c, entry: pull_back(c, entry[0], entry[1], 0)  # noqa: E731
-        _, used = tree.inputs_used(pull, cotangents, (state, memory))
+        _, used = inputs_used(pull, cotangents, (state, memory))
         return eqx.partition((state, memory), used)
 
-    chain = Chain(step, remember, together(pull_back), needed)
+    chain = Chain(step, remember, sharing(pull_back), needed)
     invert, again = way.invert, way.again
     if invert is not None:
         chain = chain._replace(invert=lambda s, t: invert(s, whole, problem.train_batch(t)))

@@ -21,6 +21,7 @@ from jaxtyping import Int
 
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
+from rfho._programs.liveness import inputs_used
 from rfho.dynamics import AbstractDynamics, Descent, HeavyBall, Keep
 from rfho.memory import Span
 from rfho.problem.problem import Problem
@@ -105,7 +106,7 @@ class Stationary(AbstractCondition):
         def tangents(directions: Hyper) -> PyTree:
             return jax.jvp(seen, (hyper,), (directions,))[1]
 
-        (used,) = tree.inputs_used(tangents, hyper)
+        (used,) = inputs_used(tangents, hyper)
         idle = [
             tree.path_of(path, "hyper")
             for path, use in jax.tree_util.tree_leaves_with_path(used)

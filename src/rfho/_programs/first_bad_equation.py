@@ -6,21 +6,29 @@ loops, until all operands of an equation are finite. That equation is the origin
 derivative at 0, which shows as a division by the root: the root is then named, not the division.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
-from jax.extend import core
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from rfho._programs.walk import (
+    Equation,
+    Program,
+    Scan,
+    called,
+    children,
+    evaluate,
+    is_branch,
+    is_literal,
+    line_of,
+    read,
+    scan_of,
+    trace,
+    values_of,
+)
 
 _SINGULAR = ("sqrt", "rsqrt", "cbrt", "log", "log1p", "pow", "acos", "asin", "atan2")
-_NOT_THE_USERS = (
-    *(str(package.__file__).rpartition("__init__")[0] for package in (jax, eqx)),
-    __file__.rpartition("_programs")[0],
-)
 
 
 class Origin(NamedTuple):
@@ -48,28 +56,12 @@ class Origin(NamedTuple):
 
 def origin_of_non_finite(function: Callable[..., Any], *arguments: Any) -> Origin | None:
     """The origin of the first non-finite output of ``function``; None if all are finite."""
-    program = jax.make_jaxpr(lambda *args: function(*args))(*arguments)
-    found = _walk(program, jax.tree.leaves(arguments))
+    program, _ = trace(function, *arguments)
+    found = _origin_in(program, jax.tree.leaves(arguments))
     return found if isinstance(found, Origin) else None
 
 
-def line_of(equation: JaxprEqn) -> str:
-    """Where the user's code asked for an equation: the innermost frame outside JAX and this library."""
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith(_NOT_THE_USERS):
-            name = frame.function_name.rpartition("<locals>.")[-1]
-            file = re.split(r"[/\\]", frame.file_name)[-1]
-            return f"{file}:{frame.line_num} ({name})"
-    return ""
-
-
-def inner_programs(equation: JaxprEqn) -> list[Jaxpr]:
-    """The programs that an equation calls."""
-    return list(core.jaxprs_in_params(equation.params))
-
-
-def _walk(program: ClosedJaxpr, arguments: Sequence[Any]) -> Origin | None:
+def _origin_in(program: Program, arguments: Sequence[Any]) -> Origin | None:
     """The origin of the first bad output; None if all are finite, or were so from the start."""
     values = _evaluated(program, arguments)
     maker = {var: eqn for eqn in program.jaxpr.eqns for var in eqn.outvars}
@@ -80,39 +72,38 @@ def _walk(program: ClosedJaxpr, arguments: Sequence[Any]) -> Origin | None:
             return None
         operands = [var for var in equation.invars if not _all_finite(values(var))]
         if not operands:
-            return _origin(program.jaxpr, equation, values)
-        known = [var for var in operands if not isinstance(var, Literal) and var in maker]
+            return _origin(program, equation, values)
+        known = [var for var in operands if not is_literal(var) and var in maker]
         if not known:
             return _named(equation, equation.primitive.name, values)
         bad = known[0]
     return None
 
 
-def _origin(jaxpr: Jaxpr, equation: JaxprEqn, values: Callable[[Any], Any]) -> Origin:
-    given = [values(var) for var in equation.invars]
-    inner = _inner(equation, given)
+def _origin(program: Program, equation: Equation, values: Callable[[Any], Any]) -> Origin:
+    inner = _inner(equation, [values(var) for var in equation.invars])
     if inner is not None:
         return inner
     name = equation.primitive.name
-    beside = _singular_beside(jaxpr, equation) if name in ("div", "mul", "integer_pow") else None
+    beside = _singular_beside(program, equation) if name in ("div", "mul", "integer_pow") else None
     if beside is None:
         return _named(equation, name, values)
     function, operand = beside
     return Origin(function, True, _range(values(operand)), line_of(equation))
 
 
-def _named(equation: JaxprEqn, name: str, values: Callable[[Any], Any]) -> Origin:
+def _named(equation: Equation, name: str, values: Callable[[Any], Any]) -> Origin:
     shown = [_range(values(var)) for var in equation.invars]
     operands = " and ".join(text for text in shown if text) or "nothing"
     return Origin(name, False, operands, line_of(equation))
 
 
-def _singular_beside(jaxpr: Jaxpr, equation: JaxprEqn) -> tuple[str, Any] | None:
+def _singular_beside(program: Program, equation: Equation) -> tuple[str, Any] | None:
     """The singular function that made an operand, or is applied to it, and that operand."""
-    operands = [var for var in equation.invars if not isinstance(var, Literal)]
-    for other in jaxpr.eqns:
+    operands = [var for var in equation.invars if not is_literal(var)]
+    for other in program.jaxpr.eqns:
         near = [var for var in operands if any(var is v for v in (*other.outvars, *other.invars))]
-        inner = [eqn for program in inner_programs(other) for eqn in program.eqns]
+        inner = [eqn for child in children(other) for eqn in child.jaxpr.eqns]
         singular = [
             eqn.primitive.name for eqn in (other, *inner) if eqn.primitive.name in _SINGULAR
         ]
@@ -121,61 +112,40 @@ def _singular_beside(jaxpr: Jaxpr, equation: JaxprEqn) -> tuple[str, Any] | None
     return None
 
 
-def _inner(equation: JaxprEqn, given: list[Any]) -> Origin | None:
+def _inner(equation: Equation, given: list[Any]) -> Origin | None:
     """The origin inside a call, a branch or a loop."""
-    name, params = equation.primitive.name, equation.params
-    if name == "cond":
-        index = int(np.clip(given[0], 0, len(params["branches"]) - 1))
-        return _walk(params["branches"][index], given[1:])
-    if name == "scan":
-        return _inside_scan(params, given)
-    programs = _called(params)
-    return _walk(programs, given) if programs is not None else None
+    if is_branch(equation):
+        branches = children(equation)
+        return _origin_in(branches[int(np.clip(given[0], 0, len(branches) - 1))], given[1:])
+    scan, call = scan_of(equation), called(equation)
+    if scan is not None:
+        return _inside_scan(scan, given)
+    return None if call is None else _origin_in(call, given)
 
 
-def _called(params: dict[str, Any]) -> ClosedJaxpr | None:
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        program = params.get(key)
-        if isinstance(program, ClosedJaxpr):
-            return program
-        if isinstance(program, Jaxpr):
-            return ClosedJaxpr(program, [])
-    return None
-
-
-def _inside_scan(params: dict[str, Any], given: list[Any]) -> Origin | None:
-    program, constants, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
-    fixed, carry = given[:constants], given[constants : constants + carried]
-    rows = given[constants + carried :]
-    order = range(params["length"])
-    for i in reversed(order) if params["reverse"] else order:
+def _inside_scan(scan: Scan, given: list[Any]) -> Origin | None:
+    fixed, carry = given[: scan.constants], given[scan.constants :][: scan.carried]
+    rows = given[scan.constants + scan.carried :]
+    for i in scan.order:
         arguments = [*fixed, *carry, *(row[i] for row in rows)]
-        results = core.jaxpr_as_fun(program)(*arguments)
+        results = evaluate(scan.body, arguments)
         if not all(map(_all_finite, results)):
-            return _walk(program, arguments)
-        carry = results[:carried]
+            return _origin_in(scan.body, arguments)
+        carry = results[: scan.carried]
     return None
 
 
-def _evaluated(program: ClosedJaxpr, arguments: Sequence[Any]) -> Callable[[Any], Any]:
+def _evaluated(program: Program, arguments: Sequence[Any]) -> Callable[[Any], Any]:
     """All values of a program, by variable; compiled as one, which is faster than one by one."""
-    jaxpr = program.jaxpr
-    made = [var for equation in jaxpr.eqns for var in equation.outvars]
-    known = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    known.update(zip(jaxpr.invars, arguments, strict=True))
+    variables = [var for eqn in program.jaxpr.eqns for var in eqn.outvars]
+    variables += [*program.jaxpr.constvars, *program.jaxpr.invars]
 
-    def run(given: list[Any]) -> list[Any]:
-        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True))
-        for equation in jaxpr.eqns:
-            operands = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
-            params = equation.primitive.get_bind_params(equation.params)
-            results = equation.primitive.bind(*operands, **params)
-            several = equation.primitive.multiple_results
-            values.update(zip(equation.outvars, results if several else [results], strict=True))
-        return [values[var] for var in made]
+    def run(arguments: Sequence[Any]) -> list[Any]:
+        values = values_of(program, arguments)
+        return [values[var] for var in variables]
 
-    known.update(zip(made, jax.jit(run)(list(known.values())), strict=True))
-    return lambda var: var.val if isinstance(var, Literal) else known[var]
+    known = dict(zip(variables, jax.jit(run)(arguments), strict=True))
+    return lambda atom: read(known, atom)
 
 
 def _all_finite(value: Any) -> bool:

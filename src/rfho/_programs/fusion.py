@@ -9,13 +9,11 @@ compiling anything.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from rfho._programs.walk import Equation, Program, called, children, is_literal, trace
 from rfho.typing import PyTree
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call")
-_CALLS_WITH_RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr")
 _VIEWS = ("reshape", "squeeze", "expand_dims", "transpose", "copy", "copy_p", "stop_gradient")
 _LOOPS = ("scan", "while", "cond")
 _WRITERS = (
@@ -49,13 +47,13 @@ class Operation(NamedTuple):
         name: of the primitive.
         inputs: the values it reads; `LITERAL` for constants.
         outputs: those it makes.
-        params: of the primitive.
+        equation: itself.
     """
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    params: dict[str, Any]
+    equation: Equation
 
 
 class Kernel(NamedTuple):
@@ -107,12 +105,11 @@ def itemsize(shape: Any) -> int:
 
 def graph_of(function: Callable[..., PyTree], *arguments: PyTree) -> Graph:
     """The graph of ``function``; ``arguments`` may be abstract."""
-    return graph_of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return graph_of_program(trace(function, *arguments)[0])
 
 
-def graph_of_jaxpr(jaxpr: Any) -> Graph:
-    """The graph of a jaxpr, open or closed."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+def graph_of_program(program: Program) -> Graph:
+    """The graph of a traced function."""
     shapes: dict[int, Any] = {}
     operations: list[Operation] = []
 
@@ -120,26 +117,27 @@ def graph_of_jaxpr(jaxpr: Any) -> Graph:
         shapes[len(shapes) + 1] = variable.aval
         return len(shapes)
 
-    def walk(jaxpr: Any, inputs: tuple[int, ...]) -> tuple[int, ...]:
+    def walk(program: Program, inputs: tuple[int, ...]) -> tuple[int, ...]:
+        jaxpr = program.jaxpr
         names = dict(zip(jaxpr.invars, inputs, strict=True))
         names |= {variable: named(variable) for variable in jaxpr.constvars}
         constants.update(names[variable] for variable in jaxpr.constvars)
-        read = lambda atom: LITERAL if hasattr(atom, "val") else names[atom]  # noqa: E731
+        read = lambda atom: LITERAL if is_literal(atom) else names[atom]  # noqa: E731
         for equation in jaxpr.eqns:
             inputs = tuple(read(atom) for atom in equation.invars)
-            called = _called(equation)
-            if called is None:
+            inner = called(equation)
+            if inner is None:
                 outputs = tuple(named(variable) for variable in equation.outvars)
                 name = equation.primitive.name
-                operations.append(Operation(name, inputs, outputs, equation.params))
+                operations.append(Operation(name, inputs, outputs, equation))
             else:
-                outputs = walk(called, inputs)
+                outputs = walk(inner, inputs)
             names |= zip(equation.outvars, outputs, strict=True)
         return tuple(read(atom) for atom in jaxpr.outvars)
 
     constants: set[int] = set()
-    arguments = tuple(named(variable) for variable in jaxpr.invars)
-    results = walk(jaxpr, arguments)
+    arguments = tuple(named(variable) for variable in program.jaxpr.invars)
+    results = walk(program, arguments)
     alive = _alive(operations, results)
     return Graph(alive, frozenset(arguments), frozenset(constants), results, shapes)
 
@@ -217,24 +215,13 @@ class _Fusion(NamedTuple):
         return empty.union(*(p[0] for p in pairs)), empty.union(*(p[1] for p in pairs))
 
 
-def inner_jaxprs(operation: Operation) -> list[Any]:
+def inner_programs(operation: Operation) -> list[Program]:
     """The bodies of a loop or a branch; empty for anything else."""
-    if operation.name not in _LOOPS:
-        return []
-    bodies = [param for param in operation.params.values() if hasattr(param, "jaxpr")]
-    return [*bodies, *operation.params.get("branches", ())]
+    return children(operation.equation) if operation.name in _LOOPS else []
 
 
 def _writes(op: Operation) -> bool:
     return op.name in _WRITERS or op.name.startswith("scatter") or len(op.outputs) != 1
-
-
-def _called(equation: Any) -> Any:
-    name, params = equation.primitive.name, equation.params
-    if name not in _CALLS and name not in _CALLS_WITH_RULES:
-        return None
-    body = params.get("jaxpr", params.get("call_jaxpr", params.get("fun_jaxpr")))
-    return getattr(body, "jaxpr", body)
 
 
 def _alive(operations: list[Operation], results: tuple[int, ...]) -> list[Operation]:

@@ -17,8 +17,8 @@ from rfho._programs.fusion import (
     Graph,
     Kernel,
     graph_of,
-    graph_of_jaxpr,
-    inner_jaxprs,
+    graph_of_program,
+    inner_programs,
     kernels_of,
 )
 from rfho.typing import PyTree
@@ -118,8 +118,8 @@ def _work(graph: Graph) -> Work:
 
 
 def _inner(kernel: Kernel) -> tuple[int, list[Work]]:
-    bodies = [_work(graph_of_jaxpr(body)) for body in inner_jaxprs(kernel.operation)]
-    return kernel.operation.params.get("length", 1), bodies
+    bodies = [_work(graph_of_program(body)) for body in inner_programs(kernel.operation)]
+    return kernel.operation.equation.params.get("length", 1), bodies
 
 
 def _load(graph: Graph, kernel: Kernel) -> Load:
@@ -135,12 +135,12 @@ def _load(graph: Graph, kernel: Kernel) -> Load:
 
 
 def _products(graph: Graph, kernel: Kernel) -> int:
-    name, inputs, outputs, params = kernel.operation
+    name, inputs, outputs, equation = kernel.operation
     if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
+        (contracted, _), _ = equation.params["dimension_numbers"]
         return 2 * graph.size(outputs[0]) * _extent(graph.shapes[inputs[0]], contracted)
     if name == "conv_general_dilated":
-        kernel_shape, numbers = graph.shapes[inputs[1]], params["dimension_numbers"]
+        kernel_shape, numbers = graph.shapes[inputs[1]], equation.params["dimension_numbers"]
         inside = [axis for axis in range(len(kernel_shape.shape)) if axis != numbers.rhs_spec[0]]
         return 2 * graph.size(outputs[0]) * _extent(kernel_shape, inside)
     return 0

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, primitives
 from jaxtyping import ArrayLike
 
+from rfho._programs.walk import Equation, bind_inside, evaluate
 from rfho.typing import PyTree
 
 
@@ -100,44 +100,26 @@ def _with_safe_operations(
 ) -> Callable[..., PyTree]:
     """``function``, evaluated operation by operation, the dangerous ones replaced."""
 
+    def rule(equation: Equation, operands: list[Any]) -> Sequence[Any]:
+        safe = _safe(equation, operands, of_negative)
+        return bind_inside(equation, operands, rule) if safe is None else [safe]
+
     def evaluated(*arguments: PyTree) -> PyTree:
         traced, shapes, static = eqx.filter_make_jaxpr(function)(*arguments)
         arrays = jax.tree.leaves(eqx.filter(arguments, eqx.is_array))
-        outputs = _evaluate(traced, arrays, of_negative)
+        outputs = evaluate(traced, arrays, rule)
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), outputs), static)
 
     return evaluated
 
 
-def _evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], of_negative: float) -> list[Any]:
-    jaxpr = closed.jaxpr
-    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
-
-    for equation in jaxpr.eqns:
-        outputs = _apply(equation, [read(atom) for atom in equation.invars], of_negative)
-        known.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _apply(equation: JaxprEqn, inputs: list[Any], of_negative: float) -> Sequence[Any]:
-    primitive = equation.primitive
-    result: Any = equation.outvars[0].aval if equation.outvars else None
-    if primitive is primitives.sqrt_p:
-        return [safe_sqrt(inputs[0], of_negative)]
-    if primitive is primitives.rsqrt_p:
-        return [_safe_rsqrt(inputs[0])]
-    if primitive is primitives.div_p and jnp.issubdtype(result.dtype, jnp.inexact):
-        return [_safe_divide(inputs[0], inputs[1])]
-    if primitive is primitives.jit_p:
-        return _evaluate(equation.params["jaxpr"], inputs, of_negative)
-    if primitive is primitives.cond_p:
-        branches = [
-            lambda *operands, branch=branch: _evaluate(branch, operands, of_negative)
-            for branch in equation.params["branches"]
-        ]
-        return jax.lax.switch(inputs[0], branches, *inputs[1:])
-    outputs = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
-    return outputs if primitive.multiple_results else [outputs]
+def _safe(equation: Equation, operands: list[Any], of_negative: float) -> Array | None:
+    match equation.primitive.name:
+        case "sqrt":
+            return safe_sqrt(operands[0], of_negative)
+        case "rsqrt":
+            return _safe_rsqrt(*operands)
+        case "div" if jnp.issubdtype(jnp.result_type(*operands), jnp.inexact):
+            return _safe_divide(*operands)
+        case _:
+            return None

@@ -6,183 +6,176 @@ takes most of the time, and one product
 
 .. math:: X\,[w, v_1, \dots, v_m] = [X w, X v_1, \dots, X v_m]
 
-takes little more of it than X w alone. Compilers do not do that. `together` finds such products in what
-a function computes, whatever the model, and leaves all else as it is.
+takes little more of it than X w alone. Compilers do not do that. `SharedProducts` finds such products in
+what a function computes, whatever the model. A program without two of them is left as it was traced.
+
+Which products may be joined follows from their rank, the number of such products on the longest way to
+it: of two with one rank neither needs the other, and no way leads from a rank back to it. So one look at
+each equation is enough.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal, jaxpr_as_fun
-from jax.interpreters.partial_eval import dce_jaxpr
 
+from rfho._programs.liveness import without_dead_code
+from rfho._programs.walk import (
+    Equation,
+    Program,
+    aval_of,
+    bind,
+    extend,
+    is_literal,
+    mere_call,
+    read,
+    start,
+    trace,
+)
 from rfho.typing import PyTree
 
-LARGE = 8
-"""From how many times the size of the thin factor and the result a factor is large."""
 
+class SharedProducts(eqx.Module):
+    """Which products are taken together.
 
-def together(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """``function``, with products that share a large factor as one product; equal up to rounding.
+    Args:
+        large: from how many times the size of the thin factor and the result a factor is large.
+        budget: the most equations of a program that is changed; a longer one is left alone.
 
     Cost:
-        None when it runs. What it computes in loops, branches and a `jax.jit` within is left alone.
+        None when it runs. When a function is traced, one look at each of its equations. What it computes in
+        loops and branches is left alone.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> x = jnp.ones((100, 50))
-        >>> from rfho._programs.shared_products import together
-        >>> both = together(lambda v, w: (x @ v, x @ w))
+        >>> from rfho._programs.shared_products import SharedProducts
+        >>> both = SharedProducts()(lambda v, w: (x @ v, x @ w))
         >>> str(jax.make_jaxpr(both)(jnp.ones((50, 1)), jnp.ones((50, 1)))).count("dot_general")
         1
     """
 
-    def run(*arguments: PyTree) -> PyTree:
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        # What nobody uses is not to be computed for the sake of a neighbour.
-        jaxpr, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
-        variables = (*jaxpr.constvars, *jaxpr.invars)
-        known = zip(variables, (*closed.consts, *jax.tree.leaves(arguments)), strict=True)
-        values = _evaluated(jaxpr, _grouped(jaxpr.eqns), dict(known))
-        results = [_read(values, atom) for atom in jaxpr.outvars]
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+    large: int = eqx.field(static=True, default=8)
+    budget: int = eqx.field(static=True, default=10_000)
 
-    return run
+    def __call__(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """``function``, with products that share a large factor as one product; equal up to rounding."""
+        # One function for both, so that it is traced once.
+        as_traced = jax.jit(lambda *args: function(*args), inline=True)
+
+        def run(*arguments: PyTree) -> PyTree:
+            program, shape = trace(as_traced, *arguments)
+            if not self._may_gain(program):
+                return as_traced(*arguments)
+            # What nobody uses is not to be computed for the sake of a neighbour.
+            results = _evaluated(without_dead_code(program), jax.tree.leaves(arguments), self.large)
+            return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+        return run
+
+    def _may_gain(self, program: Program) -> bool:
+        within = len(program.jaxpr.eqns) <= self.budget and not program.jaxpr.effects
+        if not within:
+            return False
+        inner = (mere_call(equation) for equation in program.jaxpr.eqns)
+        gains = (program is not None and self._may_gain(program) for program in inner)
+        return bool(_repeated(program, self.large)) or any(gains)
 
 
-class _Node(NamedTuple):
-    """What is computed at once: one equation of a jaxpr, or several products.
+class _Kind(NamedTuple):
+    """What products have in common that can be taken together: a large factor and a form.
 
     Attributes:
-        equations: of one kind if there are several.
-        thin: of a product, which of its operands is not the large factor.
+        factor: the variable of the large one.
+        thin: which operand is the other.
+        form: shape and dtype of the thin one, and parameters of the product.
     """
 
-    equations: list[Any]
-    thin: int = 0
-
-    @property
-    def inputs(self) -> list[Any]:
-        """The variables that it reads."""
-        atoms = (atom for equation in self.equations for atom in equation.invars)
-        return [atom for atom in atoms if not isinstance(atom, Literal)]
-
-    @property
-    def outputs(self) -> list[Any]:
-        """The variables that it makes."""
-        return [variable for equation in self.equations for variable in equation.outvars]
+    factor: Any
+    thin: int
+    form: Any
 
 
-def _grouped(equations: Iterable[Any]) -> list[_Node]:
-    """Each equation in a node of its own, products with one large factor in a common one."""
-    nodes: list[_Node] = []
-    alike: dict[Any, list[_Node]] = {}
-    for equation in equations:
-        thin = _thin_operand(equation)
-        single = _Node([equation], thin or 0)
-        same = [] if thin is None else alike.setdefault(_kind(equation, thin), [])
-        node = next((node for node in same if _independent(nodes, node, single)), None)
-        if node is None:
-            nodes.append(single)
-            same.append(single)
-        else:
-            node.equations.append(equation)
-    return nodes
+def _repeated(program: Program, large: int) -> set[_Kind]:
+    """The kinds of which there are several products."""
+    counted = Counter(_kind(equation, large) for equation in program.jaxpr.eqns)
+    return {kind for kind, count in counted.items() if kind is not None and count > 1}
 
 
-def _thin_operand(equation: Any) -> int | None:
-    """Which operand of a product X w or w X is the thin one, if the other is large."""
+def _kind(equation: Equation, large: int) -> _Kind | None:
+    """The kind of a product X w or w X, if X is large."""
     if equation.primitive.name != "dot_general":
         return None
     contracted, batch = equation.params["dimension_numbers"]
-    left, right, result = (atom.aval.size for atom in (*equation.invars, equation.outvars[0]))
+    left, right, result = (aval_of(atom).size for atom in (*equation.invars, *equation.outvars))
     thin = 1 if left >= right else 0
-    is_large = max(left, right) >= LARGE * (min(left, right) + result)
-    has_columns = equation.invars[thin].aval.ndim > len(contracted[thin])
-    in_variable = not isinstance(equation.invars[1 - thin], Literal)
-    return thin if is_large and has_columns and in_variable and not any(batch) else None
+    factor, other = equation.invars[1 - thin], aval_of(equation.invars[thin])
+    is_large = max(left, right) >= large * (min(left, right) + result)
+    has_columns = other.ndim > len(contracted[thin])
+    if any(batch) or is_literal(factor) or not (is_large and has_columns):
+        return None
+    return _Kind(factor, thin, (other.shape, other.dtype, *equation.params.items()))
 
 
-def _kind(equation: Any, thin: int) -> Any:
-    """What products have in common that can be taken together."""
-    factor, other = equation.invars[1 - thin], equation.invars[thin].aval
-    return factor, thin, other.shape, other.dtype, str(equation.params)
+class _Ranked(NamedTuple):
+    """An equation and the number of repeated products on the longest way to it.
+
+    Attributes:
+        kind: of a repeated product; None of anything else.
+    """
+
+    rank: int
+    kind: _Kind | None
+    equation: Equation
 
 
-def _independent(nodes: list[_Node], one: _Node, other: _Node) -> bool:
-    """Whether neither needs the other, through nodes that are formed already."""
-    needed_by = lambda node: _behind(nodes, node.inputs)  # noqa: E731
-    makes = lambda node: {id(variable) for variable in node.outputs}  # noqa: E731
-    return not (makes(one) & needed_by(other) or makes(other) & needed_by(one))
+def _ranked(program: Program, large: int) -> Iterator[_Ranked]:
+    repeated, ranks = _repeated(program, large), dict[Any, int]()
+    for equation in program.jaxpr.eqns:
+        operands = [atom for atom in equation.invars if not is_literal(atom)]
+        rank = max((ranks.get(atom, 0) for atom in operands), default=0)
+        kind = _kind(equation, large)
+        kind = kind if kind in repeated else None
+        yield _Ranked(rank, kind, equation)
+        ranks.update(dict.fromkeys(equation.outvars, rank + (kind is not None)))
 
 
-def _behind(nodes: list[_Node], variables: list[Any]) -> set[int]:
-    """The ids of all variables that are needed for some, these included."""
-    maker = {id(variable): node for node in nodes for variable in node.outputs}
-    found, open_ = set[int](), [*variables]
-    while open_:
-        variable = open_.pop()
-        if id(variable) not in found:
-            found.add(id(variable))
-            node = maker.get(id(variable))
-            if node is not None:
-                found.update(map(id, node.outputs))
-                open_ += node.inputs
-    return found
+def _evaluated(program: Program, arguments: Sequence[Any], large: int) -> list[Any]:
+    """The results of a program: rank by rank, in each the products last and together."""
 
+    def rule(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:
+        inner = mere_call(equation)
+        return bind(equation, operands) if inner is None else _evaluated(inner, operands, large)
 
-def _in_order(nodes: list[_Node], known: set[Any]) -> Iterator[_Node]:
-    """The nodes, each as soon as its inputs are known."""
-    waiting = nodes
-    while waiting:
-        later: list[_Node] = []
-        for node in waiting:
-            if known.issuperset(node.inputs):
-                known.update(node.outputs)
-                yield node
+    values = start(program, arguments)
+    by_turn = lambda ranked: (ranked.rank, ranked.kind is not None)  # noqa: E731
+    in_turn = sorted(_ranked(program, large), key=by_turn)
+    for _, turn in itertools.groupby(in_turn, by_turn):
+        together: dict[_Kind | None, list[Equation]] = {}
+        for _, kind, equation in turn:
+            together.setdefault(kind, []).append(equation)
+        for kind, equations in together.items():
+            if kind is not None and len(equations) > 1:
+                outputs = [equation.outvars[0] for equation in equations]
+                values.update(zip(outputs, _joined(kind, equations, values), strict=True))
             else:
-                later.append(node)
-        waiting = later
+                extend(values, equations, rule)
+    return [read(values, atom) for atom in program.jaxpr.outvars]
 
 
-def _evaluated(jaxpr: Jaxpr, nodes: list[_Node], values: dict[Any, Any]) -> dict[Any, Any]:
-    """The values of all variables."""
-    in_order = _in_order(nodes, set(values))
-    for several, stretch in itertools.groupby(in_order, lambda node: len(node.equations) > 1):
-        if several:
-            for node in stretch:
-                values |= zip(node.outputs, _joined(node, values), strict=True)
-        else:
-            _evaluate(jaxpr, [node.equations[0] for node in stretch], values)
-    return values
-
-
-def _evaluate(jaxpr: Jaxpr, equations: list[Any], values: dict[Any, Any]) -> None:
-    """Adds what the equations of a stretch of ``jaxpr`` make of ``values``."""
-    whole = _Node(equations)
-    outputs = [variable for variable in whole.outputs if not isinstance(variable, DropVar)]
-    inputs = [*dict.fromkeys(variable for variable in whole.inputs if variable in values)]
-    part = jaxpr.replace(constvars=[], invars=inputs, outvars=outputs, eqns=equations)
-    results = jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[variable] for variable in inputs))
-    values |= zip(outputs, results, strict=True)
-
-
-def _joined(node: _Node, values: dict[Any, Any]) -> Sequence[Any]:
+def _joined(kind: _Kind, equations: list[Equation], values: dict[Any, Any]) -> Sequence[Any]:
     """X [w, v, ...], cut into its parts."""
-    first, thin = node.equations[0], node.thin
+    first, thin = equations[0], kind.thin
     contracted = first.params["dimension_numbers"][0][thin]
-    free = [axis for axis in range(first.invars[thin].aval.ndim) if axis not in contracted]
-    columns = [_read(values, equation.invars[thin]) for equation in node.equations]
-    joined, factor = jnp.concatenate(columns, axis=free[-1]), values[first.invars[1 - thin]]
+    free = [axis for axis in range(aval_of(first.invars[thin]).ndim) if axis not in contracted]
+    columns = [read(values, equation.invars[thin]) for equation in equations]
+    joined, factor = jnp.concatenate(columns, axis=free[-1]), values[kind.factor]
     operands = (factor, joined) if thin == 1 else (joined, factor)
     result = first.primitive.bind(*operands, **first.params)
     # A result has the free axes of its left operand, then those of its right one.
     axis = result.ndim - 1 if thin == 1 else len(free) - 1
     return jnp.split(result, len(columns), axis=axis)
-
-
-def _read(values: dict[Any, Any], atom: Any) -> Any:
-    return atom.val if isinstance(atom, Literal) else values[atom]

@@ -4,11 +4,10 @@ import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
-from jax.core import Tracer
 
 from rfho import _tree as tree
 from rfho._programs.roofline import Rates
+from rfho._programs.tracing import any_traced
 from rfho.choice.candidates import Candidate, Exactness, Forecasts, as_bytes, candidates
 from rfho.choice.forecast import Forecast, forecaster, label_of
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
@@ -185,8 +184,7 @@ def _listed(weighed: list[Candidate]) -> str:
 
 
 def _checked_unless_traced(hyper: Hyper) -> Hyper:
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(hyper))
-    return hyper if traced else tree.as_hyper(hyper)
+    return hyper if any_traced(hyper) else tree.as_hyper(hyper)
 
 
 def _checked(memory_limit: int | float) -> int:

@@ -16,8 +16,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
+
+from rfho._programs.tracing import is_traced
 
 
 class AbstractDomain(eqx.Module):
@@ -145,4 +146,4 @@ def parameter(value: ArrayLike) -> float | Array:
 
 def known(value: float | Array) -> np.ndarray | None:
     """The value of a parameter if it is known now, None while it is being traced."""
-    return None if isinstance(value, Tracer) else np.asarray(value)
+    return None if is_traced(value) else np.asarray(value)

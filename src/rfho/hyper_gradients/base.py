@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from rfho import _tree as tree
 from rfho._engines.reverse import Sweep, own_objectives, roll
+from rfho._programs.liveness import inputs_used
 from rfho.errors import HyperGradientError
 from rfho.memory import Span
 from rfho.problem.problem import Problem
@@ -95,7 +96,7 @@ def evaluated(problem: Problem, hyper: Hyper) -> tuple[PyTree, Params]:
 def estimated(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
     """The estimate that a reverse sweep brings back, with the norms of the adjoint at both of its ends."""
     structure = jax.tree.structure(swept.state)
-    (parameters,) = tree.inputs_used(problem.dynamics.output, swept.state)
+    (parameters,) = inputs_used(problem.dynamics.output, swept.state)
 
     # The slots of an optimiser have other units: at a second moment of zero the adjoint of Adam's is
     # huge, which says nothing about the signal.

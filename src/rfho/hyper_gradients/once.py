@@ -1,8 +1,8 @@
 """One hypergradient."""
 
 import equinox as eqx
-from jax.core import Tracer
 
+from rfho._programs.tracing import is_traced
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
 from rfho.problem.problem import Problem
 from rfho.problem.validate import validate
@@ -61,7 +61,7 @@ _estimate_once_compiled = eqx.filter_jit(_estimate_once)
 
 def _complain(method: AbstractHyperGradient, estimate: Estimate) -> None:
     stats = estimate.aux.stats
-    if any(isinstance(number, Tracer) for number in stats.values()):
+    if any(map(is_traced, stats.values())):
         return
     complaint = method.complaint({name: float(number) for name, number in stats.items()})
     if complaint is not None:

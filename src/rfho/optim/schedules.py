@@ -15,8 +15,9 @@ from typing import SupportsIndex
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
+
+from rfho._programs.tracing import is_traced
 
 
 def constant(value: ArrayLike) -> optax.Schedule:
@@ -131,7 +132,7 @@ def cosine(
     horizon = _require_horizon("cosine", horizon)
     for name, value in (("peak", peak), ("warmup", warmup), ("end", end)):
         _require_scalar("cosine", name, value)
-    if not isinstance(warmup, Tracer) and not 0 <= np.asarray(warmup) < horizon:
+    if not is_traced(warmup) and not 0 <= np.asarray(warmup) < horizon:
         raise ValueError(
             f"schedules.cosine got warmup={warmup} for a horizon of {horizon}, but expected "
             "0 <= warmup < horizon: leave at least one step to the cosine"
@@ -177,7 +178,7 @@ def exponential(init: ArrayLike, decay: ArrayLike, horizon: SupportsIndex) -> op
     horizon = _require_horizon("exponential", horizon)
     for name, value in (("init", init), ("decay", decay)):
         _require_scalar("exponential", name, value)
-    if not isinstance(decay, Tracer) and not 0 < np.asarray(decay) < np.inf:
+    if not is_traced(decay) and not 0 < np.asarray(decay) < np.inf:
         raise ValueError(
             f"schedules.exponential got decay={decay}, but expected a positive number, the "
             "factor over the whole horizon"

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.core import Tracer
 from jaxtyping import Int
 
+from rfho._programs.tracing import is_traced
 from rfho._tree import path_of
 from rfho.domains import AbstractDomain, Fixed, Reals, domain_tree
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
@@ -155,7 +155,7 @@ class Tuner(eqx.Module):
         domains = jax.tree.leaves(domain_tree(self.domain, hyper), is_leaf=_is_domain)
         leaves = jax.tree_util.tree_leaves_with_path(hyper)
         for domain, (path, leaf) in zip(domains, leaves, strict=True):
-            if isinstance(leaf, Tracer):
+            if is_traced(leaf):
                 continue
             where = path_of(path, "hyper")
             domain.check(leaf, where)

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 
 from rfho import _tree as tree
+from rfho._programs.tracing import any_traced
 from rfho.typing import Batch, Loss, PyTree, Step
 
 
@@ -102,7 +102,7 @@ def as_data(data: Any, name: str) -> Any:
 
 
 def _traced(data: PyTree) -> bool:
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(data))
+    return any_traced(data)
 
 
 def drawn(data: Any, k: Step) -> Batch:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rfho import _tree as tree
+from rfho._programs.liveness import inputs_used
 from rfho.dynamics import Descent
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree
@@ -49,7 +50,7 @@ def without_effect(problem: Problem, hyper: Hyper) -> list[str]:
     def tangents(directions: Hyper) -> PyTree:
         return jax.jvp(everything, (hyper,), (directions,))[1]
 
-    (used,) = tree.inputs_used(tangents, hyper)
+    (used,) = inputs_used(tangents, hyper)
     return [
         tree.path_of(path, "hyper")
         for path, use in jax.tree_util.tree_leaves_with_path(used)

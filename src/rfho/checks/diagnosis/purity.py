@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from rfho._programs.first_bad_equation import inner_programs, line_of
+from rfho._programs.tracing import is_traced
+from rfho._programs.walk import (
+    Equation,
+    Program,
+    children,
+    everywhere,
+    is_literal,
+    line_of,
+    read,
+    trace,
+)
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper
@@ -63,49 +71,39 @@ def repeat_findings(problem: Problem, hyper: Hyper) -> list[Finding]:
 
 def difference_of(function: Callable[..., Any], *arguments: Any) -> Difference | None:
     """How two traces of ``function`` differ; or two values, if it calls back to Python. None if not at all."""
-    # A fresh lambda each time: JAX remembers the traces of functions that it knows.
-    one, other = (jax.make_jaxpr(lambda *args: function(*args))(*arguments) for _ in range(2))
-    found = _between_programs(one, other)
-    if found is not None or not _calls_back(one.jaxpr):
+    (one, _), (other, _) = (trace(function, *arguments) for _ in range(2))
+    found = _between(one, other)
+    if found is not None or not _calls_back(one):
         return found
     return _between_values(function, *arguments)
 
 
-def _between_programs(one: ClosedJaxpr, other: ClosedJaxpr) -> Difference | None:
+def _between(one: Program, other: Program) -> Difference | None:
     constants = list(zip(other.jaxpr.constvars, one.consts, other.consts, strict=False))
     for variable, left, right in constants:
-        if any(isinstance(value, Tracer) for value in (left, right)):
-            return Difference(_line_of_use(other.jaxpr, variable), leaked=True)
+        if is_traced(left) or is_traced(right):
+            return Difference(_line_of_use(other, variable), leaked=True)
         if not _same(left, right):
-            return Difference(_line_of_use(other.jaxpr, variable), leaked=False)
+            return Difference(_line_of_use(other, variable), leaked=False)
     if len(one.consts) != len(other.consts):
-        leaked = any(isinstance(value, Tracer) for value in other.consts)
-        return Difference("", leaked)
-    return _between(one.jaxpr, other.jaxpr)
+        return Difference("", leaked=any(map(is_traced, other.consts)))
+    return _between_equations(one, other)
 
 
-def _between(one: Jaxpr, other: Jaxpr) -> Difference | None:
-    for left, right in zip(one.eqns, other.eqns, strict=False):
+def _between_equations(one: Program, other: Program) -> Difference | None:
+    for left, right in zip(one.jaxpr.eqns, other.jaxpr.eqns, strict=False):
         if left.primitive is not right.primitive or _literals(left) != _literals(right):
             return Difference(line_of(right), leaked=False)
-        for inner in zip(_closed(left), _closed(right), strict=False):
-            found = _between_programs(*inner)
+        for inner in zip(children(left), children(right), strict=False):
+            found = _between(*inner)
             if found is not None:
                 return found._replace(line=found.line or line_of(right))
-    return None if len(one.eqns) == len(other.eqns) else Difference("", leaked=False)
+    alike = len(one.jaxpr.eqns) == len(other.jaxpr.eqns)
+    return None if alike else Difference("", leaked=False)
 
 
-def _closed(equation: JaxprEqn) -> list[ClosedJaxpr]:
-    params = jax.tree.leaves(
-        list(equation.params.values()), is_leaf=lambda p: isinstance(p, ClosedJaxpr | Jaxpr)
-    )
-    closed = [param for param in params if isinstance(param, ClosedJaxpr)]
-    opened = [ClosedJaxpr(param, []) for param in params if isinstance(param, Jaxpr)]
-    return closed + opened
-
-
-def _literals(equation: JaxprEqn) -> list[str]:
-    return [repr(np.asarray(var.val)) for var in equation.invars if isinstance(var, Literal)]
+def _literals(equation: Equation) -> list[str]:
+    return [repr(np.asarray(read({}, atom))) for atom in equation.invars if is_literal(atom)]
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -117,16 +115,13 @@ def _same(left: Any, right: Any) -> bool:
     return left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
-def _line_of_use(jaxpr: Jaxpr, variable: Any) -> str:
-    users = [eqn for eqn in jaxpr.eqns if any(var is variable for var in eqn.invars)]
-    return line_of(users[0]) if users else ""
+def _line_of_use(program: Program, variable: Any) -> str:
+    users = (eqn for eqn in program.jaxpr.eqns if any(var is variable for var in eqn.invars))
+    return next(map(line_of, users), "")
 
 
-def _calls_back(jaxpr: Jaxpr) -> bool:
-    return any(
-        eqn.primitive.name in _CALLBACKS or any(map(_calls_back, inner_programs(eqn)))
-        for eqn in jaxpr.eqns
-    )
+def _calls_back(program: Program) -> bool:
+    return any(equation.primitive.name in _CALLBACKS for equation in everywhere(program))
 
 
 def _between_values(function: Callable[..., Any], *arguments: Any) -> Difference | None:

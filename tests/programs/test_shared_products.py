@@ -1,5 +1,7 @@
 """Products that share a large factor become one product, and nothing else changes."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rfho
-from rfho._programs.shared_products import together
+from rfho._programs.shared_products import SharedProducts
+from rfho._programs.walk import everywhere, mere_call
 
 MANY, FEW = 400, 50
+together = SharedProducts()
 
 
 def data(*shape, seed=0):
@@ -85,7 +89,7 @@ def test_all_others_are_left_alone(function):
     same(function, V, W)
 
 
-def test_two_joints_do_not_wait_for_each_other():
+def test_products_with_as_many_products_before_them_are_joined_and_no_others():
     """X v and Y (X v) may be joined with X (Y w) or with Y w, but not with both."""
     y = data(MANY, FEW, seed=3)
 
@@ -93,8 +97,56 @@ def test_two_joints_do_not_wait_for_each_other():
         first, second = X @ v, y @ w
         return y @ (w + jnp.sum(first)), X @ (v + jnp.sum(second))
 
-    assert products_in(together(crossed), V, W) == 3
+    def in_step(v, w):
+        first, second = X @ v, X @ w
+        return X @ (w + jnp.sum(first)), X @ (v + jnp.sum(second))
+
+    assert products_in(together(crossed), V, W) == 4
+    assert products_in(together(in_step), V, W) == 2
     same(crossed, V, W)
+    same(in_step, V, W)
+
+
+def test_products_in_a_compiled_function_are_found():
+    inner = jax.jit(lambda v, w: (X @ v, jnp.sin(X @ w)))
+    function = lambda v, w: jax.tree.map(jnp.cos, inner(v, w))  # noqa: E731
+    assert products_in(together(function), V, W) == 1
+    same(function, V, W)
+
+
+def test_a_program_without_two_such_products_is_left_as_it_was_traced():
+    """Equation by equation, and traced once."""
+    traces = []
+
+    def function(v, w):
+        traces.append(None)
+        inner = jax.jit(lambda v: jax.lax.fori_loop(0, 3, lambda i, v: jnp.sin(v), v))
+        return X @ inner(v), jnp.cos(w)
+
+    before, after = (jax.make_jaxpr(f)(V, W) for f in (function, together(function)))
+    # From JAX 0.11 on the function may stay an equation of its own.
+    only = after.jaxpr.eqns[0] if len(after.jaxpr.eqns) == 1 else None
+    after = after if only is None else mere_call(only)
+    assert names_in(after) == names_in(before)
+    assert len(traces) == 2
+
+
+def names_in(program):
+    return [equation.primitive.name for equation in everywhere(program)]
+
+
+def test_a_program_beyond_the_budget_is_left_alone():
+    function = lambda v, w: (X @ jnp.sin(v), X @ jnp.cos(w))  # noqa: E731
+    assert products_in(SharedProducts(budget=4)(function), V, W) == 1
+    assert products_in(SharedProducts(budget=3)(function), V, W) == 2
+
+
+def test_a_program_with_effects_keeps_their_order():
+    def function(v, w):
+        jax.debug.callback(lambda: None, ordered=True)
+        return X @ v, X @ w
+
+    assert products_in(together(function), V, W) == 2
 
 
 def test_what_nobody_uses_is_not_computed_for_a_neighbour():
@@ -152,3 +204,35 @@ def test_a_step_of_a_linear_model_multiplies_its_data_once(method, columns):
         np.testing.assert_allclose(found[name], value, rtol=1e-11)
     program = str(jax.make_jaxpr(lambda h: method.estimate(problem, h, None)[0])(hyper))
     assert f"f64[{MANY},{columns}] = dot_general" in program
+
+
+def test_tracing_grows_no_faster_than_the_program():
+    """A recurrence as a Python loop: each of its many products with one weight is looked at once."""
+
+    def looked_at(length):
+        def loss(w):
+            state = V.T
+            for _ in range(length):
+                state = jnp.tanh(state @ w)
+            return jnp.mean(state**2)
+
+        gradient = lambda w, v: jax.jvp(jax.grad(loss), (w,), (v,))  # noqa: E731
+        w = jnp.ones((FEW, FEW))
+        shared, plain = (
+            seconds_of(lambda f=f: jax.make_jaxpr(lambda *args: f(*args))(w, w))
+            for f in (SharedProducts()(gradient), gradient)
+        )
+        return shared / plain
+
+    looked_at(3)
+    assert looked_at(64) < 1.7 * looked_at(16)
+
+
+def seconds_of(function):
+    """The least CPU time of three calls."""
+    times = []
+    for _ in range(3):
+        begin = time.process_time()
+        function()
+        times.append(time.process_time() - begin)
+    return min(times)
