@@ -62,6 +62,13 @@ class DataFormatError(ValueError):
     """A data file is truncated or is not what its name promises."""
 
 
+class WriteError(OSError):
+    """A file could not be written; what was there before it still is."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class ShelfError(OSError):
     """A state could not be laid onto a shelf, or did not come back from it as it was."""
 

@@ -4,10 +4,10 @@ Files are found in the folder that ``RFHO_DATA`` names or in the user's cache; s
 `rfho.datasets.files`. Needs the extra ``rfho[cli]``.
 """
 
+from rfho.datasets.base import LabelledImages, TrainTest, unit_interval
 from rfho.datasets.cifar10 import load_cifar10, load_cifar10_subset
 from rfho.datasets.digits import load_digits
 from rfho.datasets.fashion_mnist import load_fashion_mnist
-from rfho.datasets.images import LabelledImages, TrainTest, unit_interval
 from rfho.datasets.mnist import load_mnist
 from rfho.datasets.newsgroups import Newsgroups, TfIdf, load_newsgroups, tf_idf
 from rfho.datasets.omniglot import Omniglot, load_omniglot

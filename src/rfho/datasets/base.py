@@ -1,168 +1,65 @@
-"""Arrays of an ``npz`` file by a schema: type, shape and range are checked before a value is used.
+"""What the data sets share: labelled images, and arrays that are read by a schema."""
 
-The header of an array is read first. Its type and its shape have to be what the schema says, and its size
-what the archive says, before a byte of it is unpacked; then its values have to lie in their range. Nothing
-is ever unpickled.
-"""
-
-import io
-import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
+from jaxtyping import Float32, Int32, UInt8
 
-from rfho.datasets.packed import Unpacked, Zipped, zipped
-from rfho.datasets.refusal import damaged, parsing
+from rfho.errors import DataFormatError
+from rfho.files import Array, read_arrays
 
-Kinds = tuple[type[np.generic], ...]
-PLAIN: Kinds = (np.integer, np.floating, np.bool_, np.str_)
-"""What an array may hold if nothing else is said: never objects, nor dates, nor records."""
-
-_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_LONGEST_HEADER = 10_000
-_CHARACTERS, _SURROGATES = 0x110000, (0xD800, 0xE000)
+__all__ = ["Array", "LabelledImages", "TrainTest", "labelled", "read_arrays", "unit_interval"]
 
 
-class Array(NamedTuple):
-    """What an array has to be.
+class LabelledImages(NamedTuple):
+    """Images with their classes.
 
     Attributes:
-        name: in the file.
-        kinds: NumPy's scalar types, one of which it must have.
-        shape: a size or a name for each axis, None for any shape; axes of one name, in any of the
-            arrays that are read together, have the same size.
-        lowest: of its values.
-        below: its values are smaller than this number, or than the size of the axis of this name.
+        images: ``(n, height, width)`` or ``(n, height, width, channels)``, in [0, 1].
+        labels: ``(n,)``, label k is the class ``class_names[k]``.
+        class_names: one name per class.
     """
 
-    name: str
-    kinds: Kinds = PLAIN
-    shape: tuple[int | str, ...] | None = None
-    lowest: int | None = None
-    below: int | str | None = None
+    images: Float32[np.ndarray, "n height width *channels"]
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
 
 
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype
-    length: int
+class TrainTest(NamedTuple):
+    """The two parts that the authors of a data set fixed."""
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+    train: LabelledImages
+    test: LabelledImages
 
 
-def read_arrays(path: Path, *wanted: str | Array) -> tuple[np.ndarray, ...]:
-    """The wanted arrays of an ``npz`` file, in their order; a name alone stands for ``Array(name)``.
+def unit_interval(pixels: np.ndarray, largest: int = 255) -> Float32[np.ndarray, "..."]:
+    """Pixel values 0..largest as float32 numbers in [0, 1].
+
+    Example:
+        >>> unit_interval(np.array([0, 51, 255], dtype=np.uint8))
+        array([0. , 0.2, 1. ], dtype=float32)
+    """
+    return pixels.astype(np.float32) / np.float32(largest)
+
+
+def labelled(
+    pixels: UInt8[np.ndarray, "n height width *channels"],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    source: str,
+) -> LabelledImages:
+    """Pixels and raw labels of one file, checked against each other.
 
     Raises:
-        DataFormatError: not an ``npz`` file, damaged, or an array is missing or is not what the schema
-            says. Numbers are finite and texts are texts, whatever the schema.
+        DataFormatError: the numbers differ, or a label names no class; the message starts with
+            ``source``.
     """
-    schema = [Array(each) if isinstance(each, str) else each for each in wanted]
-    sizes: dict[str, int] = {}
-    with zipped(path) as archive:
-        found = [_read(archive, each, sizes) for each in schema]
-    for each, array in zip(schema, found, strict=True):
-        _check_values(path, each, array, sizes=sizes)
-    return tuple(found)
-
-
-def _read(archive: Zipped, wanted: Array, sizes: dict[str, int]) -> np.ndarray:
-    path, member = archive.path, f"{wanted.name}.npy"
-    if member not in archive.members:
-        known = sorted(name.removesuffix(".npy") for name in archive.members)
-        raise damaged(path, f"has no array {wanted.name!r}, only {known}")
-    with archive.opened(member) as stream:
-        header = _header(path, wanted.name, stream)
-        _check_type(path, wanted, header.dtype)
-        _check_shape(path, wanted, header.shape, sizes=sizes)
-        promised = archive.size(member) - header.length
-        if header.nbytes != promised:
-            raise damaged(
-                path,
-                f"has {promised} bytes of data for the array {wanted.name!r} of the shape {header.shape} and "
-                f"type {header.dtype}, which has {header.nbytes}",
-            )
-        content = stream.read(promised)
-    if len(content) != promised:
-        raise damaged(path, f"ends within the array {wanted.name!r}")
-    with parsing(path):
-        flat = np.frombuffer(content, header.dtype)
-        return flat.reshape(header.shape, order="F" if header.fortran else "C")
-
-
-def _header(path: Path, name: str, stream: Unpacked) -> _Header:
-    """What the array says of itself; no more of it is read than a header may be long."""
-    start = stream.read(8)
-    version = (start[6], start[7]) if start[:6] == npy.MAGIC_PREFIX and len(start) == 8 else (0, 0)
-    if version not in _READERS:
-        raise damaged(path, f"has an array {name!r} that does not start as npy arrays do")
-    width = 2 if version == (1, 0) else 4
-    counted = stream.read(width)
-    length = int.from_bytes(counted, "little")
-    if length > _LONGEST_HEADER:
-        raise damaged(path, f"has an array {name!r} with a header of {length} bytes")
-    with parsing(path):
-        shape, fortran, dtype = _READERS[version](io.BytesIO(counted + stream.read(length)))
-    return _Header(tuple(map(int, shape)), fortran, dtype, len(start) + width + length)
-
-
-def _check_type(path: Path, wanted: Array, dtype: np.dtype) -> None:
-    if dtype.hasobject:
-        raise damaged(
-            path, f"has an array {wanted.name!r} of pickled objects, which are never read"
+    if len(pixels) != len(labels):
+        raise DataFormatError(f"{source}: {len(pixels)} images but {len(labels)} labels")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(class_names)):
+        raise DataFormatError(
+            f"{source}: labels run from {labels.min()} to {labels.max()}, but there are "
+            f"{len(class_names)} classes: the file is damaged or of another data set"
         )
-    if dtype.kind == "m" or not any(np.issubdtype(dtype, kind) for kind in wanted.kinds):
-        names = " or ".join(kind.__name__.rstrip("_") for kind in wanted.kinds)
-        raise damaged(path, f"has an array {wanted.name!r} of type {dtype}, not {names}")
-
-
-def _check_shape(
-    path: Path, wanted: Array, shape: tuple[int, ...], *, sizes: dict[str, int]
-) -> None:
-    """Compares a shape with the schema, and notes the sizes of axes that are seen for the first time."""
-    if wanted.shape is None and min(shape, default=0) >= 0:
-        return
-    expected = wanted.shape or ()
-    named = dict(zip(expected, shape, strict=False))
-    known = {axis: size for axis, size in named.items() if isinstance(axis, str)} | sizes
-    if shape != tuple(
-        known.get(axis, axis) if isinstance(axis, str) else axis for axis in expected
-    ):
-        where = ", ".join(f"{axis} = {sizes[axis]}" for axis in expected if axis in sizes)
-        meant = f"({', '.join(map(str, expected))})" + (f" with {where}" if where else "")
-        raise damaged(path, f"has an array {wanted.name!r} of the shape {shape}, not {meant}")
-    if min(shape, default=0) < 0:
-        raise damaged(path, f"has an array {wanted.name!r} of the shape {shape}")
-    sizes.update(known)
-
-
-def _check_values(path: Path, wanted: Array, array: np.ndarray, *, sizes: dict[str, int]) -> None:
-    if array.dtype.kind == "U":
-        _check_text(path, wanted.name, array)
-    if array.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
-        raise damaged(path, f"has a value that is neither true nor false in {wanted.name!r}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise damaged(path, f"has a NaN or an infinity in the array {wanted.name!r}")
-    below = sizes.get(wanted.below) if isinstance(wanted.below, str) else wanted.below
-    too_low = wanted.lowest is not None and np.any(array < wanted.lowest)
-    if too_low or (below is not None and np.any(array >= below)):
-        least = "" if wanted.lowest is None else f" from {wanted.lowest}"
-        most = "" if below is None else f" to less than {below}"
-        raise damaged(
-            path,
-            f"has values from {array.min()} to {array.max()} in the array {wanted.name!r}, which run"
-            f"{least}{most}",
-        )
-
-
-def _check_text(path: Path, name: str, array: np.ndarray) -> None:
-    """Every character is one: NumPy stores any number of 32 bits."""
-    points = np.frombuffer(array.astype(array.dtype.newbyteorder("=")).tobytes(), np.uint32)
-    low, high = _SURROGATES
-    if np.any((points >= _CHARACTERS) | ((points >= low) & (points < high))):
-        raise damaged(path, f"has a character that does not exist in the array {name!r}")
+    return LabelledImages(unit_interval(pixels), labels.astype(np.int32), class_names)

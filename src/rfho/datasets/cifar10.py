@@ -12,12 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from rfho.datasets.base import Array, read_arrays
+from rfho.datasets.base import TrainTest, labelled
 from rfho.datasets.files import Home, find, locate
-from rfho.datasets.images import TrainTest, labelled
-from rfho.datasets.packed import read_bytes, tar_members
-from rfho.datasets.refusal import damaged
 from rfho.errors import DataFormatError
+from rfho.files import Array, damaged, read_arrays, read_bytes, tar_members
 
 CLASS_NAMES = (
     "airplane",

@@ -7,7 +7,7 @@ The 1797 images are the test part of the UCI data set "Optical recognition of ha
 import numpy as np
 from sklearn.datasets import load_digits as load_arrays
 
-from rfho.datasets.images import LabelledImages, unit_interval
+from rfho.datasets.base import LabelledImages, unit_interval
 
 CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 

@@ -4,8 +4,8 @@ H. Xiao, K. Rasul, R. Vollgraf, arXiv 1708.07747. The four IDX files are looked 
 ``fashion_mnist``, and downloaded from the authors' repository (its README states the MD5 sums).
 """
 
+from rfho.datasets.base import TrainTest
 from rfho.datasets.idx import IdxFiles
-from rfho.datasets.images import TrainTest
 
 CLASS_NAMES = (
     "T-shirt/top",

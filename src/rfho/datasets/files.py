@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 import pooch
 
-from rfho.datasets.packed import read_bytes
-from rfho.datasets.refusal import parsing, readable
 from rfho.errors import DataFormatError, DataNotFoundError
+from rfho.files import parsing, read_bytes, readable
 
 VARIABLE = "RFHO_DATA"
 """The environment variable that names the folder of data files."""

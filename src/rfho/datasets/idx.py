@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from rfho.datasets.base import LabelledImages, TrainTest, labelled
 from rfho.datasets.files import Home, find, locate
-from rfho.datasets.images import LabelledImages, TrainTest, labelled
-from rfho.datasets.packed import unpacked
-from rfho.datasets.refusal import MOST_BYTES, damaged
+from rfho.files import MOST_BYTES, damaged, unpacked
 
 
 class IdxFiles(NamedTuple):

@@ -5,8 +5,8 @@ recognition", Proc. IEEE 86(11), 1998. The four IDX files of the original distri
 for in the folder ``mnist``, and downloaded from the mirror of the Common Visual Data Foundation.
 """
 
+from rfho.datasets.base import TrainTest
 from rfho.datasets.idx import IdxFiles
-from rfho.datasets.images import TrainTest
 
 CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 

@@ -15,11 +15,9 @@ import scipy.sparse.linalg as splinalg
 from jaxtyping import Int32
 from sklearn.feature_extraction.text import CountVectorizer
 
-from rfho.datasets.base import Array, read_arrays
 from rfho.datasets.files import Home, find, locate
-from rfho.datasets.packed import tar_members
-from rfho.datasets.refusal import damaged, parsing
 from rfho.errors import DataFormatError
+from rfho.files import Array, damaged, parsing, read_arrays, tar_members
 
 _UNPACKED, _MOST_WORDS = 2**28, 2**24
 _ARCHIVE = "20news-bydate.tar.gz"

@@ -16,10 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 from PIL import Image
 
-from rfho.datasets.base import Array, read_arrays
 from rfho.datasets.files import Home, find, locate
-from rfho.datasets.packed import zipped
-from rfho.datasets.refusal import damaged, parsing
+from rfho.files import Array, damaged, parsing, read_arrays, zipped
 
 _HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 _MD5 = {

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rfho.datasets.log_mel import frame_length
-from rfho.datasets.refusal import damaged, parsing, readable
+from rfho.files import damaged, parsing, readable
 
 MOST_SOUND = 2**28
 """No recording is larger: 256 MiB are more than two hours at 16 kHz."""

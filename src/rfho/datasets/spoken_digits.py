@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
-from rfho.datasets.base import Array, read_arrays
 from rfho.datasets.files import find, locate
 from rfho.datasets.log_mel import BANDS, log_mel
 from rfho.datasets.sound import read_riff
 from rfho.errors import DataFormatError
+from rfho.files import Array, read_arrays
 
 _FILE = "fsdd_logmel40.npz"
 _NAME = re.compile(r"([0-9])_([^_]+)_([0-9]{1,3})\.wav")

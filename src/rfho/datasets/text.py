@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from rfho.datasets.files import Home, locate
-from rfho.datasets.packed import read_bytes
 from rfho.errors import DataFormatError
+from rfho.files import read_bytes
 
 _MOST = 2**26
 

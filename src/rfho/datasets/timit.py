@@ -21,10 +21,9 @@ from jaxtyping import Bool, Float, Float32, Int32
 
 from rfho.datasets.files import find
 from rfho.datasets.log_mel import frame_hop, frame_length, log_mel
-from rfho.datasets.packed import read_bytes
-from rfho.datasets.refusal import damaged, parsing
 from rfho.datasets.sound import MOST_SOUND, in_frames, read_riff
 from rfho.errors import DataFormatError, DataNotFoundError
+from rfho.files import damaged, parsing, read_bytes
 
 _RATE = 16_000
 _FOLDERS = ("timit", "TIMIT")

@@ -16,8 +16,8 @@ from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.cluster.vq import kmeans2
 
-from rfho.datasets.base import Array, read_arrays
 from rfho.experiments.parts.image_data import ImageSplit, Part, random_parts
+from rfho.files import Array, read_arrays
 from rfho.runs.settings import SettingsError
 
 Pictures = Float32[np.ndarray, "n height width channels"]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from rfho.datasets.refusal import MOST_BYTES, MOST_MEMBERS, damaged, parsing, readable
+from rfho.files.refusal import MOST_BYTES, MOST_MEMBERS, damaged, parsing, readable
 
 _CHUNK = 2**20
 _ENCRYPTED = 1

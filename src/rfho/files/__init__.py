@@ -1,0 +1,46 @@
+"""Files: reading what strangers wrote, and writing what has to survive.
+
+Whatever comes from a disk may be cut off, mixed up or made to do harm. Nothing is unpacked before its size
+is known, no name leads out of its folder, every value is compared with a schema, nothing is ever unpickled;
+and what is wrong is one `DataFormatError`. What is written is whole or not there at all.
+"""
+
+from rfho.files.arrays import Array, read_all_arrays, read_arrays, read_shapes
+from rfho.files.durable import (
+    append_line,
+    make_folder,
+    naming,
+    remove_partial,
+    sync_file,
+    sync_folder,
+    write_file,
+)
+from rfho.files.inside import inside
+from rfho.files.packed import read_bytes, tar_members, unpacked, zipped
+from rfho.files.refusal import MOST_BYTES, damaged, parsing, readable
+from rfho.files.schema import from_json, read_json
+
+__all__ = [
+    "MOST_BYTES",
+    "Array",
+    "append_line",
+    "damaged",
+    "from_json",
+    "inside",
+    "make_folder",
+    "naming",
+    "parsing",
+    "read_all_arrays",
+    "read_arrays",
+    "read_bytes",
+    "read_json",
+    "read_shapes",
+    "readable",
+    "remove_partial",
+    "sync_file",
+    "sync_folder",
+    "tar_members",
+    "unpacked",
+    "write_file",
+    "zipped",
+]
