@@ -145,6 +145,20 @@ def test_right_hypergradients_pass(family, method):
     assert paths == expected[family]
 
 
+@pytest.mark.parametrize("method", [None, ForwardHyperGradient()], ids=["reverse", "forward"])
+def test_complex_parameters_pass(method):
+    def loss(w, hyper, batch):
+        return jnp.sum(jnp.abs(w - (1 + 2j)) ** 2) * hyper["c"] + jnp.sum(jnp.real(w**3))
+
+    start = jnp.asarray([0.5 + 0.2j, 1j])
+    dynamics = rfho.Descent(loss, lambda hyper: optax.adam(hyper["lr"]), start)
+    problem = rfho.Problem(
+        dynamics, lambda w, hyper, batch: jnp.sum(jnp.abs(w) ** 2), None, None, 5
+    )
+    check = rfho.check_hyper_gradient(problem, {"lr": 0.02, "c": 0.5}, method, directions=1)
+    assert check.along[0].by_other == pytest.approx(check.along[0].by_method, rel=1e-9)
+
+
 # --- What is wrong is named -----------------------------------------------------------------------------
 
 X = np.random.default_rng(0).normal(size=(12, 3))

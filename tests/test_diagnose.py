@@ -172,12 +172,161 @@ def test_adam_where_a_gradient_is_exactly_zero():
     def optim(hyper):
         return optax.adam(hyper["lr"])
 
-    problem = descent(lambda w, hyper, batch: w[0] ** 2, optim, init=[1.0, 1.0], horizon=4)
+    problem = descent(lambda w, hyper, batch: jnp.sum(w**2), optim, init=[1.0, 0.0], horizon=4)
+    assert np.isnan(rfho.hyper_gradient(problem, {"lr": 0.1}).hypergradient["lr"])
     finding = the_only(diagnose(problem, {"lr": 0.1}))
     assert finding.kind is Kind.NON_FINITE_DERIVATIVE
     assert "sqrt" in finding.message
     assert "eps_root" in finding.message
     assert finding.where.leaf.startswith("state.")
+
+
+# What is not finite and does no harm
+
+
+def rows_that_never_occur():
+    """Embeddings under Adam: the second moment of an unused row is zero, and its cotangent NaN."""
+    rng = np.random.default_rng(0)
+    start = {"rows": jnp.asarray(rng.normal(size=(7, 4))), "out": jnp.asarray(rng.normal(size=4))}
+    words, y = rng.integers(0, 4, (9, 5)), rng.normal(size=9)
+
+    def loss(w, hyper, batch):
+        read = jnp.tanh(w["rows"][batch[0]]).mean(1) @ w["out"]
+        return jnp.mean((read - batch[1]) ** 2)
+
+    dynamics = rfho.Descent(loss, lambda hyper: optax.adam(hyper["lr"]), start)
+    return rfho.Problem(dynamics, loss, (words, y), (words, y), horizon=5), {"lr": 0.05}
+
+
+def a_leaf_that_nobody_reads():
+    def optim(hyper):
+        return optax.adam(hyper["lr"])
+
+    init = {"used": jnp.ones(2), "idle": jnp.ones(2)}
+    dynamics = rfho.Descent(lambda w, hyper, batch: jnp.sum(w["used"] ** 4), optim, init)
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: jnp.sum(w["used"]), None, None, 4)
+    return problem, {"lr": 0.1}
+
+
+def the_best_so_far(start, better):
+    """Infinite before the first step, and never used."""
+
+    def step(s, hyper, batch):
+        w = s["w"] - hyper["lr"] * s["w"] ** 3
+        return {"w": w, "best": better(s["best"], jnp.sum(w**2))}
+
+    dynamics = rfho.Dynamics(
+        lambda hyper: {"w": jnp.ones(3), "best": jnp.asarray(start)}, step, lambda s: s["w"]
+    )
+    return rfho.Problem(dynamics, squared, None, None, horizon=5), {"lr": 0.1}
+
+
+def a_mask_of_minus_infinity():
+    def step(s, hyper, batch):
+        attended = jax.nn.softmax(s["w"] + s["mask"])
+        return {"w": s["w"] - hyper["lr"] * attended * s["w"], "mask": s["mask"]}
+
+    init = {"w": jnp.array([1.0, 2.0, 3.0]), "mask": jnp.array([0.0, 0.0, -jnp.inf])}
+    dynamics = rfho.Dynamics(lambda hyper: init, step, lambda s: s["w"])
+    return rfho.Problem(dynamics, squared, None, None, horizon=5), {"lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        rows_that_never_occur,
+        a_leaf_that_nobody_reads,
+        lambda: the_best_so_far(jnp.inf, jnp.minimum),
+        lambda: the_best_so_far(-jnp.inf, jnp.maximum),
+        a_mask_of_minus_infinity,
+    ],
+    ids=["unused rows", "idle leaf", "lowest", "highest", "mask"],
+)
+def test_what_is_not_finite_but_does_not_reach_the_result_is_no_finding(harmless):
+    problem, hyper = harmless()
+    diagnosis = diagnose(problem, hyper)
+    assert diagnosis.findings == (), str(diagnosis)
+    assert np.isfinite(diagnosis.growth.per_step)
+
+
+def beside_harm(problem):
+    """The same training, with an infinity and a NaN in its state that nobody reads."""
+    inner = problem.dynamics
+
+    def step(s, hyper, batch):
+        after = inner.step(s["z"], hyper, batch)
+        least = jnp.minimum(s["a"], jnp.sum(inner.output(after)))
+        return {"a": least, "b": s["b"] * 2, "z": after}
+
+    def init(hyper):
+        return {"a": jnp.asarray(jnp.inf), "b": jnp.asarray(jnp.nan), "z": inner.init(hyper)}
+
+    dynamics = rfho.Dynamics(init, step, lambda s: inner.output(s["z"]))
+    return rfho.Problem(dynamics, problem.objective, problem.train, problem.valid, problem.horizon)
+
+
+def squared_root_of_a_drive():
+    drive = rfho.Indexed(jnp.array([1.0, 1.0, 1.0, 0.0, 1.0]), [[0], [1], [2], [3], [4]])
+    step = lambda s, hyper, batch: s + hyper["a"] * jnp.sqrt(s * batch[0])  # noqa: E731
+    return simulation(step, 1.0, 5, train=drive), {"a": 0.1}
+
+
+@pytest.mark.parametrize(
+    "sick",
+    [
+        lambda: (
+            descent(lambda w, hyper, batch: jnp.sum(jnp.sqrt(w)), init=[1.0, 4.0], horizon=9),
+            {"lr": 0.5},
+        ),
+        lambda: (
+            descent(
+                bowl,
+                init=[1.0, 1.0],
+                horizon=3,
+                objective=lambda w, hyper, batch: jnp.log(-jnp.sum(w**2)),
+            ),
+            {"lr": 0.1},
+        ),
+        squared_root_of_a_drive,
+        lambda: (
+            simulation(
+                lambda s, hyper, batch: hyper["a"] * s,
+                [0.0, 0.0],
+                2,
+                objective=lambda w, hyper, batch: jnp.linalg.norm(w),
+            ),
+            {"a": 0.5},
+        ),
+        lambda: (simulation(masked_root, -1.0, 3), {"a": 0.1}),
+        lambda: (simulation(lambda s, hyper, batch: hyper["a"] * s, [jnp.inf], 3), {"a": 0.1}),
+    ],
+    ids=["training", "objective", "derivative", "read", "masked", "start"],
+)
+def test_what_does_no_harm_hides_nothing(sick):
+    problem, hyper = sick()
+    alone = the_only(diagnose(problem, hyper))
+    beside = the_only(diagnose(beside_harm(problem), hyper))
+    assert beside.kind is alone.kind
+    assert beside.where.step == alone.where.step
+    if alone.where.leaf is not None:
+        assert beside.where.leaf == alone.where.leaf.replace("state", 'state["z"]')
+
+
+@pytest.mark.parametrize(
+    "optim", [rate, lambda hyper: optax.adam(hyper["lr"])], ids=["sgd", "adam"]
+)
+def test_complex_parameters_are_diagnosed_too(optim):
+    def loss(w, hyper, batch):
+        return jnp.sum(jnp.abs(w - (1 + 2j)) ** 2) * hyper["c"] + jnp.sum(jnp.real(w**3))
+
+    problem = descent(
+        loss,
+        optim,
+        init=[0.5 + 0.2j, 1j],
+        horizon=5,
+        objective=lambda w, hyper, batch: jnp.sum(jnp.abs(w) ** 2),
+    )
+    assert diagnose(problem, {"lr": 0.02, "c": 0.5}).findings == ()
 
 
 # What is not smooth, not exact, or not there

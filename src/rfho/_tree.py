@@ -48,8 +48,8 @@ def scale(factor: Scalar | float, tree: PyTree) -> PyTree:
 
 
 def dot(left: PyTree, right: PyTree) -> Scalar:
-    """Euclidean inner product over all leaves; 0 for a tree without leaves."""
-    products = jax.tree.map(lambda a, b: jnp.sum(a * b), left, right)
+    """Re Σ ab over all leaves, by which JAX pairs cotangents and tangents; 0 for a tree without leaves."""
+    products = jax.tree.map(lambda a, b: jnp.real(jnp.sum(a * b)), left, right)
     return jax.tree.reduce(jnp.add, products, jnp.zeros(()))
 
 

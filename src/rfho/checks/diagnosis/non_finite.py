@@ -1,12 +1,15 @@
-"""Where the first NaN or infinity arises, there or back, and the equation that makes it.
+"""Where the NaN or infinity arises that spoils the result, there or back, and the equation that makes it.
 
-Once the record says at which step something became non-finite, that step alone (or its vjp) is run
-again, equation by equation. A NaN that reverse mode meets and forward mode does not comes from a
-branch that is masked: `jnp.where(x > 0, jnp.sqrt(x), 0)` computes 0 · ∞ on the way back.
+What is not finite matters if the objective or the hypergradient is not. States may hold an infinity on
+purpose (the best value so far), and Adam's slots of rows that are never used have a NaN for a cotangent:
+neither reaches the result. The leaf that does is the one whose NaN, replaced by zero, no longer spoils it;
+the step at which it arises (or its vjp) is then run again, equation by equation. A NaN that reverse mode
+meets and forward mode does not comes from a branch that is masked: `jnp.where(x > 0, jnp.sqrt(x), 0)`
+computes 0 · ∞ on the way back.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,7 @@ from rfho import _tree as tree
 from rfho._engines.reverse import chain_of
 from rfho._programs.first_bad_equation import Origin, origin_of_non_finite
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.checks.diagnosis.signal import Held, Pushes, Record, there_and_back
+from rfho.checks.diagnosis.signal import Held, Mended, Pushes, Record, there_and_back
 from rfho.dynamics import Keep
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree, State
@@ -52,92 +55,158 @@ def non_finite_findings(
         paths: the columns of the record.
         forward: forward mode along one direction, run if asked for; None where it is not to be had.
     """
-    state_bad = ~np.asarray(record.state_finite)
-    if state_bad.any():
-        return [_in_training(problem, hyper, state_bad, paths)]
+    run = _Run(problem, hyper, record, paths)
     if not np.all(np.isfinite(record.value)):
-        return [_in_objective(problem, hyper, record.final)]
-    back_bad = ~np.asarray(record.adjoint_finite)
-    if back_bad.any():
-        return [_on_the_way_back(problem, hyper, back_bad, paths=paths, forward=forward)]
-    bad = tree.first_non_finite(record.hypergradient, "hyper")
-    return [] if bad is None else [_through_init(problem, hyper, bad, forward)]
+        return [run.on_the_way_there()]
+    if tree.first_non_finite(record.hypergradient, "hyper") is not None:
+        return [run.on_the_way_back(forward)]
+    return []
 
 
 def forward_findings(pushes: Pushes, paths: list[str]) -> list[Finding]:
     """The same of forward mode, where there is no way back to be recorded."""
     bad = ~np.asarray(pushes.tangent_finite)
-    if not bad.any():
+    if np.all(np.isfinite(pushes.derivative)) or not bad.any():
         return []
-    t, leaf = _first(bad)
+    t = int(np.argmax(bad.any(axis=1)))
+    where = Where(paths[int(np.argmax(bad[t]))], max(t - 1, 0))
     message = (
-        f"the tangent of {paths[leaf]} becomes NaN or infinite at step {max(t - 1, 0)}: a derivative there is "
+        f"the tangent of {where.leaf} becomes NaN or infinite at step {where.step}: a derivative there is "
         "infinite, or numbers overflowed; lower the rate, or look for a root at 0"
     )
-    where = Where(paths[leaf], max(t - 1, 0))
     return [Finding(Kind.NON_FINITE_DERIVATIVE, where, message, Severity.ERROR)]
 
 
-def _in_training(problem: Problem, hyper: Hyper, bad: np.ndarray, paths: list[str]) -> Finding:
-    t, leaf = _first(bad)
-    if t == 0:
-        origin = origin_of_non_finite(lambda h: tree.inexact(problem.init(h)), hyper)
-        because = _because(origin)
-        message = f"{paths[leaf]} is not finite at the very start{because}"
-        where = Where(leaf=paths[leaf])
+class _Culprit(NamedTuple):
+    """The leaf whose NaN spoils the result, when it appears, and the leaves before it, which do no harm."""
+
+    leaf: int
+    moment: int
+    harmless: np.ndarray
+
+
+class _Run(NamedTuple):
+    """A run in which something was not finite."""
+
+    problem: Problem
+    hyper: Hyper
+    record: Record
+    paths: list[str]
+
+    def on_the_way_there(self) -> Finding:
+        """In the initial state, in a step, or in the objective."""
+        bad = ~np.asarray(self.record.state_finite)
+        cured = lambda leaves: np.all(np.isfinite(self._again(state=leaves).value))  # noqa: E731
+        culprit = _culprit(bad, cured)
+        if culprit is None:
+            return self._in_objective()
+        leaf, t, harmless = culprit
+        if t == 0:
+            origin = origin_of_non_finite(
+                lambda h: _inexact(self.problem.init(h))[leaf], self.hyper
+            )
+            message = f"{self.paths[leaf]} is not finite at the very start{_because(origin)}"
+            where = Where(leaf=self.paths[leaf])
+            return Finding(Kind.NON_FINITE_TRAINING, where, message, Severity.ERROR)
+        state = self._held(t - 1, state=harmless).state
+        step = lambda s, h: _inexact(self.problem.step(s, h, t - 1))[leaf]  # noqa: E731
+        origin = origin_of_non_finite(step, state, self.hyper)
+        size = max(float(jnp.max(jnp.abs(part))) for part in _inexact(state) if part.size)
+        message = (
+            f"{self.paths[leaf]} becomes NaN or infinite at step {t - 1}, before which the largest entry of the "
+            f"state is {size:.3g}{_because(origin, large=size > 1e6)}"
+        )
+        where = Where(self.paths[leaf], t - 1)
         return Finding(Kind.NON_FINITE_TRAINING, where, message, Severity.ERROR)
-    held = _held(problem, hyper, t - 1)
-    step = lambda s, h: tree.inexact(problem.step(s, h, t - 1))  # noqa: E731
-    origin = origin_of_non_finite(step, held.state, hyper)
-    size = float(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in _leaves(held.state)])))
-    message = (
-        f"{paths[leaf]} becomes NaN or infinite at step {t - 1}, before which the largest entry of the state is "
-        f"{size:.3g}{_because(origin, large=size > 1e6)}"
-    )
-    where = Where(paths[leaf], t - 1)
-    return Finding(Kind.NON_FINITE_TRAINING, where, message, Severity.ERROR)
 
+    def on_the_way_back(self, forward: Callable[[], Pushes | None]) -> Finding:
+        """In the derivative of the objective, of a step, or of the initial state."""
+        bad = ~np.asarray(self.record.back_finite)[::-1]
 
-def _in_objective(problem: Problem, hyper: Hyper, final: State) -> Finding:
-    read = lambda s, h: problem.evaluate(problem.dynamics.output(s), h)  # noqa: E731
-    origin = origin_of_non_finite(read, final, hyper)
-    message = f"the objective is not finite though all states are{_because(origin)}"
-    where = Where(step=problem.horizon)
-    return Finding(Kind.NON_FINITE_OBJECTIVE, where, message, Severity.ERROR)
+        def cured(leaves: np.ndarray) -> bool:
+            hypergradient = self._again(back=leaves).hypergradient
+            return tree.first_non_finite(hypergradient, "hyper") is None
 
+        culprit = _culprit(bad, cured)
+        if culprit is None:
+            path = tree.first_non_finite(self.record.hypergradient, "hyper")
+            origin = origin_of_non_finite(self._through_init, self.hyper)
+            return _derivative(Where(leaf=path), "the initial state", origin, forward)
+        leaf, t, harmless = culprit
+        t = self.problem.horizon - t
+        where = Where(self.paths[leaf], t)
+        if t == self.problem.horizon:
+            read = lambda s, h: jax.tree.leaves(self.problem.read(s, h)[1:])[leaf]  # noqa: E731
+            origin = origin_of_non_finite(read, self.record.final, self.hyper)
+            return _derivative(where, "the derivative of the objective", origin, forward)
+        held = self._held(t, back=harmless)
 
-def _on_the_way_back(
-    problem: Problem,
-    hyper: Hyper,
-    bad: np.ndarray,
-    *,
-    paths: list[str],
-    forward: Callable[[], Pushes | None],
-) -> Finding:
-    t, leaf = _first(bad[::-1])
-    t = len(bad) - 1 - t
-    held = _held(problem, hyper, t)
-    if t == problem.horizon:
-        place = "the derivative of the objective"
-        final = there_and_back(problem, hyper, jnp.asarray(-1)).final
-        origin = origin_of_non_finite(lambda s, h: problem.read(s, h)[1:], final, hyper)
-    else:
-        place = f"step {t}, pulled back"
-        pull = lambda c, s, h: _pulled(problem, h, s, cotangents=c, t=t)  # noqa: E731
-        origin = origin_of_non_finite(pull, held.cotangents, held.state, hyper)
-    return _derivative(Where(paths[leaf], t), place, origin, forward)
+        def pulled(cotangents: PyTree, state: State, hyper: Hyper) -> Any:
+            chain = chain_of(self.problem, hyper, Keep.STATES)
+            _, memory = chain.remember(state, t)
+            return jax.tree.leaves(chain.pull_back(cotangents, state, memory, t))[leaf]
 
+        origin = origin_of_non_finite(pulled, held.cotangents, held.state, self.hyper)
+        return _derivative(where, f"step {t}, pulled back", origin, forward)
 
-def _through_init(
-    problem: Problem, hyper: Hyper, path: str, forward: Callable[[], Pushes | None]
-) -> Finding:
-    def back(hyper: Hyper) -> PyTree:
-        start, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
+    def _in_objective(self) -> Finding:
+        read = lambda s, h: self.problem.evaluate(self.problem.dynamics.output(s), h)  # noqa: E731
+        origin = origin_of_non_finite(read, self.record.final, self.hyper)
+        message = f"the objective is not finite though all states are{_because(origin)}"
+        where = Where(step=self.problem.horizon)
+        return Finding(Kind.NON_FINITE_OBJECTIVE, where, message, Severity.ERROR)
+
+    def _through_init(self, hyper: Hyper) -> PyTree:
+        start, vjp = jax.vjp(lambda h: tree.inexact(self.problem.init(h)), hyper)
         return vjp(jax.tree.map(jnp.ones_like, start))
 
-    return _derivative(
-        Where(leaf=path), "the initial state", origin_of_non_finite(back, hyper), forward
-    )
+    def _held(self, t: int, **leaves: np.ndarray) -> Held:
+        return self._again(t, **leaves).held
+
+    def _again(
+        self, hold: int = -1, *, state: np.ndarray | None = None, back: np.ndarray | None = None
+    ) -> Record:
+        """The run once more, with these leaves mended."""
+        none = (
+            np.zeros(seen.shape[1], bool)
+            for seen in (self.record.state_finite, self.record.back_finite)
+        )
+        mended = (
+            given if given is not None else zeros
+            for given, zeros in zip((state, back), none, strict=True)
+        )
+        return there_and_back(
+            self.problem, self.hyper, jnp.asarray(hold), Mended(*map(jnp.asarray, mended))
+        )
+
+
+def _culprit(bad: np.ndarray, cured: Callable[[np.ndarray], Any]) -> _Culprit | None:
+    """The first leaf whose NaN spoils the result, by bisection over the leaves in the order they appear.
+
+    Args:
+        bad: shape (moments, leaves), in the order in which they were computed.
+        cured: whether the result is finite when the leaves of a mask are mended.
+
+    Returns:
+        None if the result is not finite even when all of them are mended.
+    """
+    order = [
+        int(leaf)
+        for leaf in np.argsort(np.argmax(bad, axis=0), kind="stable")
+        if bad[:, leaf].any()
+    ]
+
+    def first(count: int) -> np.ndarray:
+        return np.isin(np.arange(bad.shape[1]), order[:count])
+
+    if not order or not cured(first(len(order))):
+        return None
+    too_few, enough = 0, len(order)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if cured(first(middle)) else (middle, enough)
+    leaf = order[enough - 1]
+    return _Culprit(leaf, int(np.argmax(bad[:, leaf])), first(enough - 1))
 
 
 def _derivative(
@@ -145,7 +214,7 @@ def _derivative(
 ) -> Finding:
     found = f"{place}: the cotangent of {where.leaf} becomes NaN or infinite though all values are finite"
     pushes = forward()
-    if pushes is not None and _all_finite(pushes):
+    if pushes is not None and np.all(np.isfinite(pushes.derivative)):
         message = (
             f"{found}, and forward mode finds nothing of the kind, so a branch that jnp.where masks is at fault"
             f"{_because(origin)}. Make its argument harmless before it is used, jnp.where(ok, f(jnp.where(ok, x, "
@@ -163,24 +232,5 @@ def _because(origin: Origin | None, *, large: bool = False) -> str:
     return f"; it begins with {origin}. Remedy: {remedy}"
 
 
-def _pulled(problem: Problem, hyper: Hyper, state: State, *, cotangents: PyTree, t: int) -> PyTree:
-    chain = chain_of(problem, hyper, Keep.STATES)
-    _, memory = chain.remember(state, t)
-    return chain.pull_back(cotangents, state, memory, t)
-
-
-def _held(problem: Problem, hyper: Hyper, t: int) -> Held:
-    return there_and_back(problem, hyper, jnp.asarray(t)).held
-
-
-def _first(bad: np.ndarray) -> tuple[int, int]:
-    t = int(np.argmax(bad.any(axis=1)))
-    return t, int(np.argmax(bad[t]))
-
-
-def _all_finite(pushes: Pushes) -> bool:
-    return bool(np.all(pushes.tangent_finite) and np.all(np.isfinite(pushes.derivative)))
-
-
-def _leaves(state: State) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(tree.inexact(state)) if leaf.size]
+def _inexact(state: State) -> list[Any]:
+    return jax.tree.leaves(tree.inexact(state))

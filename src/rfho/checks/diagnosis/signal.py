@@ -6,6 +6,7 @@ Norms are taken in logarithms, so that a signal of 1e200 is seen in float32 too.
 memory O(T) states, whatever the method under diagnosis keeps.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from rfho._engines import forward as tangent
 from rfho._engines.forward import Pushed
 from rfho._engines.reverse import chain_of
 from rfho.dynamics import Keep
-from rfho.problem.problem import Problem
+from rfho.problem.problem import Problem, over_objectives
 from rfho.typing import Hyper, PyTree, State
 
 
@@ -28,13 +29,23 @@ class Held(NamedTuple):
 
     Attributes:
         state: s_t.
-        after: s_{t+1}.
         cotangents: (α_{t+1}, λ̄), what the step was to pull back.
     """
 
     state: State
-    after: State
     cotangents: PyTree
+
+
+class Mended(NamedTuple):
+    """In which leaves every NaN and infinity is replaced by zero: what then becomes finite, came from there.
+
+    Attributes:
+        state: of s_t, one bool for each inexact leaf.
+        back: of α_t and then of λ̄.
+    """
+
+    state: Bool[Array, " leaves"]
+    back: Bool[Array, " all_leaves"]
 
 
 class Record(NamedTuple):
@@ -47,8 +58,8 @@ class Record(NamedTuple):
         state_finite: of s_t.
         standstill: the share of a leaf's entries that step t moved by less than four units in the
             last place.
-        adjoint: log ‖α_t‖.
-        adjoint_finite: of α_t and of λ̄ as it stands there; the λ̄ leaves come last.
+        adjoint: log ‖α_t‖, of what is finite in it.
+        back_finite: of α_t and of λ̄ as it stands there; the λ̄ leaves come last.
         held: at the step that was asked for.
     """
 
@@ -58,12 +69,12 @@ class Record(NamedTuple):
     state_finite: Bool[Array, "states leaves"]
     standstill: Float[Array, "steps leaves"]
     adjoint: Float[Array, "states leaves"]
-    adjoint_finite: Bool[Array, "states all_leaves"]
+    back_finite: Bool[Array, "states all_leaves"]
     held: Held
 
 
 class Pushes(NamedTuple):
-    """Forward mode along one direction: log ‖z_t‖ and whether z_t and ∂E/∂λ d are finite.
+    """Forward mode along one direction.
 
     Attributes:
         value: the objectives.
@@ -79,42 +90,46 @@ class Pushes(NamedTuple):
 
 
 @eqx.filter_jit
-def there_and_back(problem: Problem, hyper: Hyper, hold: Array) -> Record:
+def there_and_back(
+    problem: Problem, hyper: Hyper, hold: Array, mended: Mended | None = None
+) -> Record:
     """The run of s_0, …, s_T and of α_T, …, α_0; ``hold`` is the step to be held, -1 for none."""
     chain = chain_of(problem, hyper, Keep.STATES)
     steps = jnp.arange(problem.horizon)
+    mend_state = _mending(None if mended is None else mended.state)
+    mend_back = _mending(None if mended is None else mended.back)
 
     def forward(state: State, t: Array) -> tuple[State, tuple[State, Array, Array]]:
         after = chain.step(state, t)
-        return after, (state, _finite(tree.inexact(after)), _standstill(state, after))
+        seen = state, _finite(tree.inexact(after)), _standstill(state, after)
+        return mend_state(after), seen
 
-    def back(at: tuple[PyTree, PyTree], seen: tuple[State, Array]) -> tuple[Any, Any]:
+    def back(at: tuple[PyTree, Held], seen: tuple[State, Array]) -> tuple[Any, Any]:
         (cotangents, held), (state, t) = at, seen
         _, memory = chain.remember(state, t)
         before = chain.pull_back(cotangents, state, memory, t)
-        held = _where(t == hold, (state, cotangents), held)
-        return (before, held), (_sizes(before[0]), _finite(before))
+        held = _where(t == hold, Held(state, cotangents), held)
+        return (mend_back(before), held), (_sizes(before[0]), _finite(before))
 
     start = problem.init(hyper)
-    final, (states, finite, standstill) = jax.lax.scan(forward, start, steps)
+    begin = mend_state(start)
+    final, (states, finite, standstill) = jax.lax.scan(forward, begin, steps)
     reading = problem.read(final, hyper)
     seed = reading.by_state, reading.by_hyper
-    carry = seed, (start, seed)
-    (cotangents, held), (sizes, back_finite) = jax.lax.scan(
-        back, carry, (states, steps), reverse=True
+    ((adjoint, by_hyper), held), (sizes, back_finite) = jax.lax.scan(
+        back, (mend_back(seed), Held(begin, seed)), (states, steps), reverse=True
     )
-    state, pulled = held
     _, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
-    by_init = (jax.vmap(vjp) if problem.several_objectives else vjp)(cotangents[0])[0]
+    (by_init,) = over_objectives(problem, vjp)(adjoint)
     return Record(
         value=reading.value,
-        hypergradient=tree.add(cotangents[1], by_init),
+        hypergradient=tree.add(by_hyper, by_init),
         final=final,
         state_finite=jnp.concatenate([_finite(tree.inexact(start))[None], finite]),
         standstill=standstill,
         adjoint=jnp.concatenate([sizes, _sizes(seed[0])[None]]),
-        adjoint_finite=jnp.concatenate([back_finite, _finite(seed)[None]]),
-        held=Held(state, chain.step(state, jnp.maximum(hold, 0)), pulled),
+        back_finite=jnp.concatenate([back_finite, _finite(seed)[None]]),
+        held=held,
     )
 
 
@@ -157,6 +172,7 @@ def _sizes(values: PyTree) -> Float[Array, " leaves"]:
 
 
 def _log_norm(leaf: Array) -> Float[Array, ""]:
+    leaf = jnp.where(jnp.isfinite(leaf), leaf, 0)
     largest = jnp.max(jnp.abs(leaf), initial=0)
     scaled = leaf / jnp.where(largest > 0, largest, 1)
     norm = jnp.sqrt(jnp.sum(jnp.square(jnp.abs(scaled))))
@@ -176,6 +192,23 @@ def _share_at_rest(before: Array, after: Array) -> Float[Array, ""]:
     finest = jnp.finfo(before.dtype)
     place = jnp.maximum(jnp.abs(before), float(finest.tiny)) * float(finest.eps)
     return jnp.mean(jnp.abs(after - before) < 4 * place, dtype=jnp.result_type(float))
+
+
+def _mending(leaves: Array | None) -> Callable[[PyTree], PyTree]:
+    """Puts zeros in the place of what is not finite in these inexact leaves; nothing for None."""
+    if leaves is None:
+        return lambda values: values
+
+    def mended(values: PyTree) -> PyTree:
+        inside, rest = tree.split(values)
+        parts, structure = jax.tree.flatten(inside)
+        parts = [
+            jnp.where(chosen & ~jnp.isfinite(part), jnp.zeros_like(part), part)
+            for chosen, part in zip(leaves, parts, strict=True)
+        ]
+        return eqx.combine(jax.tree.unflatten(structure, parts), rest)
+
+    return mended
 
 
 def _where(chosen: Array, new: PyTree, old: PyTree) -> PyTree:
