@@ -18,7 +18,7 @@ named; see `rfho.experiments.real_time_speech.data`.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -27,37 +27,33 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jaxtyping import Float
 from rich.console import Console
 
 import rfho
 from rfho.experiments.parts.network import Network, random_network
 from rfho.experiments.real_time_speech.data import FRAME_SETS, Frames, FrameSplit, load_frame_split
-from rfho.experiments.real_time_speech.network import (
-    Hyper,
-    accuracy,
-    hyper_of,
-    loss,
-    momentum_of,
-    objective,
-    rate_of,
-    two_heads,
-)
+from rfho.experiments.real_time_speech.network import accuracy, cross_entropy, logits, two_heads
 from rfho.experiments.real_time_speech.report import (
+    MEASURES,
     METHODS,
     RS,
     RTHO,
     RTHO_NT,
     VANILLA,
-    Look,
-    Run,
     add_pictures,
-    results,
 )
-from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.experiment import Experiment
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
 from rfho.runs.stopwatch import clock
-from rfho.runs.table import to_rich
+from rfho.runs.study import Record, Study, add_tables, gained
+
+Hyper = dict[str, Array]
+"""``rate``, ``momentum`` and ``rho``, a number each."""
+
+Look = dict[str, int | float]
+"""What is seen of a run: inner ``step``, processor ``seconds``, ``accuracy`` in percent, and λ."""
 
 DOMAIN = {
     "rate": rfho.NonNegative(),
@@ -91,10 +87,23 @@ class SpeechSettings:
     seed: int = setting(0, "the first of them", at_least(0))
 
 
+def loss(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
+    """L = primary + ρ secondary."""
+    primary, secondary = logits(network, batch.windows)
+    of_secondary = cross_entropy(secondary, batch.secondary)
+    return cross_entropy(primary, batch.primary) + hyper["rho"] * of_secondary
+
+
+def objective(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
+    """E: the primary loss alone, on validation frames."""
+    return cross_entropy(logits(network, batch.windows)[0], batch.primary)
+
+
 class Task(NamedTuple):
-    """What all methods of one seed share: the problem, and the frames that judge them."""
+    """What all methods of one seed share: the problem, RTHO, and the frames that judge."""
 
     problem: rfho.Problem
+    tuner: rfho.Tuner
     valid: Frames
     test: Frames
 
@@ -107,67 +116,58 @@ class Stop(NamedTuple):
     hyper: Hyper
 
 
-def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
-    """All methods, seed by seed."""
-    found: dict[str, list[Run]] = {name: [] for name in METHODS}
-    with until_interrupted(folder, console):
-        for seed in range(settings.seed, settings.seed + settings.seeds):
-            split = load_frame_split(settings.data, radius=settings.radius, seed=seed)
-            task = of_split(split, settings, seed=seed)
-            for name, one in compare(task, settings, seed=seed):
-                found[name].append(one)
-                for look in one.looks:
-                    row = {"seed": seed, "method": name} | look._asdict()
-                    folder.record({key: row[key] for key in row if key != "hyper"} | look.hyper)
-                console.print(
-                    f"seed {seed}, {name}: validation {one.best.accuracy:.2f} %, test {one.test:.2f} % "
-                    f"after {one.seconds:.0f} s, best at step {one.best.step}",
-                    highlight=False,
-                )
-    if not any(found.values()):
-        return
-    add_pictures(folder, found)
-    table = results(found, settings.data, note=_note(settings))
-    folder.add_table("accuracy", table)
-    console.print(to_rich(table))
-
-
-def of_split(split: FrameSplit, settings: SpeechSettings, *, seed: int) -> Task:
+def training(split: FrameSplit, settings: SpeechSettings, *, seed: int) -> Task:
     """The network, trained with momentum on minibatches of frames."""
     hidden = [settings.hidden] * settings.layers
     widths = (split.train.windows.shape[1], *hidden, split.classes + split.kinds)
     init = two_heads(random_network(widths, seed=seed), split.classes)
-    dynamics = rfho.HeavyBall(loss, rate=rate_of, momentum=momentum_of, init=init)
+    dynamics = rfho.HeavyBall(loss, rate=_rate, momentum=_momentum, init=init)
     train = rfho.Stream(split.train, min(settings.batch, len(split.train.primary)), 2 * seed)
     judges = rfho.Stream(split.valid, min(settings.judges, len(split.valid.primary)), 2 * seed + 1)
     problem = rfho.Problem(dynamics, objective, train, judges, settings.horizon)
-    return Task(problem, split.valid, split.test)
+    return Task(problem, real_time(settings), split.valid, split.test)
 
 
-def compare(task: Task, settings: SpeechSettings, *, seed: int) -> Iterator[tuple[str, Run]]:
-    """One run of each method after the other; nothing that is compiled is counted."""
-    start = hyper_of(settings.rate, settings.momentum, settings.rho)
-    tuner = rfho.Tuner(
+def real_time(settings: SpeechSettings) -> rfho.Tuner:
+    """RTHO, by Adam with a rate of its own for each hyperparameter."""
+    steps = {
+        "rate": settings.rate_step,
+        "momentum": settings.momentum_step,
+        "rho": settings.rho_step,
+    }
+    return rfho.Tuner(
         rfho.hyper_gradients.RealTimeHyperGradient(settings.every, settings.discount),
         optax.partition(
-            {
-                "rate": optax.adam(settings.rate_step),
-                "momentum": optax.adam(settings.momentum_step),
-                "rho": optax.adam(settings.rho_step),
-            },
-            {name: name for name in start},
+            {name: optax.adam(step) for name, step in steps.items()}, {name: name for name in steps}
         ),
         DOMAIN,
     )
+
+
+def compare(task: Task, settings: SpeechSettings, *, seed: int) -> Iterator[Record]:
+    """One run of each method after the other; nothing that is compiled is counted."""
     plain = hyper_of(settings.rate, settings.momentum, 0.0)
-    for walk in (walk_plainly(task, plain, settings), walk_real_time(task, plain, tuner, settings)):
+    walks = {
+        VANILLA: walk_plainly(task, plain, settings),
+        RTHO: walk_real_time(
+            task, hyper_of(settings.rate, settings.momentum, settings.rho), settings
+        ),
+        RTHO_NT: walk_real_time(task, hyper_of(0.0, 0.0, 0.0), settings),
+    }
+    for walk in (walk_plainly(task, plain, settings), walk_real_time(task, plain, settings)):
         accuracy(next(walk).network, task.valid)
-    yield VANILLA, follow(walk_plainly(task, plain, settings), task, settings)
-    real_time = follow(walk_real_time(task, start, tuner, settings), task, settings)
-    yield RTHO, real_time
-    yield RS, search(task, settings, seed=seed, budget=real_time.seconds)
-    nothing = hyper_of(0.0, 0.0, 0.0)
-    yield RTHO_NT, follow(walk_real_time(task, nothing, tuner, settings), task, settings)
+    for name, walk in walks.items():
+        found = follow(walk, task, settings)
+        yield {"method": name} | found
+        if name == RTHO:
+            budget = found["looks"][-1]["seconds"]
+            yield {"method": RS} | search(task, settings, seed=seed, budget=budget)
+
+
+def hyper_of(rate: float, momentum: float, rho: float) -> Hyper:
+    """λ = (η, μ, ρ)."""
+    named = {"rate": rate, "momentum": momentum, "rho": rho}
+    return {name: jnp.float32(value) for name, value in named.items()}
 
 
 def walk_plainly(task: Task, hyper: Hyper, settings: SpeechSettings) -> Iterator[Stop]:
@@ -179,11 +179,9 @@ def walk_plainly(task: Task, hyper: Hyper, settings: SpeechSettings) -> Iterator
         yield Stop(t + length, task.problem.dynamics.output(state), hyper)
 
 
-def walk_real_time(
-    task: Task, hyper: Hyper, tuner: rfho.Tuner, settings: SpeechSettings
-) -> Iterator[Stop]:
+def walk_real_time(task: Task, hyper: Hyper, settings: SpeechSettings) -> Iterator[Stop]:
     """Training while RTHO moves the hyperparameters every Δ steps."""
-    states = tuner.steps(task.problem, tuner.init(task.problem, hyper))
+    states = task.tuner.steps(task.problem, task.tuner.init(task.problem, hyper))
     for t in range(settings.every, settings.horizon + 1, settings.every):
         state, estimate = next(states)
         if t % (settings.every * settings.look) == 0:
@@ -192,43 +190,77 @@ def walk_real_time(
 
 def follow(
     walk: Iterator[Stop], task: Task, settings: SpeechSettings, *, budget: float = np.inf
-) -> Run:
+) -> dict[str, Any]:
     """Goes along until the validation accuracy has not risen for a while, or time is up.
 
     Time is that of the processor, so that other programs on the machine do not count.
     """
     looks: list[Look] = []
-    best, network = -1, None
+    best, network = -1, ()
     begin = clock()
     for stop in walk:
-        right = float(accuracy(stop.network, task.valid))
-        spent = clock() - begin
+        right, spent = float(accuracy(stop.network, task.valid)), clock() - begin
         hyper = {name: float(value) for name, value in stop.hyper.items()}
-        looks.append(Look(stop.step, spent, right, hyper))
-        if best < 0 or right > looks[best].accuracy:
+        looks.append({"step": stop.step, "seconds": spent, "accuracy": right} | hyper)
+        if best < 0 or right > looks[best]["accuracy"]:
             best, network = len(looks) - 1, stop.network
         lost = not np.all(np.isfinite(list(hyper.values())))
         if lost or spent > budget or len(looks) - 1 - best >= settings.patience:
             break
-    test = float(accuracy(network, task.test))
-    return Run(looks[best], test, tuple(looks))
+    return as_record(looks, test=float(accuracy(network, task.test)), trials=1)
 
 
-def search(task: Task, settings: SpeechSettings, *, seed: int, budget: float) -> Run:
+def search(task: Task, settings: SpeechSettings, *, seed: int, budget: float) -> dict[str, Any]:
     """RS: η ~ Exp(0.1), μ ~ U(0, 1), ρ ~ U(0, 4), as long as there is time; at least one trial."""
     rng = np.random.default_rng(seed)
-    trials: list[Run] = []
+    trials: list[dict[str, Any]] = []
+    looks: list[Look] = []
     spent = 0.0
     while not trials or spent < budget:
         hyper = hyper_of(rng.exponential(0.1), rng.uniform(0, 1), rng.uniform(0, 4))
-        walk = walk_plainly(task, hyper, settings)
-        trial = follow(walk, task, settings, budget=budget - spent)
-        looks = tuple(look._replace(seconds=spent + look.seconds) for look in trial.looks)
-        trials.append(trial._replace(looks=looks))
-        spent = trials[-1].seconds
-    best = max(trials, key=lambda trial: trial.best.accuracy)
-    looks = tuple(look for trial in trials for look in trial.looks)
-    return best._replace(looks=looks, trials=len(trials))
+        trials.append(
+            follow(walk_plainly(task, hyper, settings), task, settings, budget=budget - spent)
+        )
+        looks += [look | {"seconds": spent + look["seconds"]} for look in trials[-1]["looks"]]
+        spent = looks[-1]["seconds"]
+    best = max(trials, key=lambda trial: trial["validation frames %"])
+    return as_record(looks, test=best["test frames %"], trials=len(trials))
+
+
+def as_record(looks: Sequence[Look], *, test: float, trials: int) -> dict[str, Any]:
+    """How a method fared: at its peak, in percent, and what it took to get there."""
+    return {
+        "test frames %": test,
+        "validation frames %": max(look["accuracy"] for look in looks),
+        "processor minutes": looks[-1]["seconds"] / 60,
+        "training runs": float(trials),
+        "looks": looks,
+    }
+
+
+def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
+    """All methods, seed by seed."""
+
+    def on_seed(seed: int) -> Iterator[Record]:
+        split = load_frame_split(settings.data, radius=settings.radius, seed=seed)
+        for found in compare(training(split, settings, seed=seed), settings, seed=seed):
+            for look in found["looks"]:
+                folder.record({"seed": seed, "method": found["method"], **look})
+            yield found
+
+    study = Study(METHODS, range(settings.seed, settings.seed + settings.seeds), on_seed, MEASURES)
+    records = study.carry_out(folder, console)
+    if not records:
+        return
+    add_pictures(folder, records)
+    records = gained(records, "test frames %", over=RS, as_name="more than RS")
+    note = (
+        f"{settings.seeds} seeds, mean ± standard deviation; {settings.layers} hidden layers of "
+        f"{settings.hidden}, minibatches of {settings.batch}, RTHO for at most {settings.horizon} steps, "
+        f"Δ = {settings.every}, γ = {settings.discount:g}. Compilation is not counted."
+    )
+    table = study.table(f"Frames named rightly: {settings.data}", records, note)
+    add_tables(folder, console, {"accuracy": table})
 
 
 @eqx.filter_jit
@@ -237,12 +269,12 @@ def _advance(problem: rfho.Problem, hyper: Hyper, state: Any, steps: Array) -> A
     return jax.lax.scan(lambda s, t: (problem.step(s, hyper, t), None), state, steps)[0]
 
 
-def _note(settings: SpeechSettings) -> str:
-    return (
-        f"{settings.seeds} seeds, mean ± standard deviation; {settings.layers} hidden layers of "
-        f"{settings.hidden}, minibatches of {settings.batch}, RTHO for at most {settings.horizon} steps, "
-        f"Δ = {settings.every}, γ = {settings.discount:g}. Compilation is not counted."
-    )
+def _rate(hyper: Hyper, t: Any) -> Array:
+    return hyper["rate"]
+
+
+def _momentum(hyper: Hyper, t: Any) -> Array:
+    return hyper["momentum"]
 
 
 REAL_TIME_SPEECH = Experiment(

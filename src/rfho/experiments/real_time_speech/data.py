@@ -75,7 +75,7 @@ class FrameSplit(NamedTuple):
 
 
 class _Recordings(NamedTuple):
-    """All frames with their labels, one recording after the other; the part is per recording."""
+    """Frames one recording after the other, their labels, and which recordings are for what."""
 
     frames: np.ndarray
     offsets: np.ndarray
@@ -102,64 +102,33 @@ def load_frame_split(name: str, *, radius: int, seed: int) -> FrameSplit:
         >>> split.train.windows.shape[1], split.classes, split.kinds
         (24, 10, 8)
     """
-    rng = np.random.default_rng(seed)
-    recordings = _recordings(name, rng)
-    test, valid = (frame_values(recordings.offsets, part) for part in recordings[-2:])
-    frames = recordings.frames.astype(np.float32)
-    windows = context_windows(frames, recordings.offsets, radius=radius)
-    primary = recordings.primary.astype(np.int32)
-    secondary = recordings.secondary.astype(np.int32)
-    masks = ~(test | valid), valid, test
-    columns = windows, primary, secondary
-    parts = [Frames(*(jnp.asarray(column[mask]) for column in columns)) for mask in masks]
-    return FrameSplit(*parts, classes=recordings.classes, kinds=int(secondary.max()) + 1)
-
-
-def _recordings(name: str, rng: np.random.Generator) -> _Recordings:
-    match name:
-        case "spoken-digits":
-            return _spoken_digits(rng)
-        case "timit":
-            return _timit(rng)
-        case _:
-            return _digit_rows(rng)
+    loaders = {"spoken-digits": _spoken_digits, "timit": _timit, "digit-rows": _digit_rows}
+    found = loaders[name](np.random.default_rng(seed))
+    test, valid = (frame_values(found.offsets, part) for part in (found.test, found.valid))
+    windows = context_windows(found.frames.astype(np.float32), found.offsets, radius=radius)
+    labels = (column.astype(np.int32) for column in (found.primary, found.secondary))
+    columns = windows, *labels
+    parts = [
+        Frames(*(jnp.asarray(column[mask]) for column in columns))
+        for mask in (~(test | valid), valid, test)
+    ]
+    return FrameSplit(*parts, classes=found.classes, kinds=int(found.secondary.max()) + 1)
 
 
 def _spoken_digits(rng: np.random.Generator) -> _Recordings:
     spoken = load_spoken_digits()
-    takes = np.unique(spoken.take[~spoken.test])
-    chosen = rng.permutation(takes)[: round(VALID_SHARE * len(takes))]
-    return _Recordings(
-        _cepstra(spoken.frames, frame_values(spoken.offsets, ~spoken.test)),
-        spoken.offsets,
-        frame_values(spoken.offsets, spoken.digit),
-        frame_values(spoken.offsets, spoken.speaker),
-        DIGITS,
-        spoken.test,
-        ~spoken.test & np.isin(spoken.take, chosen),
-    )
+    digit, speaker = (frame_values(spoken.offsets, each) for each in (spoken.digit, spoken.speaker))
+    cepstra = _cepstra(spoken.frames, frame_values(spoken.offsets, ~spoken.test))
+    valid = _drawn(spoken.take, spoken.test, rng)
+    return _Recordings(cepstra, spoken.offsets, digit, speaker, DIGITS, spoken.test, valid)
 
 
 def _timit(rng: np.random.Generator) -> _Recordings:
     timit = load_timit()
-    speakers = np.unique(timit.speaker[~timit.test])
-    chosen = rng.permutation(speakers)[: round(VALID_SHARE * len(speakers))]
-    return _Recordings(
-        _cepstra(timit.frames, frame_values(timit.offsets, ~timit.test)),
-        timit.offsets,
-        THIRDS * timit.phone + timit.third,
-        timit.following,
-        THIRDS * len(PHONES),
-        timit.test,
-        ~timit.test & np.isin(timit.speaker, chosen),
-    )
-
-
-def _cepstra(log_mel: np.ndarray, seen: Bool[np.ndarray, " n"]) -> np.ndarray:
-    """Cepstral coefficients; mean and deviation are those of the frames that may be seen."""
-    cepstra = np.asarray(dct(log_mel, norm="ortho"))[:, :COEFFICIENTS]
-    known = cepstra[seen]
-    return DEVIATION * (cepstra - known.mean(axis=0)) / known.std(axis=0)
+    cepstra = _cepstra(timit.frames, frame_values(timit.offsets, ~timit.test))
+    thirds, classes = THIRDS * timit.phone + timit.third, THIRDS * len(PHONES)
+    valid = _drawn(timit.speaker, timit.test, rng)
+    return _Recordings(cepstra, timit.offsets, thirds, timit.following, classes, timit.test, valid)
 
 
 def _digit_rows(rng: np.random.Generator) -> _Recordings:
@@ -169,12 +138,21 @@ def _digit_rows(rng: np.random.Generator) -> _Recordings:
     test = np.arange(count) >= round((1 - TEST_SHARE) * count)
     valid = ~test & (rng.random(count) < VALID_SHARE)
     pixels = pictures.images.reshape(count * height, width)
-    return _Recordings(
-        (pixels - pixels.mean()) / pixels.std(),
-        np.arange(count + 1) * height,
-        np.repeat(pictures.labels, height),
-        np.tile(np.arange(height), count),
-        DIGITS,
-        test,
-        valid,
-    )
+    frames, offsets = (pixels - pixels.mean()) / pixels.std(), np.arange(count + 1) * height
+    digit, row = np.repeat(pictures.labels, height), np.tile(np.arange(height), count)
+    return _Recordings(frames, offsets, digit, row, DIGITS, test, valid)
+
+
+def _drawn(
+    names: np.ndarray, test: Bool[np.ndarray, " n"], rng: np.random.Generator
+) -> Bool[np.ndarray, " n"]:
+    """The recordings of a random share of the names that do not test."""
+    known = np.unique(names[~test])
+    return ~test & np.isin(names, rng.permutation(known)[: round(VALID_SHARE * len(known))])
+
+
+def _cepstra(log_mel: np.ndarray, seen: Bool[np.ndarray, " n"]) -> np.ndarray:
+    """Cepstral coefficients; mean and deviation are those of the frames that may be seen."""
+    cepstra = np.asarray(dct(log_mel, norm="ortho"))[:, :COEFFICIENTS]
+    known = cepstra[seen]
+    return DEVIATION * (cepstra - known.mean(axis=0)) / known.std(axis=0)
