@@ -16,9 +16,7 @@ from rfho.experiments.parts.convolution import (
     squared_picture_weights,
 )
 from rfho.experiments.parts.image_data import load_official_split
-from rfho.experiments.parts.minibatch_orders import Outcome, outcome_row
 from rfho.runs.settings import SettingsError
-from rfho.runs.table import Spread
 
 
 def test_patches_and_a_product_are_a_convolution():
@@ -97,8 +95,3 @@ def test_an_official_test_part_is_taken_whole(monkeypatch):
     assert not np.any(split.train[0])
     with pytest.raises(SettingsError, match=r"train, valid = \(8, 4\): mnist has too few"):
         load_official_split("mnist", (8, 4), seed=0)
-
-
-def test_a_row_holds_mean_and_deviation_over_the_orders():
-    found = Outcome(np.array([1.0, 3.0]), np.array([90.0, 94.0]))
-    assert outcome_row("x", found) == ["x", Spread(2.0, 2**0.5), Spread(92.0, 8**0.5)]

@@ -14,12 +14,12 @@ from rfho.experiments.shared_schedules import (
     SharedSettings,
     by_cosine,
     by_sign,
+    contest,
     cosines,
     search,
     training,
-    trials,
 )
-from rfho.experiments.shared_schedules.trials import Trial, best, recorded, spent
+from rfho.experiments.shared_schedules.contest import Contestant, Trial
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 
@@ -77,11 +77,11 @@ def test_the_table_says_what_each_has_tried(folder):
 
 def test_the_search_ends_when_it_has_taken_as_long_as_the_learning(problem, monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr(trials, "clock", lambda: float(next(ticks)))
-    learned = [Trial(None, 1.0, seconds=2.5)] * 2
-    unlimited = SharedSettings(horizon=TINY.horizon)
-    found = list(search(problem, learned, unlimited))
-    assert [trial.seconds for trial in found] == [1.0] * 5
+    monkeypatch.setattr(contest, "clock", lambda: float(next(ticks)))
+    searching = Contestant("search", problem, [])
+    for trial in search(searching, 5.0, SharedSettings(horizon=TINY.horizon)):
+        searching.trials.append(trial)
+    assert [trial.seconds for trial in searching.trials] == [1.0] * 5
 
 
 def test_random_schedules_are_the_same_however_many_are_tried():
@@ -102,21 +102,22 @@ def test_a_step_by_sign_is_halved_when_the_sign_changes():
     np.testing.assert_allclose(moves, expected, rtol=1e-6)
 
 
-def test_compiling_is_not_counted():
-    assert spent([Trial(None, 0.0, seconds) for seconds in (30.0, 2.0, 1.0, 2.0, 2.0)]) == 10.0
-    assert spent([]) == 0.0
+def test_compiling_is_not_counted(problem):
+    trials = [Trial(None, 0.0, seconds) for seconds in (30.0, 2.0, 1.0, 2.0, 2.0)]
+    assert Contestant("slow at first", problem, trials).seconds == 10.0
+    assert Contestant("nothing tried", problem, []).seconds == 0.0
 
 
-def test_training_that_diverged_is_never_the_best():
-    found = [Trial(number, value, 1.0) for number, value in enumerate((np.nan, 2.0, 1.0, -np.inf))]
-    assert best(found).hyper == 2
-    with pytest.raises(ValueError, match="diverged in all of 1 trials"):
-        best(found[:1])
+def test_training_that_diverged_is_never_the_best(problem):
+    values = (np.nan, 2.0, 1.0, -np.inf)
+    trials = [Trial(number, value, 1.0) for number, value in enumerate(values)]
+    assert Contestant("some", problem, trials).best.hyper == 2
+    assert not Contestant("one", problem, trials[:1]).sound
 
 
 def test_a_trial_is_recorded_with_one_number_for_each_entry():
     hyper = {"rates": jnp.array([1.0, 2.0]), "decay": jnp.float32(3)}
-    assert recorded(Trial(hyper, 0.5, 4.0)) == {
+    assert Trial(hyper, 0.5, 4.0).row() == {
         "value": 0.5,
         "seconds": 4.0,
         "rates 1": 1.0,

@@ -12,25 +12,40 @@ also asks whether hypergradients at near points have the same sign.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
-from rfho.experiments.chaos.report import CAPTION, NOTHING, diagnosis, draw, usefulness
 from rfho.experiments.parts.image_data import IMAGE_SETS, load_image_split
 from rfho.experiments.parts.network import Examples, Network, cross_entropy, random_network
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.pictures import COLOURS, figure
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
-from rfho.runs.table import to_rich
+from rfho.runs.study import Measure, Record, add_tables, median, tabulated
+from rfho.runs.table import Table
 
 _KEYS = ("value", "hypergradient", "seed_norm", "adjoint_norm")
+
+NOTHING = "nothing"
+"""What is said where `rfho.diagnose` has no finding."""
+
+_COUNTED = (
+    Measure("how many", 0, len),
+    Measure("from", of=lambda rates: float(rates.min())),
+    Measure("to", of=lambda rates: float(rates.max())),
+    Measure("same sign as the slope around", 2, lambda same: float(same.mean())),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,44 +64,6 @@ class ChaosSettings:
     growth: float = setting(100.0, "growth of the adjoint that is called chaotic", above(0))
     examined: int = setting(20, "rates among them that rfho.diagnose examines", at_least(0))
     seed: int = setting(0, "of examples and initial network", at_least(0))
-
-
-def run(settings: ChaosSettings, folder: RunFolder, console: Console) -> None:
-    """Computes loss, hypergradient and growth of the adjoint at every rate."""
-    problem = training(settings)
-    log_rates = np.log(np.geomspace(settings.rates[0], settings.rates[-1], settings.points))
-    found: dict[str, list[float]] = {key: [] for key in _KEYS}
-    with until_interrupted(folder, console):
-        for begin in range(0, settings.points, settings.at_once):
-            chunk = log_rates[begin : begin + settings.at_once]
-            estimated = estimates(problem, jnp.asarray(chunk, jnp.float32))
-            for index, log_rate in enumerate(chunk):
-                numbers = {key: float(estimated[key][index]) for key in _KEYS}
-                folder.record({"step": begin + index + 1, "rate": np.exp(log_rate), **numbers})
-                for key in _KEYS:
-                    found[key].append(numbers[key])
-            console.print(f"{len(found['value'])} of {settings.points} rates")
-    findings: dict[int, str] = {}
-    with until_interrupted(folder, console):
-        known = len(found["value"]) if folder.about().status != INTERRUPTED else 0
-        for index in evenly(known, settings.examined):
-            findings[index] = examined(problem, log_rates[index])
-            console.print(f"rfho.diagnose, rate {np.exp(log_rates[index]):.3g}: {findings[index]}")
-    if len(found["value"]) < 3:
-        return
-    arrays = {key: np.array(values) for key, values in found.items()}
-    arrays["rate"] = np.exp(log_rates[: len(found["value"])])
-    arrays["growth"] = arrays["adjoint_norm"] / arrays["seed_norm"]
-    arrays["secant"] = secants(np.log(arrays["rate"]), arrays["value"], settings.span)
-    folder.add_arrays("chaos", arrays, "All curves:")
-    folder.add_picture("chaos", draw(arrays, findings, limit=settings.growth), CAPTION)
-    tables = {
-        "usefulness": usefulness(arrays, limit=settings.growth, span=settings.span),
-        "diagnosis": diagnosis(arrays, findings),
-    }
-    for name, table in tables.items():
-        folder.add_table(name, table)
-        console.print(to_rich(table))
 
 
 def training(settings: ChaosSettings) -> rfho.Problem:
@@ -119,16 +96,42 @@ def estimates(problem: rfho.Problem, log_rates: Array) -> dict[str, Array]:
     return jax.vmap(one)(log_rates)
 
 
+def run(settings: ChaosSettings, folder: RunFolder, console: Console) -> None:
+    """Computes loss, hypergradient and growth of the adjoint at every rate."""
+    problem = training(settings)
+    log_rates = np.log(np.geomspace(settings.rates[0], settings.rates[-1], settings.points))
+    rows: list[Record] = []
+    with until_interrupted(folder, console):
+        for begin in range(0, settings.points, settings.at_once):
+            chunk = log_rates[begin : begin + settings.at_once]
+            found = estimates(problem, jnp.asarray(chunk, jnp.float32))
+            for index, log_rate in enumerate(chunk):
+                numbers = {key: float(found[key][index]) for key in _KEYS}
+                rows.append({"step": begin + index + 1, "rate": np.exp(log_rate)} | numbers)
+                folder.record(rows[-1])
+            console.print(f"{len(rows)} of {settings.points} rates")
+    findings: dict[int, str] = {}
+    with until_interrupted(folder, console):
+        known = len(rows) if folder.about().status != INTERRUPTED else 0
+        for index in evenly(known, settings.examined):
+            diagnosis = rfho.diagnose(problem, jnp.float32(log_rates[index]))
+            kinds = sorted(kind.name.lower() for kind in diagnosis.kinds)
+            findings[index] = ", ".join(kinds) or NOTHING
+            console.print(f"rfho.diagnose, rate {np.exp(log_rates[index]):.3g}: {findings[index]}")
+    if len(rows) < 3:
+        return
+    arrays = {key: np.array([row[key] for row in rows]) for key in rows[0] if key != "step"}
+    arrays["growth"] = arrays["adjoint_norm"] / arrays["seed_norm"]
+    arrays["secant"] = secants(np.log(arrays["rate"]), arrays["value"], settings.span)
+    folder.add_arrays("chaos", arrays, "All curves:")
+    folder.add_picture("chaos", draw(arrays, findings, limit=settings.growth), CAPTION)
+    add_tables(folder, console, tables(arrays, findings, settings))
+
+
 def evenly(known: int, count: int) -> list[int]:
     """Up to ``count`` of the indices 0 … known - 1, equally far apart."""
     places = np.linspace(0, max(0, known - 1), min(count, known))
     return np.unique(places.round().astype(int)).tolist()
-
-
-def examined(problem: rfho.Problem, log_rate: float) -> str:
-    """What `rfho.diagnose` finds at a rate."""
-    found = rfho.diagnose(problem, jnp.float32(log_rate))
-    return ", ".join(sorted(kind.name.lower() for kind in found.kinds)) or NOTHING
 
 
 def secants(log_rates: np.ndarray, values: np.ndarray, span: float) -> np.ndarray:
@@ -143,6 +146,109 @@ def secants(log_rates: np.ndarray, values: np.ndarray, span: float) -> np.ndarra
             slopes[index] = np.polyfit(log_rates[near] - centre, values[near], 1)[0]
     return slopes
 
+
+def tables(
+    arrays: Mapping[str, np.ndarray], findings: Mapping[int, str], settings: ChaosSettings
+) -> dict[str, Table]:
+    """How well hypergradients predict the slope of their neighbourhood: by growth, and by diagnosis."""
+    exact, secant, rates = (arrays[key] for key in ("hypergradient", "secant", "rate"))
+    limit = f"{settings.growth:g}"
+    records = [
+        {
+            "adjoint": f"chaotic: growth above {limit}"
+            if chaotic
+            else f"calm: growth up to {limit}",
+            "rfho.diagnose finds": findings.get(index),
+            "how many": 1,
+            "from": float(rates[index]),
+            "to": float(rates[index]),
+            "same sign as the slope around": float(np.sign(exact[index]) == np.sign(secant[index])),
+            "median |hypergradient|": abs(exact[index]),
+            "median |slope around|": abs(secant[index]),
+        }
+        for index, chaotic in enumerate(arrays["growth"] > settings.growth)
+    ]
+    known = np.isfinite(exact) & np.isfinite(secant)
+    best = int(np.nanargmin(arrays["value"]))
+    sizes = [Measure(f"median |{name}|", of=median) for name in ("hypergradient", "slope around")]
+    note = (
+        f"The slope around a rate is fitted to the losses within {settings.span:g} decades. The "
+        f"lowest loss, {arrays['value'][best]:.3g}, is at rate {arrays['rate'][best]:.3g}."
+    )
+    by_growth = tabulated(
+        "Is the hypergradient of use?",
+        sorted(itertools.compress(records, known), key=lambda record: record["adjoint"]),
+        [Measure("adjoint"), *_COUNTED, *sizes],
+        by="adjoint",
+        note=note,
+    )
+    by_finding = tabulated(
+        "What the diagnosis says of the same points",
+        [records[index] for index in findings],
+        [Measure("rfho.diagnose finds"), *_COUNTED],
+        by="rfho.diagnose finds",
+    )
+    return {"usefulness": by_growth, "diagnosis": by_finding}
+
+
+def draw(arrays: Mapping[str, np.ndarray], findings: Mapping[int, str], *, limit: float) -> Figure:
+    """Loss, hypergradient and growth of the adjoint, one above the other over the rate."""
+    drawn, axes = figure(3, 1, width=6.4, height=7.0)
+    rates = arrays["rate"]
+    top, middle, bottom = axes[:, 0]
+    top.plot(rates, arrays["value"], color=COLOURS[0])
+    top.set(ylabel="training loss\nafter T steps", yscale="log")
+    middle.plot(rates, arrays["hypergradient"], ".", color=COLOURS[1], label="hypergradient")
+    middle.plot(rates, arrays["secant"], color=COLOURS[6], label="slope of the loss around")
+    middle.set_yscale("symlog", linthresh=1.0, linscale=3.0)
+    middle.set_yticks([-1e12, -1e6, -1, 0, 1, 1e6, 1e12])
+    middle.set(ylabel="derivative by log η")
+    middle.legend(frameon=False, loc="upper left")
+    _draw_growth(bottom, arrays, findings, limit)
+    for axis in (top, middle, bottom):
+        _share_rates(axis, arrays, limit)
+    return drawn
+
+
+def _draw_growth(
+    axis: Axes,
+    arrays: Mapping[str, np.ndarray],
+    findings: Mapping[int, str],
+    limit: float,
+) -> None:
+    """The growth of the adjoint; upon it, the rates that were examined."""
+    rates, growth = arrays["rate"], arrays["growth"]
+    axis.plot(rates, growth, color=COLOURS[2])
+    axis.axhline(limit, color=COLOURS[6], linestyle=":")
+    for name, marker, colour in ((NOTHING, "o", COLOURS[2]), ("something", "X", COLOURS[1])):
+        at = [index for index, said in findings.items() if (said == NOTHING) == (name == NOTHING)]
+        if at:
+            label = f"rfho.diagnose finds {name}"
+            (marks,) = axis.plot(rates[at], growth[at], marker, color=colour, label=label)
+            marks.set(fillstyle="none", clip_on=False)
+    if findings:
+        axis.legend(frameon=False, loc="upper left")
+    norms = r"$\|\alpha_0\|\ /\ \|\alpha_T\|$"
+    axis.set(ylabel=f"growth of the adjoint\n{norms}", yscale="log", xlabel="learning rate η")
+
+
+def _share_rates(axis: Axes, arrays: Mapping[str, np.ndarray], limit: float) -> None:
+    rates = arrays["rate"]
+    axis.set(xscale="log", xlim=(rates[0], rates[-1]))
+    with np.errstate(invalid="ignore"):
+        above_limit = np.flatnonzero(arrays["growth"] > limit)
+    if len(above_limit):
+        begin, end = float(rates[above_limit[0]]), float(rates[-1])
+        axis.axvspan(begin, end, color=COLOURS[5], alpha=0.12, linewidth=0)
+
+
+CAPTION = (
+    "Above: the training loss after T steps against the learning rate. Middle: its derivative by the "
+    "logarithm of the rate, exact at each rate, and the slope of the loss curve around it. Below: "
+    "the growth of the adjoint on its way back, and what rfho.diagnose says of some of the rates. "
+    "Shaded from the first rate at which growth exceeds the dotted line: the hypergradient is exact "
+    "there, and no guide."
+)
 
 CHAOS = Experiment(
     name="chaos",

@@ -11,27 +11,37 @@ ten real images, one of each class, drawn at random, and trained on at the rate 
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Iterator
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float32
-from matplotlib.figure import Figure
+from jaxtyping import Float, Float32
 from rich.console import Console
 
 import rfho
-from rfho.experiments.distilled_data.few_images import RATES, best_rate, judge
 from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, Part, load_image_split
 from rfho.experiments.parts.network import Examples, Network, accuracy, blank_network, cross_entropy
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import curves, image_grid
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.table import Column, Table, make_table, spread, to_rich
+from rfho.runs.study import Measure, Record, add_tables, tabulated, traced
 
 Hyper = dict[str, Array]
+
+RATES = tuple(np.geomspace(0.01, 30, 12).tolist())
+"""The rates among which the real images choose theirs, by the validation loss."""
+
+_MEASURES = (
+    Measure("training set"),
+    Measure("test accuracy %", 1),
+    Measure("validation loss", 3),
+    Measure("sets", 0),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,84 +57,6 @@ class DistillSettings:
     outer_rate: float = setting(0.05, "rate of Adam on the pixels", above(0))
     draws: int = setting(30, "sets of ten real images to compare with", at_least(2))
     seed: int = setting(0, "of the split and of the draws", at_least(0))
-
-
-class Learned(NamedTuple):
-    """The images and how they came about.
-
-    Attributes:
-        images: one row per class.
-        losses: the validation loss at each outer step.
-        accuracies: on the test set in percent, after each outer step.
-    """
-
-    images: Float32[np.ndarray, "classes pixels"]
-    losses: list[float]
-    accuracies: list[float]
-
-
-def run(settings: DistillSettings, folder: RunFolder, console: Console) -> None:
-    """Learns the images, trains on real ones, compares."""
-    sizes = (settings.draws * 10, settings.valid, settings.test)
-    data = load_image_split(settings.data, sizes, seed=settings.seed)
-    problem = training(data.valid, settings)
-    learned = distil(problem, data, settings, folder=folder, console=console)
-    captions = list(data.class_names)
-    images = learned.images.reshape(-1, *data.shape)
-    folder.add_arrays("images", {"images": images}, "The learned images:")
-    limits = float(images.min()), float(max(images.max(), images.min() + 1e-6))
-    folder.add_picture("learned", image_grid(images, captions, limits=limits), _CAPTION)
-    real = real_draws(data, settings)
-    folder.add_picture(
-        "real",
-        image_grid(real[0].reshape(-1, *data.shape), captions),
-        "Ten real images, the first of the random sets.",
-    )
-    if learned.accuracies:
-        folder.add_picture("accuracy", _progress(learned), _PROGRESS)
-    table = comparison(problem, data, settings, learned=learned, real=real)
-    folder.add_table("accuracy", table)
-    console.print(to_rich(table))
-
-
-def distil(
-    problem: rfho.Problem,
-    data: ImageSplit,
-    settings: DistillSettings,
-    *,
-    folder: RunFolder,
-    console: Console,
-) -> Learned:
-    """Descends the validation loss in the pixels of the ten images."""
-    hyper = {
-        "images": jnp.zeros((len(data.class_names), data.pixels), jnp.float32),
-        "rate": jnp.float32(settings.rate),
-    }
-    learned = Learned(np.asarray(hyper["images"]), [], [])
-    with until_interrupted(folder, console):
-        for report in rfho.iterate(
-            problem,
-            hyper,
-            optim=optax.adam(settings.outer_rate),
-            domain={"images": rfho.Reals(), "rate": rfho.Fixed()},
-            steps=settings.steps,
-        ):
-            images = np.asarray(report.hyper["images"])
-            judged = judge(problem, data.test, images[None], settings.rate)
-            learned = Learned(
-                images,
-                [*learned.losses, report.value],
-                [*learned.accuracies, float(judged.accuracy[0])],
-            )
-            folder.record(
-                {
-                    "step": report.step,
-                    "validation loss": report.value,
-                    "test accuracy %": learned.accuracies[-1],
-                    "seconds": report.seconds,
-                }
-            )
-    return learned
 
 
 def training(valid: Part, settings: DistillSettings) -> rfho.Problem:
@@ -144,6 +76,59 @@ def training(valid: Part, settings: DistillSettings) -> rfho.Problem:
     return rfho.Problem(dynamics, validation_loss, None, valid, settings.horizon)
 
 
+def learn(
+    problem: rfho.Problem, images: np.ndarray, settings: DistillSettings
+) -> Iterator[rfho.Report]:
+    """Descends the validation loss in the pixels of the ten images."""
+    return rfho.iterate(
+        problem,
+        {"images": jnp.asarray(images), "rate": jnp.float32(settings.rate)},
+        optim=optax.adam(settings.outer_rate),
+        domain={"images": rfho.Reals(), "rate": rfho.Fixed()},
+        steps=settings.steps,
+    )
+
+
+def run(settings: DistillSettings, folder: RunFolder, console: Console) -> None:
+    """Learns the images, trains on real ones, compares."""
+    sizes = (settings.draws * 10, settings.valid, settings.test)
+    data = load_image_split(settings.data, sizes, seed=settings.seed)
+    problem = training(data.valid, settings)
+    images = np.zeros((len(data.class_names), data.pixels), np.float32)
+    with until_interrupted(folder, console):
+        for report in learn(problem, images, settings):
+            images = np.asarray(report.hyper["images"])
+            judged = judge(problem, data.test, images[None], settings.rate)
+            row = {"step": report.step, "validation loss": report.value}
+            row["test accuracy %"] = judged["test accuracy %"][0]
+            folder.record(row | {"seconds": report.seconds})
+    history = folder.history()
+    pictures = images.reshape(-1, *data.shape)
+    folder.add_arrays("images", {"images": pictures}, "The learned images:")
+    limits = float(images.min()), float(max(images.max(), images.min() + 1e-6))
+    folder.add_picture("learned", image_grid(pictures, data.class_names, limits=limits), _CAPTION)
+    real = real_draws(data, settings)
+    drawn = image_grid(real[0].reshape(-1, *data.shape), data.class_names)
+    folder.add_picture("real", drawn, "Ten real images, the first of the random sets.")
+    if history:
+        series = {"learned images": traced(history, "test accuracy %")}
+        steps = np.arange(1, len(history) + 1)
+        drawn = curves(series, steps, x_label="outer step", y_label="test accuracy in %")
+        folder.add_picture("accuracy", drawn, _PROGRESS)
+    rate = best_rate(problem, data.test, real)
+    table = tabulated(
+        "What ten images teach",
+        comparison(problem, data, settings, images=images, real=real, rate=rate),
+        _MEASURES,
+        note=f"Learned images: {len(history)} outer steps, {settings.horizon} inner steps at rate "
+        f"{settings.rate:g}. Real images: random, one per class, trained for as many steps at rate "
+        f"{rate:.3g}, the best of {len(RATES)} by validation loss; mean ± standard deviation over "
+        "the sets. The last row is a model trained for 500 steps on all images that the learned ones "
+        "were judged by.",
+    )
+    add_tables(folder, console, {"accuracy": table})
+
+
 def real_draws(data: ImageSplit, settings: DistillSettings) -> Float32[np.ndarray, "draws c p"]:
     """Sets of one real image of each class, drawn from the training part."""
     generator = np.random.default_rng(settings.seed)
@@ -155,42 +140,48 @@ def real_draws(data: ImageSplit, settings: DistillSettings) -> Float32[np.ndarra
     return np.stack([images[index] for index in chosen], axis=1)
 
 
+def judge(
+    problem: rfho.Problem, test: Part, images: np.ndarray, rate: float
+) -> dict[str, np.ndarray]:
+    """Trains one model on each set of images: losses on the validation set, accuracies on the test."""
+    examples = jnp.asarray(test[0]), jnp.asarray(test[1])
+    loss, right = _trained(problem, examples, jnp.asarray(images), jnp.float32(rate))
+    return {"validation loss": np.asarray(loss), "test accuracy %": 100 * np.asarray(right)}
+
+
+def best_rate(problem: rfho.Problem, test: Part, images: np.ndarray) -> float:
+    """The rate of lowest validation loss, on the mean over the sets."""
+    losses = [judge(problem, test, images, rate)["validation loss"] for rate in RATES]
+    means = [float(np.mean(loss)) if np.all(np.isfinite(loss)) else np.inf for loss in losses]
+    return RATES[int(np.argmin(means))]
+
+
 def comparison(
     problem: rfho.Problem,
     data: ImageSplit,
     settings: DistillSettings,
     *,
-    learned: Learned,
+    images: np.ndarray,
     real: np.ndarray,
-) -> Table:
+    rate: float,
+) -> list[Record]:
     """Test accuracy after training on learned images, on real ones, and on all validation images."""
-    rate = best_rate(problem, data, real)
     of_real = judge(problem, data.test, real, rate)
-    of_learned = judge(problem, data.test, learned.images[None], settings.rate)
-    means = [spread(of_real.accuracy), spread(of_real.loss)]
-    rows = [
-        ["ten learned images", float(of_learned.accuracy[0]), float(of_learned.loss[0]), 1],
-        ["ten real images", *means, len(real)],
-        ["the best ten of them", float(of_real.accuracy.max()), float(of_real.loss.min()), 1],
-        [f"all {settings.valid} validation images", _all_images(data), None, 1],
+    best = {"validation loss": np.min, "test accuracy %": np.max}
+    return [
+        {"training set": name, "sets": sets, **found}
+        for name, sets, found in (
+            ("ten learned images", 1, judge(problem, data.test, images[None], settings.rate)),
+            ("ten real images", len(real), of_real),
+            ("the best ten of them", 1, {key: of(of_real[key]) for key, of in best.items()}),
+            (f"all {settings.valid} validation images", 1, {"test accuracy %": all_images(data)}),
+        )
     ]
-    columns = [
-        Column("training set"),
-        Column("test accuracy %", 1),
-        Column("validation loss", 3),
-        Column("sets", 0),
-    ]
-    note = (
-        f"Learned images: {len(learned.losses)} outer steps, {settings.horizon} inner steps at rate "
-        f"{settings.rate:g}. Real images: random, one per class, trained for as many steps at rate "
-        f"{rate:.3g}, the best of {len(RATES)} by validation loss; mean ± standard deviation over "
-        "the sets. The last row is a model trained for 500 steps on all images that the learned ones "
-        "were judged by."
-    )
-    return make_table("What ten images teach", columns, rows, note=note)
 
 
-def _all_images(data: ImageSplit) -> float:
+def all_images(data: ImageSplit) -> float:
+    """Of a model trained on the whole validation set."""
+
     def loss(network: Network, hyper: Array, batch: Examples) -> Array:
         return cross_entropy(network, batch)
 
@@ -207,13 +198,17 @@ def _all_images(data: ImageSplit) -> float:
     return 100 * float(accuracy(estimate.aux.params, test))
 
 
-def _progress(learned: Learned) -> Figure:
-    return curves(
-        {"learned images": np.array(learned.accuracies)},
-        np.arange(1, len(learned.accuracies) + 1),
-        x_label="outer step",
-        y_label="test accuracy in %",
-    )
+@eqx.filter_jit
+def _trained(
+    problem: rfho.Problem, test: Examples, images: Array, rate: Array
+) -> tuple[Float[Array, " sets"], Float[Array, " sets"]]:
+    method = rfho.hyper_gradients.ReverseHyperGradient()
+
+    def one(images: Array) -> tuple[Array, Array]:
+        value, network = method.conclude(problem, {"images": images, "rate": rate}, None)
+        return value, accuracy(network, test)
+
+    return jax.vmap(one)(images)
 
 
 _CAPTION = (

@@ -19,27 +19,20 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_image_split
-from rfho.experiments.parts.minibatch_orders import (
-    CONSTANT_RATES,
-    Outcome,
-    outcome,
-    outcome_columns,
-    outcome_row,
-)
+from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
 from rfho.experiments.parts.network import (
     Examples,
     Network,
     accuracy,
     cross_entropy,
-    layer_names,
-    like,
     random_network,
 )
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import COLOURS, LINES, curves, figure
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.table import Table, make_table, to_rich
+from rfho.runs.study import Measure, add_tables, tabulated, traced
+from rfho.runs.table import Table
 
 MOMENTUM = 0.9
 
@@ -57,38 +50,6 @@ class ScheduleSettings:
     outer_rate: float = setting(0.04, "rate of Adam on their logarithms", above(0))
     repeats: int = setting(5, "orders of minibatches that results are averaged over", at_least(2))
     seed: int = setting(0, "of everything", at_least(0))
-
-
-def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None:
-    """Learns the rates, draws them, and compares them with constant ones."""
-    data = load_image_split(settings.data, (settings.train, 10, settings.test), seed=settings.seed)
-    problem = training(data, settings)
-    rates = constant_rates(data, settings, settings.rate)
-    losses: list[float] = []
-    with until_interrupted(folder, console):
-        for report in rfho.iterate(
-            problem.redrawn(new_minibatches(problem)),
-            rates,
-            optim=optax.adam(settings.outer_rate),
-            domain=rfho.Positive(),
-            steps=settings.steps,
-        ):
-            rates = report.hyper
-            losses.append(report.value)
-            folder.record({"step": report.step, "training loss": report.value})
-    rates = jax.tree.map(jnp.asarray, rates)
-    leaves = zip(layer_names(rates), jax.tree.leaves(rates), strict=True)
-    schedules = {name: np.asarray(leaf) for name, leaf in leaves}
-    arrays = {name.replace(" ", "-"): rate for name, rate in schedules.items()}
-    folder.add_arrays("rates", arrays, "The learned rates, layer by layer.")
-    folder.add_picture("rates", draw_rates(schedules), _RATES)
-    drawn = curves(
-        {"f": np.array(losses)}, x_label="outer step", y_label="training loss after T steps"
-    )
-    folder.add_picture("training-loss", drawn, "Each outer step sees other minibatches.")
-    table = compare(problem, rates, data, settings=settings)
-    folder.add_table("every-step", table)
-    console.print(to_rich(table))
 
 
 def training(data: ImageSplit, settings: ScheduleSettings) -> rfho.Problem:
@@ -115,9 +76,8 @@ def initial_network(data: ImageSplit, settings: ScheduleSettings) -> Network:
 
 def constant_rates(data: ImageSplit, settings: ScheduleSettings, rate: float) -> Network:
     """The same rate for every step, layer and kind of parameter."""
-    network = initial_network(data, settings)
     flat = jnp.full(settings.horizon, rate, jnp.float32)
-    return like(network, [flat] * len(jax.tree.leaves(network)))
+    return jax.tree.map(lambda leaf: flat, initial_network(data, settings))
 
 
 def new_minibatches(problem: rfho.Problem) -> Callable[[Any], tuple[rfho.Stream, Examples]]:
@@ -129,33 +89,64 @@ def new_minibatches(problem: rfho.Problem) -> Callable[[Any], tuple[rfho.Stream,
     )
 
 
+def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None:
+    """Learns the rates, draws them, and compares them with constant ones."""
+    data = load_image_split(settings.data, (settings.train, 10, settings.test), seed=settings.seed)
+    problem = training(data, settings)
+    rates = constant_rates(data, settings, settings.rate)
+    with until_interrupted(folder, console):
+        for report in rfho.iterate(
+            problem.redrawn(new_minibatches(problem)),
+            rates,
+            optim=optax.adam(settings.outer_rate),
+            domain=rfho.Positive(),
+            steps=settings.steps,
+        ):
+            rates = jax.tree.map(jnp.asarray, report.hyper)
+            folder.record({"step": report.step, "training loss": report.value})
+    schedules = {
+        f"{kind} {number}": np.asarray(layer[key])
+        for number, layer in enumerate(rates, start=1)
+        for key, kind in (("bias", "biases"), ("weight", "weights"))
+    }
+    arrays = {name.replace(" ", "-"): rate for name, rate in schedules.items()}
+    folder.add_arrays("rates", arrays, "The learned rates, layer by layer.")
+    folder.add_picture("rates", draw_rates(schedules), _RATES)
+    losses = {"f": traced(folder.history(), "training loss")}
+    drawn = curves(losses, x_label="outer step", y_label="training loss after T steps")
+    folder.add_picture("training-loss", drawn, "Each outer step sees other minibatches.")
+    add_tables(folder, console, {"every-step": compare(problem, rates, data, settings=settings)})
+
+
 def compare(
     problem: rfho.Problem, rates: Network, data: ImageSplit, *, settings: ScheduleSettings
 ) -> Table:
     """The learned schedules beside where they started and the best constant rate."""
-    test = jnp.asarray(data.test[0]), jnp.asarray(data.test[1])
 
-    def found(rates: Network) -> Outcome:
-        rates, repeats = jax.tree.map(jnp.asarray, rates), settings.repeats
-        return outcome(problem, rates, accuracy, test=test, repeats=repeats, seed=settings.seed + 1)
+    def found(rates: Network) -> dict[str, np.ndarray]:
+        repeats, seed = settings.repeats, settings.seed + 1
+        return trained_anew(problem, rates, accuracy, test=data.test, repeats=repeats, seed=seed)
 
     constant = {rate: found(constant_rates(data, settings, rate)) for rate in CONSTANT_RATES}
-    means = {rate: float(each.loss.mean()) for rate, each in constant.items()}
+    means = {rate: float(each["loss"].mean()) for rate, each in constant.items()}
     best = min(means, key=lambda rate: np.nan_to_num(means[rate], nan=np.inf))
     start = found(constant_rates(data, settings, settings.rate))
-    rows = [
-        outcome_row("learned, every step and layer", found(rates)),
-        outcome_row(f"where it started, {settings.rate:g}", start),
-        outcome_row(f"the best constant rate, {best:.3g}", constant[best]),
-    ]
-    count = sum(schedule.size for schedule in jax.tree.leaves(rates))
-    note = (
-        f"{count} rates, {settings.steps} outer steps, momentum {MOMENTUM:g}. The best of "
-        f"{len(CONSTANT_RATES)} constant rates. Mean ± standard deviation over {settings.repeats} "
-        "new orders of minibatches."
+    compared = {
+        "learned, every step and layer": found(rates),
+        f"where it started, {settings.rate:g}": start,
+        f"the best constant rate, {best:.3g}": constant[best],
+    }
+    return tabulated(
+        f"{settings.horizon} steps",
+        [
+            {"schedule": name, "training loss": each["loss"], **each}
+            for name, each in compared.items()
+        ],
+        (Measure("schedule"), Measure("training loss", 4), Measure("test accuracy %", 2)),
+        note=f"{sum(schedule.size for schedule in jax.tree.leaves(rates))} rates, {settings.steps} outer "
+        f"steps, momentum {MOMENTUM:g}. The best of {len(CONSTANT_RATES)} constant rates. Mean ± "
+        f"standard deviation over {settings.repeats} new orders of minibatches.",
     )
-    columns = outcome_columns("schedule", "training loss")
-    return make_table(f"{settings.horizon} steps", columns, rows, note=note)
 
 
 def draw_rates(schedules: dict[str, np.ndarray]) -> Any:

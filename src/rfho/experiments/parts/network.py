@@ -9,9 +9,7 @@ softmax regression.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -72,20 +70,3 @@ def accuracy(network: Network, examples: Examples) -> Float[Array, ""]:
 def squared_weights(network: Network) -> Float[Array, ""]:
     """The sum of all squared weights, without the biases."""
     return jnp.sum(jnp.stack([jnp.sum(layer["weight"] ** 2) for layer in network]))
-
-
-def layer_names(network: Network) -> list[str]:
-    """The names of the leaves, in the order of `jax.tree.leaves`.
-
-    Example:
-        >>> layer_names(random_network((64, 10), seed=0))
-        ['biases 1', 'weights 1']
-    """
-    kinds = {"weight": "weights", "bias": "biases"}
-    numbered = enumerate(network, start=1)
-    return [f"{kinds[kind]} {number}" for number, layer in numbered for kind in sorted(layer)]
-
-
-def like(network: Any, leaves: Sequence[Array]) -> Network:
-    """Other leaves in the structure of a network."""
-    return jax.tree.unflatten(jax.tree.structure(network), leaves)

@@ -31,20 +31,21 @@ from rfho.experiments.parts.convolution import (
     squared_picture_weights,
 )
 from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_official_split
-from rfho.experiments.parts.minibatch_orders import (
-    CONSTANT_RATES,
-    outcome,
-    outcome_columns,
-    outcome_row,
-)
+from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
 from rfho.experiments.parts.network import Examples, accuracy, cross_entropy
-from rfho.experiments.shared_schedules.report import Contestant, draw_progress, draw_winners
-from rfho.experiments.shared_schedules.trials import Trial, best, recorded, sound, spent, tried
+from rfho.experiments.shared_schedules.contest import (
+    Contestant,
+    Trial,
+    draw_progress,
+    draw_winners,
+    tried,
+)
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
 from rfho.runs.stopwatch import clock
-from rfho.runs.table import Cell, Column, Table, make_table, to_rich
+from rfho.runs.study import Measure, add_tables, tabulated
+from rfho.runs.table import Table
 
 Hyper = dict[str, Any]
 Rate = Callable[[Hyper, Any], Array]
@@ -71,35 +72,6 @@ class SharedSettings:
     schedules: int = setting(0, "random cosines; 0: what the learning's time allows", at_least(0))
     repeats: int = setting(5, "orders of minibatches that results are averaged over", at_least(2))
     seed: int = setting(0, "of everything", at_least(0))
-
-
-def run(settings: SharedSettings, folder: RunFolder, console: Console) -> None:
-    """Learns, searches for as long, and tries the best of each with new orders of minibatches."""
-    data = load_official_split(settings.data, (settings.train, settings.valid), seed=settings.seed)
-    blocks = training(data, in_blocks(settings.horizon), settings)
-    cosine = training(data, by_cosine(settings.horizon), settings)
-    learned = Contestant("learned from zero", blocks, [])
-    found = Contestant("the best random cosine", cosine, [])
-    flat = Contestant("the best constant rate", blocks, [])
-    rates = (constant(settings, rate, momentum=0.9) for rate in CONSTANT_RATES)
-    sources = (
-        (learned, learn(blocks, settings)),
-        (found, search(cosine, learned.trials, settings)),
-        (flat, tried(blocks, rates)),
-    )
-    with until_interrupted(folder, console):
-        for contestant, source in sources:
-            for trial in source:
-                contestant.trials.append(trial)
-                folder.record({"schedule": contestant.name} | recorded(trial))
-    drawn = [each for each in (learned, found, flat) if sound(each.trials)]
-    if not drawn:
-        return
-    folder.add_picture("progress", draw_progress(drawn), _PROGRESS)
-    folder.add_picture("schedules", draw_winners(drawn), _SCHEDULES)
-    table = compare(drawn, data, settings)
-    folder.add_table("schedules", table)
-    console.print(to_rich(table))
 
 
 def training(data: ImageSplit, rate: Rate, settings: SharedSettings) -> rfho.Problem:
@@ -176,16 +148,12 @@ def by_sign(lengths: dict[str, float]) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def search(
-    problem: rfho.Problem, learned: Sequence[Trial], settings: SharedSettings
-) -> Iterator[Trial]:
+def search(contestant: Contestant, seconds: float, settings: SharedSettings) -> Iterator[Trial]:
     """Random cosine schedules, until they have taken as long as the learning."""
-    trials: list[Trial] = []
-    count = settings.schedules or None
-    for trial in tried(problem, itertools.islice(cosines(settings), count)):
-        trials.append(trial)
+    candidates = itertools.islice(cosines(settings), settings.schedules or None)
+    for trial in tried(contestant.problem, candidates):
         yield trial
-        if spent(trials) >= spent(learned) and not settings.schedules:
+        if contestant.seconds >= seconds and not settings.schedules:
             return
 
 
@@ -208,25 +176,59 @@ def constant(settings: SharedSettings, rate: float, momentum: float) -> Hyper:
     return {"rates": rates, "momentum": jnp.float32(momentum), "decay": jnp.float32(0)}
 
 
+def run(settings: SharedSettings, folder: RunFolder, console: Console) -> None:
+    """Learns, searches for as long, and tries the best of each with new orders of minibatches."""
+    data = load_official_split(settings.data, (settings.train, settings.valid), seed=settings.seed)
+    blocks = training(data, in_blocks(settings.horizon), settings)
+    cosine = training(data, by_cosine(settings.horizon), settings)
+    learned, found, flat = contestants = (
+        Contestant("learned from zero", blocks, []),
+        Contestant("the best random cosine", cosine, []),
+        Contestant("the best constant rate", blocks, []),
+    )
+    rates = (constant(settings, rate, momentum=0.9) for rate in CONSTANT_RATES)
+    with until_interrupted(folder, console):
+        for contestant, source in (
+            (learned, lambda: learn(blocks, settings)),
+            (found, lambda: search(found, learned.seconds, settings)),
+            (flat, lambda: tried(blocks, rates)),
+        ):
+            for trial in source():
+                contestant.trials.append(trial)
+                folder.record({"schedule": contestant.name} | trial.row())
+    drawn = [contestant for contestant in contestants if contestant.sound]
+    if not drawn:
+        return
+    folder.add_picture("progress", draw_progress(drawn), _PROGRESS)
+    folder.add_picture("schedules", draw_winners(drawn), _SCHEDULES)
+    add_tables(folder, console, {"schedules": compare(drawn, data, settings)})
+
+
 def compare(contestants: Sequence[Contestant], data: ImageSplit, settings: SharedSettings) -> Table:
     """The best of each with new orders of minibatches, and what it took to find it."""
 
     def right(network: PictureNetwork, examples: Examples) -> Array:
         return accuracy(*seen(network, examples, data.shape))
 
-    test, seed = (jnp.asarray(data.test[0]), jnp.asarray(data.test[1])), settings.seed + 1
-    rows: list[list[Cell]] = []
-    for name, problem, trials in contestants:
-        hyper = jax.tree.map(jnp.asarray, best(trials).hyper)
-        found = outcome(problem, hyper, right, test=test, repeats=settings.repeats, seed=seed)
-        rows.append([*outcome_row(name, found), len(trials), spent(trials)])
+    measures = (
+        Measure("schedule"),
+        Measure("validation loss", 4),
+        Measure("test accuracy %", 2),
+        Measure("tried"),
+        Measure("seconds", 1),
+    )
+    repeats, seed = settings.repeats, settings.seed + 1
+    records = []
+    for each in contestants:
+        hyper = each.best.hyper
+        found = trained_anew(each.problem, hyper, right, test=data.test, repeats=repeats, seed=seed)
+        cost = {"tried": len(each.trials), "seconds": each.seconds}
+        records.append({"schedule": each.name, "validation loss": found["loss"], **found, **cost})
     note = (
-        f"Mean ± standard deviation over {settings.repeats} new orders of minibatches. Tried: training "
+        f"Mean ± standard deviation over {repeats} new orders of minibatches. Tried: training "
         "runs, of the first line outer steps. Seconds: of the processor, without compiling."
     )
-    columns = outcome_columns("schedule", "validation loss")
-    columns += [Column("tried"), Column("seconds", 1)]
-    return make_table(f"{settings.horizon} steps", columns, rows, note=note)
+    return tabulated(f"{settings.horizon} steps", records, measures, note=note)
 
 
 _PROGRESS = "The lowest validation loss found after how much processor time."

@@ -1,0 +1,122 @@
+"""A contest between ways to find hyperparameters: what each has tried, how soon, and pictures of it."""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+import rfho
+from rfho.runs.pictures import COLOURS, LINES, figure
+from rfho.runs.stopwatch import clock
+
+
+class Trial(NamedTuple):
+    """Hyperparameters, and what they came to.
+
+    Attributes:
+        hyper: λ.
+        value: f(λ); not finite where training diverged.
+        seconds: what `clock` says that it took.
+    """
+
+    hyper: Any
+    value: float
+    seconds: float
+
+    def row(self) -> dict[str, object]:
+        """A line of a run's history; the entries of an array are numbered."""
+        flat = {
+            f"{key} {place}" if np.ndim(entry) else key: value
+            for key, entry in self.hyper.items()
+            for place, value in enumerate(np.ravel(entry).tolist(), start=1)
+        }
+        return {"value": self.value, "seconds": self.seconds, **flat}
+
+
+class Contestant(NamedTuple):
+    """A way to find hyperparameters, with a ``momentum`` and a ``decay``, and what it has tried.
+
+    Attributes:
+        name: of the way.
+        problem: whose dynamics are `rfho.HeavyBall`.
+        trials: one after the other.
+    """
+
+    name: str
+    problem: rfho.Problem
+    trials: list[Trial]
+
+    @property
+    def sound(self) -> list[Trial]:
+        """The trials in which training did not diverge."""
+        return [trial for trial in self.trials if math.isfinite(trial.value)]
+
+    @property
+    def best(self) -> Trial:
+        """The sound trial of the lowest value; there must be one."""
+        return min(self.sound, key=lambda trial: trial.value)
+
+    @property
+    def seconds(self) -> float:
+        """Of all trials, without those of compiling: each counts as their median."""
+        times = [trial.seconds for trial in self.trials]
+        return len(times) * statistics.median(times) if times else 0.0
+
+
+def tried(problem: rfho.Problem, candidates: Iterable[Any]) -> Iterator[Trial]:
+    """One training run with each candidate."""
+    for hyper in candidates:
+        begin = clock()
+        value = float(_trained(problem, hyper))
+        yield Trial(hyper, value, clock() - begin)
+
+
+def draw_progress(contestants: Sequence[Contestant]) -> Figure:
+    """The lowest validation loss over processor time, compiling not counted."""
+    drawn, axes = figure()
+    axis = axes[0, 0]
+    for number, one in enumerate(contestants):
+        count = len(one.trials)
+        seconds = np.arange(1, count + 1) * one.seconds / count
+        lowest = np.fmin.accumulate([trial.value for trial in one.trials])
+        style = {"linestyle": LINES[number], "color": COLOURS[number], "where": "post"}
+        axis.step(seconds, lowest, label=one.name, **style)
+    axis.set(xlabel="processor time (s)", ylabel="lowest validation loss", yscale="log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 1.7, 2, 2.5, 3, 4, 5, 7)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.legend(frameon=False)
+    return drawn
+
+
+def draw_winners(contestants: Sequence[Contestant]) -> Figure:
+    """The effective rate η / (1 - μ) of the best of each over the steps."""
+    drawn, axes = figure(height=4.6)
+    for number, one in enumerate(contestants):
+        hyper = one.best.hyper
+        momentum, decay = (float(hyper[key]) for key in ("momentum", "decay"))
+        label = f"{one.name}: μ = {momentum:.2f}, ρ = {decay:.2g}"
+        effective = _rates(one.problem, hyper) / (1 - momentum)
+        axes[0, 0].plot(effective, LINES[number], color=COLOURS[number], label=label)
+    axes[0, 0].set(xlabel="inner step t", ylabel="effective rate η / (1 - μ)")
+    drawn.legend(loc="outside upper center", frameon=False)
+    return drawn
+
+
+def _rates(problem: rfho.Problem, hyper: Any) -> np.ndarray:
+    """η of every step, shape (T,)."""
+    dynamics: Any = problem.dynamics
+    return np.asarray(jax.vmap(lambda t: dynamics.rate(hyper, t))(jnp.arange(problem.horizon)))
+
+
+@eqx.filter_jit
+def _trained(problem: rfho.Problem, hyper: Any) -> Array:
+    return rfho.hyper_gradients.ReverseHyperGradient().conclude(problem, hyper, None)[0]
