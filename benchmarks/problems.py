@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 import rfho
+from rfho.domains.space import Rest
 
 
 class Benchmark(NamedTuple):
@@ -126,7 +127,7 @@ def of_rate_alone(benchmark: Benchmark) -> Benchmark:
     """The problem P2 with its rate as the only hyperparameter."""
     rate = dict.fromkeys(benchmark.hyper) | {"log_rate": benchmark.hyper["log_rate"]}
     fixed = benchmark.hyper | {"log_rate": None}
-    return benchmark._replace(problem=benchmark.problem.with_fixed(fixed), hyper=rate)
+    return benchmark._replace(problem=benchmark.problem.at(0, Rest.of(fixed)), hyper=rate)
 
 
 def small_network(horizon: int, rates: int = 1) -> Benchmark:

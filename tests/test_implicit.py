@@ -13,6 +13,7 @@ import pytest
 import rfho
 from rfho import solvers
 from rfho._implicit.refusal import complaint_about
+from rfho.domains.space import Rest
 from rfho.hyper_gradients import ImplicitHyperGradient, ReverseHyperGradient
 
 EXAMPLES, FEATURES = 20, 6
@@ -84,7 +85,18 @@ def regression(seed=0, *, horizon=30, dtype=jnp.float64, rate=0.5):
     dynamics = _dynamics(init)
     problem = rfho.Problem(dynamics, logistic, train=batch(), valid=batch(), horizon=horizon)
     hyper = {"log_l2": array(rng.uniform(-3.5, -1, FEATURES)), "lr": None}
-    return problem.with_fixed({"log_l2": None, "lr": array(rate)}), hyper
+    return fixing(problem, {"log_l2": None, "lr": array(rate)}), hyper
+
+
+def fixing(problem, fixed):
+    """The problem with some leaves of λ that are not learned."""
+    return problem.at(0, Rest.of(fixed))
+
+
+def bare(moment):
+    """The problem of a moment, with all of λ to be learned."""
+    parts = (moment.dynamics, moment.objective, moment.train, moment.valid)
+    return rfho.Problem(*parts, horizon=moment.horizon)
 
 
 def _optim(hyper):
@@ -265,7 +277,7 @@ def test_memory_does_not_depend_on_the_horizon():
 def test_tune_goes_down_from_warm_start_to_warm_start():
     problem, hyper = regression(9)
     hyper = {"log_l2": hyper["log_l2"], "lr": jnp.asarray(0.5)}
-    problem = problem.with_fixed(None)
+    problem = bare(problem)
     solution = rfho.tune(
         problem,
         hyper,
@@ -361,7 +373,7 @@ def test_each_hyperparameter_may_follow_its_own_objective():
         problem_of = eqx.tree_at(lambda p: p.dynamics.loss, problem, shifted)
         problem_of = eqx.tree_at(lambda p: p.objective, problem_of, objective)
         fixed = {"log_l2": None, "shift": None, "lr": jnp.asarray(0.5)}
-        return problem_of.with_fixed(fixed)
+        return fixing(problem_of, fixed)
 
     both = {"log_l2": logistic, "shift": squares, "lr": logistic}
     estimate = first(of(both), hyper, ImplicitHyperGradient())
@@ -378,7 +390,7 @@ def test_tasks_are_solved_side_by_side():
         jax.tree.map(lambda *leaves: jnp.stack(leaves), getattr(one, part), getattr(other, part))
         for part in ("train", "valid")
     ]
-    many = rfho.over_tasks(one, tuple(tasks))
+    many = rfho.over_tasks(bare(one), tuple(tasks)).at(0, one.rest)
     together = first(many, hyper, EXACT).hypergradient["log_l2"]
     alone = [first(p, hyper, EXACT).hypergradient["log_l2"] for p in (one, other)]
     np.testing.assert_allclose(together, sum(alone) / 2, rtol=1e-9)
@@ -398,7 +410,7 @@ def test_a_rate_is_refused_by_name():
     problem, hyper = regression(0)
     hyper = {"log_l2": hyper["log_l2"], "lr": jnp.asarray(0.5)}
     with pytest.raises(ValueError, match=r'hyper\["lr"\] reaches neither the gradient of the loss'):
-        rfho.hyper_gradient(problem.with_fixed(None), hyper, ImplicitHyperGradient())
+        rfho.hyper_gradient(bare(problem), hyper, ImplicitHyperGradient())
 
 
 def test_learned_initial_parameters_are_refused_by_name():
@@ -411,7 +423,7 @@ def test_minibatches_are_refused_unless_the_condition_has_data_of_its_own():
     problem, hyper = regression(14, horizon=400)
     stream = rfho.Stream(problem.train, size=10, key=0)
     noisy = rfho.Problem(problem.dynamics, logistic, stream, problem.valid, horizon=400)
-    noisy = noisy.with_fixed(problem.fixed)
+    noisy = noisy.at(0, problem.rest)
     with pytest.raises(ValueError, match="train is a Stream"):
         first(noisy, hyper, PLAIN)
     condition = rfho.Stationary(batch=problem.train)

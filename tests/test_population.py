@@ -34,10 +34,11 @@ def starts():
 
 
 DOMAINS = [{"lr": rfho.Box(0.0, 0.2 + rate), "pull": rfho.CappedL1(2.0 + rate)} for rate in RATES]
+REVERSE = rfho.hyper_gradients.ReverseHyperGradient()
 ONLINE = rfho.hyper_gradients.OnlineTruncatedHyperGradient(window=2, every=2)
 
 
-@pytest.mark.parametrize("method", [None, ONLINE], ids=["batch", "online"])
+@pytest.mark.parametrize("method", [REVERSE, ONLINE], ids=["batch", "online"])
 def test_members_end_where_single_runs_end(method):
     optim = optax.adam(0.05)
     together = rfho.tune_many(
@@ -51,7 +52,7 @@ def test_members_end_where_single_runs_end(method):
         assert member.result is alone.result
         assert len(member.history) == 4
         close(
-            [report._replace(seconds=0) for report in member.history],
+            [report._replace(seconds=0, member=0) for report in member.history],
             [report._replace(seconds=0) for report in alone.history],
         )
 
@@ -98,12 +99,12 @@ def test_reports_come_one_for_each_member():
 
 
 def test_ctrl_c_returns_what_there_is():
-    class Interrupting(rfho.NoProgress):
-        def advance(self, handle, step, text):
-            if step == 2:
+    class Interrupting(rfho.Listener):
+        def step(self, report):
+            if report.step == 2 and report.member == 2:
                 raise KeyboardInterrupt
 
-    solutions = rfho.tune_many(problem(), starts(), steps=5, progress=Interrupting())
+    solutions = rfho.tune_many(problem(), starts(), steps=5, listeners=[Interrupting()])
     assert [solution.result for solution in solutions] == [Result.STOPPED] * 3
     assert [len(solution.history) for solution in solutions] == [2] * 3
 

@@ -23,11 +23,14 @@ PROBLEM = rfho.Problem(
 
 
 def updated(hyper, gradient, optim, domain):
-    """One update from scratch."""
+    """λ after one step along a given hypergradient: that of a linear objective."""
+
+    def along(w, hyper, batch):
+        return sum(gradient[name] * hyper[name] for name in hyper) + 0 * w
+
+    problem = rfho.Problem(DYNAMICS, along, jnp.ones(3), horizon=1)
     tuner = rfho.Tuner(optim=optim, domain=domain)
-    hyper = jax.tree.map(jnp.asarray, hyper)
-    slots = tuner.optim.init(hyper)
-    return tuner.updated(hyper, jax.tree.map(jnp.asarray, gradient), slots)[0]
+    return tuner.step(problem, tuner.init(problem, hyper))[0].hyper
 
 
 def test_without_a_domain_the_step_is_the_optimisers():
@@ -74,10 +77,12 @@ def test_the_pair_is_pure_so_that_a_scan_of_it_is_the_loop():
 
 
 def test_a_fixed_leaf_is_split_off_with_none_in_its_place():
-    tuner = rfho.Tuner(domain={"lr": rfho.Reals(), "depth": rfho.Fixed()})
-    free, fixed = tuner.split({"lr": 0.1, "depth": 3})
-    assert free == {"lr": 0.1, "depth": None}
-    assert fixed == {"lr": None, "depth": 3}
+    hyper = {"lr": 0.1, "depth": 3, "table": jnp.arange(2)}
+    domain = {"lr": rfho.Reals(), "depth": rfho.Fixed(), "table": rfho.Fixed()}
+    free, rest = rfho.domains.Space.of(domain, hyper).split(hyper)
+    assert free == {"lr": 0.1, "depth": None, "table": None}
+    whole = rest.join({"lr": "new", "depth": None, "table": None})
+    assert (whole["lr"], whole["depth"], whole["table"].tolist()) == ("new", 3, [0, 1])
 
 
 def test_nothing_left_to_tune_is_refused():

@@ -105,5 +105,5 @@ def test_objectives_may_have_their_own_data():
 
 
 def test_online_methods_never_restart():
-    with pytest.raises(TypeError, match="trains once and never restarts"):
+    with pytest.raises(TypeError, match="is not one training run that could begin anywhere"):
         WarmRestart(RealTimeHyperGradient(every=1)).init(PROBLEM, HYPER)

@@ -51,11 +51,23 @@ from rfho.memory.disk_shelf import DiskShelf
 from rfho.memory.encoding import AbstractStorage, Exact, HalfPrecision
 from rfho.memory.shelf import AbstractShelf, HostShelf
 from rfho.optim import schedules
-from rfho.outer.loop import Report, Solution, iterate, tune
-from rfho.outer.population import iterate_many, tune_many
-from rfho.outer.progress import AbstractProgress, NoProgress, RichProgress
-from rfho.outer.tuner import Tuner, TunerState
+from rfho.outer import (
+    Best,
+    Listener,
+    Report,
+    RichProgress,
+    Solution,
+    Trained,
+    Tuner,
+    TunerState,
+    iterate,
+    iterate_many,
+    train,
+    tune,
+    tune_many,
+)
 from rfho.problem.chunks import InChunks, in_chunks
+from rfho.problem.fresh import Fresh
 from rfho.problem.objective import Objective
 from rfho.problem.problem import Problem
 from rfho.problem.stream import HostStream, Indexed, Stream
@@ -69,13 +81,13 @@ __all__ = [
     "AbstractDomain",
     "AbstractDynamics",
     "AbstractHyperGradient",
-    "AbstractProgress",
     "AbstractShelf",
     "AbstractStorage",
     "Anchored",
     "Audit",
     "AutoHyperGradient",
     "Aux",
+    "Best",
     "Binomial",
     "Box",
     "Candidate",
@@ -95,6 +107,7 @@ __all__ = [
     "Fixed",
     "FixedPoint",
     "Forecast",
+    "Fresh",
     "HalfPrecision",
     "HeavyBall",
     "HeavyBallState",
@@ -106,7 +119,7 @@ __all__ = [
     "Indexed",
     "Keep",
     "Kind",
-    "NoProgress",
+    "Listener",
     "NonNegative",
     "Objective",
     "Positive",
@@ -128,6 +141,7 @@ __all__ = [
     "StoreAll",
     "Stream",
     "SymmetricNonNegative",
+    "Trained",
     "Tuner",
     "TunerState",
     "UnitInterval",
@@ -148,6 +162,7 @@ __all__ = [
     "schedules",
     "solvers",
     "steps_undone_within",
+    "train",
     "tune",
     "tune_many",
 ]

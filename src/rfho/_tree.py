@@ -4,7 +4,7 @@ States mix floating-point leaves with integers (step counts) and static values; 
 for the inexact leaves alone. `split` separates the two, so that no float0 cotangent ever appears.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -82,45 +82,121 @@ def with_leaves(tree: PyTree, kept: tuple[Array, ...], known: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf if id(leaf) in at_hand else next(fresh), tree)
 
 
+def is_none(node: Any) -> bool:
+    """Whether a node is None, which stands where a leaf belongs to another tree."""
+    return node is None
+
+
+def is_number(leaf: Any) -> TypeGuard[Any]:
+    """Whether a leaf is an array or a number, of JAX, NumPy or Python, traced or not.
+
+    `equinox.is_array_like` fails on arrays that are traced.
+    """
+    numbers = (bool, int, float, complex, np.generic, np.ndarray)
+    return eqx.is_array(leaf) or isinstance(leaf, numbers)
+
+
+def is_inexact_number(leaf: Any) -> bool:
+    """Whether a leaf is an array or a number of floating-point or complex kind."""
+    return is_number(leaf) and bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
+
+
+def as_arrays(data: PyTree, name: str) -> PyTree:
+    """``data`` as JAX arrays.
+
+    Raises:
+        TypeError: a leaf is no array and no number.
+        ValueError: integers do not fit the width that JAX would give them.
+    """
+    return jax.tree.map_with_path(lambda path, leaf: _as_array(leaf, path_of(path, name)), data)
+
+
+def _as_array(leaf: Any, where: str) -> Array:
+    if not (is_number(leaf) or hasattr(leaf, "__array__")):
+        raise TypeError(
+            f"{where} is a {type(leaf).__name__}, but it must be made of arrays: give arrays, a rfho.Stream of "
+            "minibatches, a rfho.HostStream that loads batch t on the host, or a pure function of the step t"
+        )
+    if not isinstance(leaf, Array):
+        _check_width(np.asarray(leaf), where)
+    return jnp.asarray(leaf)
+
+
+def _check_width(leaf: np.ndarray, where: str) -> None:
+    if not np.issubdtype(leaf.dtype, np.integer) or not leaf.size:
+        return
+    narrow = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    low, high, room = int(leaf.min()), int(leaf.max()), np.iinfo(narrow)
+    if low < room.min or high > room.max:
+        raise ValueError(
+            f"{where} holds integers from {low} to {high}, which do not fit {narrow}: renumber them, or call "
+            "jax.config.update('jax_enable_x64', True) first"
+        )
+
+
+def as_key(key: Any, of: str) -> Array:
+    """``key`` as a JAX key: one already, or an integer of any kind as its seed.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if isinstance(key, Array) and (
+        jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        or (key.dtype == jnp.uint32 and key.shape == jax.random.PRNGKey(0).shape)
+    ):
+        return key
+    raise TypeError(f"{of} got key={key!r}, but it must be a JAX key or an integer: write key=0")
+
+
 def path_of(path: tuple[Any, ...], name: str) -> str:
     """A pytree path as one writes it: ``hyper["lr"]``, ``hyper.layers[0]``."""
     return name + jax.tree_util.keystr(path).replace("'", '"')
 
 
 def first_non_finite(tree: PyTree, name: str) -> str | None:
-    """The path of the first leaf with a NaN or an infinity, or None. Reads values: not for use under jit."""
+    """The path of the first leaf with a NaN or an infinity, or None; leaves that are traced count as finite.
+
+    Arrays are reduced where they lie, and one bool of each is fetched.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if eqx.is_inexact_array_like(leaf) and not np.all(np.isfinite(np.asarray(leaf))):
+        if is_inexact_number(leaf) and not is_traced(leaf) and not _is_finite(leaf):
             return path_of(path, name)
     return None
 
 
-def as_hyper(hyper: PyTree, name: str = "hyper") -> PyTree:
-    """``hyper`` with every leaf an inexact JAX array.
+def _is_finite(leaf: Any) -> bool:
+    finite = jnp.isfinite(leaf) if isinstance(leaf, Array) else np.isfinite(leaf)
+    return bool(finite.all())
+
+
+def as_hyper(free: PyTree, name: str = "hyper") -> PyTree:
+    """The learned leaves of ``hyper`` as inexact JAX arrays.
 
     Raises:
         TypeError: a leaf is an integer, a bool, a string or no array at all; the message names its
             path.
         ValueError: there is no leaf, or one holds a NaN or an infinity.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(hyper)
+    leaves = jax.tree_util.tree_leaves_with_path(free)
     if not leaves:
         raise ValueError(
             f"{name} has no leaves, but there must be at least one hyperparameter to tune"
         )
     for path, leaf in leaves:
         _check_leaf(leaf, path_of(path, name))
-    hyper = jax.tree.map(_strong, hyper)
-    bad = first_non_finite(hyper, name)
+    free = jax.tree.map(strong, free)
+    bad = first_non_finite(free, name)
     if bad is not None:
         raise ValueError(f"{bad} is not finite, but hyperparameters must start from finite values")
-    return hyper
+    return free
 
 
 def _check_leaf(leaf: Any, where: str) -> None:
     if is_traced(leaf):
         return
-    if not eqx.is_array_like(leaf):
+    if not is_number(leaf):
         raise TypeError(
             f"{where} has type {type(leaf).__name__}, but hyperparameters must be floating-point arrays: "
             "pass a number or an array, or mark it rfho.Fixed()"
@@ -133,7 +209,7 @@ def _check_leaf(leaf: Any, where: str) -> None:
         )
 
 
-def _strong(leaf: Any) -> Array:
-    # A weak type would change after the first update and retrace everything.
+def strong(leaf: Any) -> Array:
+    """``leaf`` as an array of its own dtype: a weak type would change after an update and retrace everything."""
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)

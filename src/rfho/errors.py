@@ -5,6 +5,7 @@ Misuse is an exception before anything is traced. What goes wrong while running 
 """
 
 import enum
+from numbers import Integral
 from typing import Any
 
 
@@ -21,6 +22,7 @@ class Result(enum.Enum):
     CONVERGED = "the outer step became shorter than the tolerance"
     HORIZON_REACHED = "the one training run of an online method came to its horizon"
     STOPPED = "the caller stopped the run"
+    FAILED = "a function of the caller failed"
     NON_FINITE_VALUE = "the objective became NaN or infinite"
     NON_FINITE_HYPERGRADIENT = "the hypergradient became NaN or infinite"
     NON_FINITE_HYPER = "an outer update made a hyperparameter NaN or infinite"
@@ -49,9 +51,16 @@ class Result(enum.Enum):
 class HyperGradientError(RuntimeError):
     """A run-time failure: its `result` says which, its message says where and what to do."""
 
+    solution: Any = None
+    """The `Solution` of the run that failed, with all that was found before; None outside of a run."""
+
     def __init__(self, result: Result, message: str) -> None:
         super().__init__(message)
         self.result = result
+
+
+class UserFunctionError(TypeError):
+    """A function of the user failed when it was first traced; the message names it, its cause is the error."""
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -74,11 +83,11 @@ class ShelfError(OSError):
 
 
 def positive_int(value: Any, name: str, of: str) -> int:
-    """``value``, the argument ``name`` of ``of``, if it is an int of 1 or more.
+    """``value``, the argument ``name`` of ``of``, if it is an integer (of any kind) of 1 or more.
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{of} got {name}={value!r}, but it must be an int of 1 or more")
-    return value
+    return int(value)

@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from rfho import _tree as tree
 from rfho._programs.shared_products import SharedProducts
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.objective import Reading
-from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree, State, Step
 
 
@@ -35,7 +35,7 @@ class Pushed(NamedTuple):
     tangent: PyTree
 
 
-def start(problem: Problem, hyper: Hyper, directions: Hyper) -> Pushed:
+def start(problem: AbstractMoment, hyper: Hyper, directions: Hyper) -> Pushed:
     """s_0 and Z_0 = ∂Φ_0/∂λ D."""
 
     def init(hyper: Hyper) -> tuple[PyTree, PyTree]:
@@ -46,7 +46,7 @@ def start(problem: Problem, hyper: Hyper, directions: Hyper) -> Pushed:
 
 
 def push(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     pushed: Pushed,
     *,
@@ -70,7 +70,7 @@ def push(
 
 
 def push_steps(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     pushed: Pushed,
     *,
@@ -87,6 +87,7 @@ def push_steps(
             pushed = pushed._replace(tangent=faded)
         return push(problem, hyper, pushed, directions=directions, t=first + i)
 
+    problem = problem.at(problem.k)  # fresh data are drawn once, not at every step
     directions = apart(directions)
     pushed = pushed._replace(tangent=apart(pushed.tangent))
     pushed = jax.lax.fori_loop(0, count, one, pushed)
@@ -125,7 +126,7 @@ def _along(push_one: Callable[..., PyTree], tangents: PyTree, directions: PyTree
 
 
 def read_along(
-    problem: Problem, hyper: Hyper, pushed: Pushed, *, directions: Hyper
+    problem: AbstractMoment, hyper: Hyper, pushed: Pushed, *, directions: Hyper
 ) -> tuple[Reading, Float[Array, "*objectives directions"]]:
     """The objectives at s_t, and their derivatives ∂E/∂λ D + ∂E/∂s_t Z_t (eq. 14)."""
     reading = problem.read(pushed.state, hyper)
@@ -153,13 +154,15 @@ class Coordinates(NamedTuple):
         flat, unravel = ravel_pytree(self.hyper)
         return jax.vmap(unravel)(jax.nn.one_hot(index, self.number, dtype=flat.dtype))
 
-    def own_objective(self, problem: Problem) -> Array:
+    def own_objective(self, problem: AbstractMoment) -> Array:
         """For each coordinate, the index of the objective that it follows."""
         owner = problem.objective_of(self.hyper)
         spread = jax.tree.map(lambda i, leaf: jnp.full(jnp.shape(leaf), i), owner, self.hyper)
         return ravel_pytree(spread)[0]
 
-    def assemble(self, problem: Problem, derivatives: Float[Array, "*objectives m"]) -> Hyper:
+    def assemble(
+        self, problem: AbstractMoment, derivatives: Float[Array, "*objectives m"]
+    ) -> Hyper:
         """The hypergradient from the derivatives along all coordinates."""
         if derivatives.ndim == 2:
             derivatives = derivatives[self.own_objective(problem), jnp.arange(self.number)]

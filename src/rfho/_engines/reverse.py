@@ -15,7 +15,7 @@ from rfho._programs.liveness import inputs_used
 from rfho._programs.shared_products import SharedProducts
 from rfho.dynamics import Keep
 from rfho.memory import AbstractCheckpoint, Chain, Span, advance
-from rfho.problem.problem import Problem, over_objectives, select
+from rfho.problem.moment import AbstractMoment, over_objectives, select
 from rfho.typing import Hyper, PyTree, State, Step
 
 
@@ -39,13 +39,13 @@ class Sweep(NamedTuple):
     tape: PyTree
 
 
-def roll(problem: Problem, hyper: Hyper, state: State, *, span: Span) -> State:
+def roll(problem: AbstractMoment, hyper: Hyper, state: State, *, span: Span) -> State:
     """The state after the steps of the span, none of them kept."""
     return advance(chain_of(problem, hyper, Keep.STATES), state, span.start, span.length)
 
 
 def blank_tape(
-    problem: Problem, hyper: Hyper, *, span: Span, checkpoint: AbstractCheckpoint
+    problem: AbstractMoment, hyper: Hyper, *, span: Span, checkpoint: AbstractCheckpoint
 ) -> PyTree:
     """The memory for one sweep."""
     chain = chain_of(problem, hyper, checkpoint.keep())
@@ -53,7 +53,7 @@ def blank_tape(
 
 
 def sweep(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     state: State,
     *,
@@ -74,22 +74,23 @@ def sweep(
     return Sweep(reading.value, hypergradient, final, reading.by_state, adjoint, tape)
 
 
-def through_init(problem: Problem, hyper: Hyper, swept: Sweep) -> Sweep:
+def through_init(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Sweep:
     """Adds α_0 ∂Φ_0/∂λ."""
     _, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
     (by_init,) = over_objectives(problem, vjp)(swept.adjoint)
     return swept._replace(hypergradient=tree.add(swept.hypergradient, by_init))
 
 
-def own_objectives(problem: Problem, hyper: Hyper, swept: Sweep) -> Hyper:
+def own_objectives(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Hyper:
     """The hypergradient in which every leaf follows its own objective."""
     return select(problem, hyper, swept.hypergradient)
 
 
 def chain_of(
-    problem: Problem, hyper: Hyper, keep: Keep, *, sharing: SharedProducts = SharedProducts()
+    problem: AbstractMoment, hyper: Hyper, keep: Keep, *, sharing: SharedProducts = SharedProducts()
 ) -> Chain:
     """The problem's steps as a chain: hyperparameters and data in place, cotangents (α, λ̄)."""
+    problem = problem.at(problem.k)  # fresh data are drawn once, not at every step
     way = problem.dynamics.way(keep)
     whole, fixed_at = problem.whole(hyper), hyper
 

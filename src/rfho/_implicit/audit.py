@@ -38,8 +38,8 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._implicit.condition import AbstractCondition, System
 from rfho._implicit.curvature import Spread, contraction_of, cross_norm, spread_of
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.objective import Reading
-from rfho.problem.problem import Problem
 from rfho.solvers import CG, AbstractSolver, NormalEquations, Operator
 from rfho.solvers.base import count, positive, relative
 from rfho.solvers.lanczos import asymmetry, epsilon, random_direction
@@ -128,7 +128,7 @@ class Audit(eqx.Module):
     def further(
         self,
         condition: AbstractCondition,
-        problem: Problem,
+        problem: AbstractMoment,
         hyper: Hyper,
         *,
         state: State,

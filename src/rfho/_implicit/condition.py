@@ -24,7 +24,7 @@ from rfho._engines.reverse import roll
 from rfho._programs.liveness import inputs_used
 from rfho.dynamics import AbstractDynamics, Descent, HeavyBall, Keep
 from rfho.memory import Span
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskBatches, TaskDynamics
 from rfho.solvers import Operator
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, State
@@ -50,7 +50,7 @@ class AbstractCondition(eqx.Module):
     """What is said to hold at the end of training."""
 
     @abc.abstractmethod
-    def check(self, problem: Problem, hyper: Hyper) -> None:
+    def check(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Refuses, before anything runs, a problem to which the condition does not apply.
 
         Raises:
@@ -66,7 +66,7 @@ class AbstractCondition(eqx.Module):
         """``state`` with other unknowns."""
 
     @abc.abstractmethod
-    def system(self, problem: Problem, hyper: Hyper, state: State) -> System:
+    def system(self, problem: AbstractMoment, hyper: Hyper, state: State) -> System:
         """F and its linearisation at ``state``."""
 
 
@@ -93,7 +93,7 @@ class Stationary(AbstractCondition):
 
     batch: Any = None
 
-    def check(self, problem: Problem, hyper: Hyper) -> None:
+    def check(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """A loss, a full batch, and no leaf that only the optimiser sees."""
         loss, batch = loss_of(problem.dynamics), _full_batch(problem, self.batch, "Stationary")
 
@@ -127,7 +127,7 @@ class Stationary(AbstractCondition):
         """The state with the parameters replaced."""
         return state._replace(params=unknowns)
 
-    def system(self, problem: Problem, hyper: Hyper, state: State) -> System:
+    def system(self, problem: AbstractMoment, hyper: Hyper, state: State) -> System:
         """∂_w L, and H and ∂²_λw L by one forward-over-reverse linearisation."""
         loss, batch = loss_of(problem.dynamics), _full_batch(problem, self.batch, "Stationary")
 
@@ -160,7 +160,7 @@ class FixedPoint(AbstractCondition):
 
     batch: Any = None
 
-    def check(self, problem: Problem, hyper: Hyper) -> None:
+    def check(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """A full batch."""
         _full_batch(problem, self.batch, "FixedPoint")
 
@@ -172,7 +172,7 @@ class FixedPoint(AbstractCondition):
         """The state with its inexact leaves replaced."""
         return eqx.combine(unknowns, state)
 
-    def system(self, problem: Problem, hyper: Hyper, state: State) -> System:
+    def system(self, problem: AbstractMoment, hyper: Hyper, state: State) -> System:
         """S - Φ(s, λ), and its transposed linearisation: one step pulled back any number of times."""
         batch = _full_batch(problem, self.batch, "FixedPoint")
         whole, way = problem.whole(hyper), problem.dynamics.way(Keep.RESIDUALS)
@@ -198,7 +198,7 @@ class FixedPoint(AbstractCondition):
 
 def settled(
     condition: AbstractCondition,
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     *,
     state: State,
@@ -244,10 +244,10 @@ def loss_of(dynamics: AbstractDynamics) -> Loss:
     )
 
 
-def _full_batch(problem: Problem, batch: Batch, condition: str) -> Batch:
+def _full_batch(problem: AbstractMoment, batch: Batch, condition: str) -> Batch:
     if batch is not None:
         return batch
-    train = problem.train
+    train = problem.at(problem.k).train
     if isinstance(train, TaskBatches) and not callable(train.train):
         return train.train
     if callable(train):

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rfho import _tree as tree
 from rfho._engines.forward import push_steps, read_along, start
 from rfho._engines.reverse import roll
 from rfho.checks.finite_differences import (
@@ -37,7 +38,7 @@ from rfho.hyper_gradients import (
 )
 from rfho.hyper_gradients.once import estimate_once
 from rfho.memory import Span
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.validate import validate
 from rfho.typing import Hyper, Scalar
 
@@ -79,7 +80,7 @@ class Check(NamedTuple):
 
 
 def check_hyper_gradient(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     method: AbstractHyperGradient | None = None,
     *,
@@ -127,8 +128,9 @@ def check_hyper_gradient(
     """
     method = ReverseHyperGradient() if method is None else method
     positive_int(directions, "directions", "check_hyper_gradient")
-    hyper = validate(problem, hyper)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    hyper = tree.as_hyper(hyper)
+    validate(problem, hyper)
+    key = tree.as_key(key, "check_hyper_gradient")
     for_hyper, for_loss = jax.random.split(key)
     drawn = [balanced_direction(hyper, each) for each in jax.random.split(for_hyper, directions)]
     gradient = estimate_once(problem, hyper, method).hypergradient
@@ -147,7 +149,7 @@ def check_hyper_gradient(
 
 
 def _along(
-    problem: Problem, hyper: Hyper, gradient: Hyper, *, direction: Hyper, by_other: float
+    problem: AbstractMoment, hyper: Hyper, gradient: Hyper, *, direction: Hyper, by_other: float
 ) -> Along:
     parts = _products(gradient, direction)
     by_method = sum(parts)
@@ -158,7 +160,7 @@ def _along(
 
 
 @eqx.filter_jit
-def _value(problem: Problem, hyper: Hyper, direction: Hyper, step: Array) -> Scalar:
+def _value(problem: AbstractMoment, hyper: Hyper, direction: Hyper, step: Array) -> Scalar:
     """f(λ + h d); of several objectives the sum, each moved along the leaves that follow it."""
     owner = problem.objective_of(hyper)
 
@@ -175,7 +177,7 @@ def _value(problem: Problem, hyper: Hyper, direction: Hyper, step: Array) -> Sca
 
 
 def _by_other(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     directions: list[Hyper],
     *,
@@ -192,7 +194,7 @@ def _by_other(
 
 
 @eqx.filter_jit
-def _pushed(problem: Problem, hyper: Hyper, directions: list[Hyper]) -> Array:
+def _pushed(problem: AbstractMoment, hyper: Hyper, directions: list[Hyper]) -> Array:
     """Forward mode along these directions alone, however many hyperparameters there are."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *directions)
     pushed = start(problem, hyper, stacked)

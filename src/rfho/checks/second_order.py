@@ -26,7 +26,7 @@ from rfho.checks.finite_differences import (
     rounding_of,
 )
 from rfho.dynamics import AbstractDynamics, Descent
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar
 
@@ -49,7 +49,7 @@ class SecondOrder(NamedTuple):
     verdict: Verdict
 
 
-def second_order(problem: Problem, hyper: Hyper, key: Array) -> tuple[SecondOrder, ...]:
+def second_order(problem: AbstractMoment, hyper: Hyper, key: Array) -> tuple[SecondOrder, ...]:
     """One finding for each leaf of parameters and λ; none unless the dynamics is a `Descent`.
 
     Taken at the first batch, somewhat off the initial parameters, since a symmetric start may hide
@@ -81,7 +81,7 @@ class _Point(NamedTuple):
 class _Inner(eqx.Module):
     """The inner loss on one batch, and the direction v."""
 
-    problem: Problem
+    problem: AbstractMoment
     dynamics: Descent
     batch: Batch
     v: Params
@@ -128,7 +128,7 @@ def _path_of(direction: _Point) -> str:
     return "params"
 
 
-def _one_task(problem: Problem, hyper: Hyper) -> tuple[AbstractDynamics, Params, Batch]:
+def _one_task(problem: AbstractMoment, hyper: Hyper) -> tuple[AbstractDynamics, Params, Batch]:
     dynamics, batch = problem.dynamics, problem.train_batch(0)
     params: PyTree = dynamics.output(problem.init(hyper))
     if not isinstance(dynamics, TaskDynamics):

@@ -7,12 +7,11 @@ import equinox as eqx
 
 from rfho import _tree as tree
 from rfho._programs.roofline import Rates
-from rfho._programs.tracing import any_traced
 from rfho.choice.candidates import Candidate, Exactness, Forecasts, as_bytes, candidates
 from rfho.choice.forecast import Forecast, forecaster, label_of
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
 from rfho.memory.device import memory_of_device
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
 
 _ALIKE = 1.05
@@ -82,7 +81,7 @@ class AutoHyperGradient(AbstractHyperGradient):
         self.memory_limit = limit
         self.rates = Rates() if rates is None else rates
 
-    def select(self, problem: Problem, hyper: Hyper) -> Selection:
+    def select(self, problem: AbstractMoment, hyper: Hyper) -> Selection:
         """The method for this problem, with all candidates and their forecasts.
 
         Nothing is run and nothing compiled; the arrays of ``problem`` and ``hyper`` may be traced.
@@ -90,7 +89,7 @@ class AutoHyperGradient(AbstractHyperGradient):
         Raises:
             MemoryError: no method fits; the message lists what the most frugal ones need.
         """
-        hyper = _checked_unless_traced(hyper)
+        hyper = tree.as_hyper(hyper)
         weighed = candidates(
             problem, hyper, self._forecasts(problem, hyper), limit=self.memory_limit
         )
@@ -104,14 +103,16 @@ class AutoHyperGradient(AbstractHyperGradient):
         table = tuple(_reasoned(candidate, best, self.memory_limit) for candidate in weighed)
         return Selection(best.method, table, self.memory_limit)
 
-    def check(self, problem: Problem, hyper: Hyper, method: AbstractHyperGradient) -> Forecast:
+    def check(
+        self, problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient
+    ) -> Forecast:
         """The forecast of ``method``, once it is known to fit.
 
         Raises:
             MemoryError: it does not fit; the message lists the methods that do, with their figures.
             TypeError: there is no forecast for such a method.
         """
-        hyper = _checked_unless_traced(hyper)
+        hyper = tree.as_hyper(hyper)
         forecasts = self._forecasts(problem, hyper)
         forecast = forecasts(method)
         if forecast.memory <= self.memory_limit:
@@ -124,26 +125,31 @@ class AutoHyperGradient(AbstractHyperGradient):
             f"{as_bytes(self.memory_limit)}. {instead}"
         )
 
-    def init(self, problem: Problem, hyper: Hyper) -> Any:
+    @property
+    def trains_anew(self) -> bool:
+        """All among which it chooses do."""
+        return True
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> Any:
         """The carry of the method that `select` chooses."""
         return self.select(problem, hyper).method.init(problem, hyper)
 
-    def reserve(self, problem: Problem, hyper: Hyper) -> PyTree:
+    def reserve(self, problem: AbstractMoment, hyper: Hyper) -> PyTree:
         """The memory of the method that `select` chooses."""
         return self.select(problem, hyper).method.reserve(problem, hyper)
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[Estimate, Any]:
+    def estimate(self, problem: AbstractMoment, hyper: Hyper, carry: Any) -> tuple[Estimate, Any]:
         """One estimate of the method that `select` chooses."""
         return self.select(problem, hyper).method.estimate(problem, hyper, carry)
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[PyTree, Params]:
+    def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: Any) -> tuple[PyTree, Params]:
         """The conclusion of the method that `select` chooses."""
         return self.select(problem, hyper).method.conclude(problem, hyper, carry)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates: only batch methods are chosen."""
 
-    def _forecasts(self, problem: Problem, hyper: Hyper) -> Forecasts:
+    def _forecasts(self, problem: AbstractMoment, hyper: Hyper) -> Forecasts:
         known = forecaster(problem, hyper)
         return lambda method: known(method, self.rates)
 
@@ -181,10 +187,6 @@ def _listed(weighed: list[Candidate]) -> str:
     known = [candidate for candidate in weighed if candidate.forecast is not None]
     known.sort(key=lambda candidate: candidate.memory)
     return "\n".join("  " + str(candidate).rstrip() for candidate in known[:5])
-
-
-def _checked_unless_traced(hyper: Hyper) -> Hyper:
-    return hyper if any_traced(hyper) else tree.as_hyper(hyper)
 
 
 def _checked(memory_limit: int | float) -> int:

@@ -16,7 +16,7 @@ from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.memory import Binomial, Recompute, Replay, StoreAll
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
 _DIRECTIONS = 8
@@ -68,7 +68,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(
-    problem: Problem, hyper: Hyper, forecast: Forecasts, *, limit: int
+    problem: AbstractMoment, hyper: Hyper, forecast: Forecasts, *, limit: int
 ) -> list[Candidate]:
     """All candidates with their forecasts: the exact ones, fastest first, then the others."""
     m = tree.size(hyper)
@@ -95,7 +95,7 @@ def as_bytes(count: int | float) -> str:
 
 
 def _reverse(
-    problem: Problem, hyper: Hyper, forecast: Forecasts, *, limit: int
+    problem: AbstractMoment, hyper: Hyper, forecast: Forecasts, *, limit: int
 ) -> list[ReverseHyperGradient]:
     """Reverse mode under every policy that these dynamics have."""
     horizon = problem.horizon
@@ -118,7 +118,7 @@ def _chunk(forecast: Forecasts, m: int, limit: int) -> int:
     return max(1, min(m, math.floor(fitting)))
 
 
-def _implicit(problem: Problem, hyper: Hyper, forecast: Forecasts) -> Candidate:
+def _implicit(problem: AbstractMoment, hyper: Hyper, forecast: Forecasts) -> Candidate:
     method = ImplicitHyperGradient()
     try:
         method.condition.check(problem, hyper)

@@ -37,8 +37,8 @@ from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.memory import AbstractCheckpoint, Binomial, Recompute, Replay, StoreAll
 from rfho.memory.binomial import schedule
 from rfho.memory.checkpoint import Chain, Span
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.objective import Reading
-from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree
 
 
@@ -83,7 +83,7 @@ Forecaster = Callable[[AbstractHyperGradient, Rates], Forecast]
 class _Parts(NamedTuple):
     """A problem, and the work of its plain parts."""
 
-    problem: Problem
+    problem: AbstractMoment
     hyper: Hyper
     state: PyTree
     reading: Reading
@@ -106,7 +106,7 @@ class _Reverse(NamedTuple):
     again: Work | None
 
 
-def forecaster(problem: Problem, hyper: Hyper) -> Forecaster:
+def forecaster(problem: AbstractMoment, hyper: Hyper) -> Forecaster:
     """A function that forecasts methods on one problem; each part is traced once for all of them.
 
     The arrays of ``problem`` and ``hyper`` may be abstract or traced.
@@ -141,7 +141,7 @@ def forecaster(problem: Problem, hyper: Hyper) -> Forecaster:
     return forecast
 
 
-def _parts(problem: Problem, hyper: Hyper) -> _Parts:
+def _parts(problem: AbstractMoment, hyper: Hyper) -> _Parts:
     state = jax.eval_shape(lambda: problem.init(hyper))
     step = work_of(lambda s, t: problem.step(s, hyper, t), state, _t())
     output = problem.dynamics.output

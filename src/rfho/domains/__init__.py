@@ -11,4 +11,5 @@ from rfho.domains.non_negative import NonNegative as NonNegative
 from rfho.domains.positive import Positive as Positive
 from rfho.domains.reals import Reals as Reals
 from rfho.domains.simplex import Simplex as Simplex
+from rfho.domains.space import Space as Space
 from rfho.domains.symmetric_non_negative import SymmetricNonNegative as SymmetricNonNegative

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from rfho import _tree as tree
 from rfho._programs.tracing import is_traced
 
 
@@ -114,7 +115,7 @@ def not_finite(x: Any) -> str | None:
     Returns:
         The end of a sentence, or None.
     """
-    if not (eqx.is_array_like(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)):
+    if not (tree.is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)):
         kind = f"dtype {x.dtype}" if hasattr(x, "dtype") else f"type {type(x).__name__}"
         return (
             f"has {kind}, but a domain holds floating-point numbers: write 0.1 rather than 1, "

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Num
 
+from rfho import _tree as tree
+from rfho._programs.tracing import is_traced
 from rfho.domains.base import AbstractDomain
 
 
@@ -31,6 +32,6 @@ class Fixed(AbstractDomain):
 
     def objection(self, x: Any) -> str | None:
         """Objects to NaN only."""
-        if eqx.is_inexact_array_like(x) and np.isnan(np.asarray(x)).any():
+        if tree.is_inexact_number(x) and not is_traced(x) and np.isnan(np.asarray(x)).any():
             return "has a NaN, and Fixed() would keep it: give a number"
         return None

@@ -8,6 +8,8 @@ online methods the training run itself.
 """
 
 import abc
+import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,8 +21,15 @@ from rfho._engines.reverse import Sweep, own_objectives, roll
 from rfho._programs.liveness import inputs_used
 from rfho.errors import HyperGradientError
 from rfho.memory import Span
-from rfho.problem.problem import Problem
-from rfho.typing import Hyper, Params, PyTree, Scalar
+from rfho.problem.moment import AbstractMoment
+from rfho.typing import Hyper, Params, PyTree, Scalar, State
+
+
+class Mode(enum.Enum):
+    """How a method takes derivatives through training, which the dynamics must then allow."""
+
+    FORWARD = "forward"
+    REVERSE = "reverse"
 
 
 class Aux(NamedTuple):
@@ -30,10 +39,12 @@ class Aux(NamedTuple):
         params: w at which the objective was read.
         stats: named scalars that say how far the estimate can be trusted; each method documents its
             own.
+        state: s of which ``params`` are the output; None in what an outer loop reports.
     """
 
     params: Params
     stats: dict[str, Scalar]
+    state: State | None = None
 
 
 class Estimate(NamedTuple):
@@ -54,18 +65,18 @@ class AbstractHyperGradient(eqx.Module):
     """What every method offers; all methods are pure, and traceable unless they say otherwise."""
 
     @abc.abstractmethod
-    def init(self, problem: Problem, hyper: Hyper) -> Any:
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> Any:
         """The carry before the first estimate."""
 
     @abc.abstractmethod
-    def estimate(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[Estimate, Any]:
+    def estimate(self, problem: AbstractMoment, hyper: Hyper, carry: Any) -> tuple[Estimate, Any]:
         """One estimate at ``hyper``, and the carry for the next."""
 
     @abc.abstractmethod
-    def conclude(self, problem: Problem, hyper: Hyper, carry: Any) -> tuple[PyTree, Params]:
+    def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: Any) -> tuple[PyTree, Params]:
         """The objective and the trained parameters with which a run that ends at ``hyper`` ends."""
 
-    def reserve(self, problem: Problem, hyper: Hyper) -> Any:
+    def reserve(self, problem: AbstractMoment, hyper: Hyper) -> Any:
         """Memory that `estimate` takes as its carry, uses and gives back; None if it has no use for it.
 
         For loops that donate it from one estimate to the next: no fresh memory is touched then.
@@ -73,27 +84,53 @@ class AbstractHyperGradient(eqx.Module):
         return None
 
     @property
+    def mode(self) -> Mode | None:
+        """How derivatives are taken: forward or reverse through all of training; None for neither."""
+        return None
+
+    @property
+    def trains_anew(self) -> bool:
+        """Whether each estimate is one training run of T steps, from the problem's ``init`` to ``aux.state``."""
+        return False
+
+    def reaches_start(self, problem: AbstractMoment) -> bool:
+        """Whether every estimate has the derivative through s_0, for hyperparameters that reach nothing else."""
+        return True
+
+    @property
     def driven_from_python(self) -> bool:
         """Whether `estimate` and `conclude` run from Python instead of being traced as a whole."""
         return False
+
+    def watched(self, on_segment: Callable[[int, int], None]) -> "AbstractHyperGradient":
+        """The same method, telling ``on_segment(done, total)`` how far an estimate is; only if it is driven.
+
+        A method that is traced as a whole has nothing to tell.
+        """
+        return self
 
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """The error that `tune` and `hyper_gradient` raise about the statistics of an estimate, if any."""
         return None
 
     @abc.abstractmethod
-    def limit(self, problem: Problem) -> int | None:
+    def limit(self, problem: AbstractMoment) -> int | None:
         """How many estimates one run can give; None if any number."""
 
 
-def evaluated(problem: Problem, hyper: Hyper) -> tuple[PyTree, Params]:
+def aux_of(problem: AbstractMoment, state: State, stats: dict[str, Scalar]) -> Aux:
+    """What an estimate whose objective was read at ``state`` knows."""
+    return Aux(problem.dynamics.output(state), stats, state)
+
+
+def evaluated(problem: AbstractMoment, hyper: Hyper) -> tuple[PyTree, Params]:
     """f(λ) and w_T by a plain training run: the conclusion of batch methods."""
     state = roll(problem, hyper, problem.init(hyper), span=Span(0, problem.horizon))
     params = problem.dynamics.output(state)
     return problem.evaluate(params, hyper), params
 
 
-def estimated(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
+def estimated(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Estimate:
     """The estimate that a reverse sweep brings back, with the norms of the adjoint at both of its ends."""
     structure = jax.tree.structure(swept.state)
     (parameters,) = inputs_used(problem.dynamics.output, swept.state)
@@ -106,5 +143,5 @@ def estimated(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
         return tree.norm([leaf for leaf, used in pairs if used])
 
     stats = {"seed_norm": norm(swept.seed), "adjoint_norm": norm(swept.adjoint)}
-    aux = Aux(problem.dynamics.output(swept.state), stats)
+    aux = aux_of(problem, swept.state, stats)
     return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)

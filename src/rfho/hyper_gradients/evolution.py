@@ -26,9 +26,9 @@ from rfho import _tree as tree
 from rfho._engines.forward import coordinates
 from rfho._engines.reverse import roll
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated
 from rfho.memory import Span
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
 
 Noise = Float[Array, "pairs m"]
@@ -64,9 +64,9 @@ class AbstractEvolution(AbstractHyperGradient):
     def __init__(self, pairs: int, sigma: PyTree, *, every: int, key: Array | int) -> None:
         self.pairs, self.every = _checked(type(self).__name__, pairs, sigma, every=every)
         self.sigma = sigma
-        self.key = jax.random.key(key) if isinstance(key, int) else key
+        self.key = tree.as_key(key, type(self).__name__)
 
-    def init(self, problem: Problem, hyper: Hyper) -> EvolutionRun:
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> EvolutionRun:
         """All particles before their first step."""
         return _at_start(problem, hyper, pairs=self.pairs, every=self.every)
 
@@ -81,7 +81,7 @@ class AbstractEvolution(AbstractHyperGradient):
         """
 
     def estimate(
-        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
+        self, problem: AbstractMoment, hyper: Hyper, carry: EvolutionRun
     ) -> tuple[Estimate, EvolutionRun]:
         """One further window of all particles."""
         begins = _begins(problem, carry, self.every)
@@ -90,12 +90,12 @@ class AbstractEvolution(AbstractHyperGradient):
         return _estimate(problem, hyper, moved, begins=begins, sigma=sigma, every=self.every)
 
     def conclude(
-        self, problem: Problem, hyper: Hyper, carry: EvolutionRun
+        self, problem: AbstractMoment, hyper: Hyper, carry: EvolutionRun
     ) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run: the particles are all off λ."""
         return evaluated(problem, hyper)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates: runs follow each other."""
 
 
@@ -167,7 +167,7 @@ class SingleEvolution(AbstractEvolution):
         return run._replace(noise=noise, perturbation=noise)
 
 
-def _at_start(problem: Problem, hyper: Hyper, *, pairs: int, every: int) -> EvolutionRun:
+def _at_start(problem: AbstractMoment, hyper: Hyper, *, pairs: int, every: int) -> EvolutionRun:
     if every > problem.horizon:
         raise ValueError(
             f"every is {every}, but a window cannot be longer than the horizon of {problem.horizon} steps"
@@ -178,7 +178,7 @@ def _at_start(problem: Problem, hyper: Hyper, *, pairs: int, every: int) -> Evol
     return EvolutionRun(jax.tree.map(repeat, problem.init(hyper)), still, still, zero, zero)
 
 
-def _begins(problem: Problem, run: EvolutionRun, every: int) -> Array:
+def _begins(problem: AbstractMoment, run: EvolutionRun, every: int) -> Array:
     """Whether a new run begins: at first, and when no whole window is left."""
     return (run.t == 0) | (run.t + every > problem.horizon)
 
@@ -189,11 +189,17 @@ def _normal(key: Array, run: EvolutionRun) -> Noise:
 
 
 def _estimate(
-    problem: Problem, hyper: Hyper, run: EvolutionRun, *, begins: Array, sigma: Array, every: int
+    problem: AbstractMoment,
+    hyper: Hyper,
+    run: EvolutionRun,
+    *,
+    begins: Array,
+    sigma: Array,
+    every: int,
 ) -> tuple[Estimate, EvolutionRun]:
     flat, unravel = ravel_pytree(hyper)
     t = jnp.where(begins, 0, run.t)
-    shifted = problem.from_step(t)
+    shifted = problem.later(t)
 
     def trained(offset: Float[Array, " m"], state: State) -> tuple[State, Array]:
         perturbed = unravel(flat + offset)
@@ -214,7 +220,7 @@ def _estimate(
     pairs = by_pair.shape[0]
     stats = {"standard_error": spread / np.sqrt(pairs * (pairs - 1)), "t": t + every}
     first = jax.tree.map(lambda leaf: leaf[0, 0], state)
-    aux = Aux(problem.dynamics.output(first), stats)
+    aux = aux_of(problem, first, stats)
     value = problem.values(jnp.mean(values, axis=(0, 1)))
     hypergradient = coordinates(hyper).assemble(problem, estimate)
     after = run._replace(state=state, t=t + every, draws=run.draws + 1)

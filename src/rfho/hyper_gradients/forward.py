@@ -8,9 +8,9 @@ from jax import Array
 from rfho import _tree as tree
 from rfho._engines.forward import coordinates, push_steps, read_along, start
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem.problem import Problem
-from rfho.typing import Hyper, Params, PyTree
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
+from rfho.problem.moment import AbstractMoment
+from rfho.typing import Hyper, Params, PyTree, State
 
 
 class ForwardHyperGradient(AbstractHyperGradient):
@@ -42,17 +42,27 @@ class ForwardHyperGradient(AbstractHyperGradient):
         if self.chunk is not None:
             positive_int(self.chunk, "chunk", type(self).__name__)
 
-    def init(self, problem: Problem, hyper: Hyper) -> None:
+    @property
+    def mode(self) -> Mode:
+        """Forward."""
+        return Mode.FORWARD
+
+    @property
+    def trains_anew(self) -> bool:
+        """It is."""
+        return True
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
+    def estimate(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
         """∇f(λ), chunk by chunk of its coordinates."""
         axes = coordinates(hyper)
         chunk = min(self.chunk or axes.number, axes.number)
         chunks = -(-axes.number // chunk)
         index = jnp.arange(chunks * chunk).reshape(chunks, chunk)
 
-        def along(index: Array) -> tuple[Array, Array, Array, Params]:
+        def along(index: Array) -> tuple[Array, Array, Array, State]:
             directions = axes.directions(index)
             pushed = start(problem, hyper, directions)
             pushed = push_steps(
@@ -60,29 +70,29 @@ class ForwardHyperGradient(AbstractHyperGradient):
             )
             reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
             squared = tree.norm(pushed.tangent) ** 2
-            return reading.value, derivatives, squared, problem.dynamics.output(pushed.state)
+            return reading.value, derivatives, squared, pushed.state
 
         if chunks == 1:
-            value, derivatives, squared, params = along(index[0])
+            value, derivatives, squared, state = along(index[0])
         else:
-            # All chunks train alike: only the last one's value and parameters are held, not all of them.
+            # All chunks train alike: only the last one's value and state are held, not all of them.
             def one(_: PyTree, index: Array) -> tuple[PyTree, PyTree]:
-                value, derivatives, squared, params = along(index)
-                return (value, params), (derivatives, squared)
+                value, derivatives, squared, state = along(index)
+                return (value, state), (derivatives, squared)
 
-            (value, params), _ = jax.eval_shape(one, None, index[0])
-            last = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, params))
-            (value, params), (derivatives, squared) = jax.lax.scan(one, last, index)
+            (value, state), _ = jax.eval_shape(one, None, index[0])
+            last = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, state))
+            (value, state), (derivatives, squared) = jax.lax.scan(one, last, index)
             derivatives = _joined(derivatives)[..., : axes.number]
-        aux = Aux(params, {"tangent_norm": jnp.sqrt(jnp.sum(squared))})
+        aux = aux_of(problem, state, {"tangent_norm": jnp.sqrt(jnp.sum(squared))})
         hypergradient = axes.assemble(problem, derivatives)
         return Estimate(problem.values(value), hypergradient, aux), carry
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+    def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
         return evaluated(problem, hyper)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
 
 

@@ -15,10 +15,10 @@ from rfho._implicit.audit import Audit, Further, Inaccuracy
 from rfho._implicit.condition import AbstractCondition, Stationary, System, settled
 from rfho._implicit.refusal import complaint_about
 from rfho.errors import HyperGradientError
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated
 from rfho.memory import Span
+from rfho.problem.moment import AbstractMoment, select
 from rfho.problem.objective import Reading
-from rfho.problem.problem import Problem, select
 from rfho.solvers import CG, AbstractSolver, Solve
 from rfho.typing import Hyper, Params, PyTree, Scalar, State, Step
 
@@ -123,7 +123,11 @@ class ImplicitHyperGradient(AbstractHyperGradient):
                     "the audit that bounds the error: give it an rfho.Audit()"
                 )
 
-    def init(self, problem: Problem, hyper: Hyper) -> Settled | None:
+    def reaches_start(self, problem: AbstractMoment) -> bool:
+        """What moves s_0 does not move the point at which training ends."""
+        return False
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> Settled | None:
         """Training and solve at their start, once the condition is known to apply.
 
         Raises:
@@ -133,25 +137,25 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         return self._start(problem, hyper) if self.warm_start else None
 
     def estimate(
-        self, problem: Problem, hyper: Hyper, carry: Settled | None
+        self, problem: AbstractMoment, hyper: Hyper, carry: Settled | None
     ) -> tuple[Estimate, Settled | None]:
         """Train, solve, look."""
         begin = self._start(problem, hyper) if carry is None else carry
         state, steps = settled(
             self.condition,
-            problem.from_step(begin.t),
+            problem.later(begin.t),
             hyper,
             state=begin.state,
             tolerance=None
             if self.inner_tolerance is None
-            else _at(self.inner_tolerance, problem.outer),
+            else _at(self.inner_tolerance, problem.k),
         )
         system = self.condition.system(problem, hyper, state)
         reading = problem.read(state, hyper)
         further = self._further(problem, hyper, state=state, system=system)
 
         def one(seed: _Seed, start: PyTree, seed_there: _Seed | None) -> _Answer:
-            tolerance = _at(self.tolerance, problem.outer)
+            tolerance = _at(self.tolerance, problem.k)
             found = self.solver.solve(system.operator, seed.by_unknowns, start, tolerance=tolerance)
             return self._answer(system, seed, found, further=further, seed_there=seed_there)
 
@@ -162,29 +166,29 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         tells = system.symmetric or self.solver.assumes().definite
         stats = _statistics(answer, system, further, tells=tells)
         hypergradient = select(problem, hyper, answer.hypergradient)
-        aux = Aux(problem.dynamics.output(state), stats)
+        aux = aux_of(problem, state, stats)
         after = Settled(state, begin.t + steps, answer.adjoint)
         estimate = Estimate(problem.values(reading.value), hypergradient, aux)
         return estimate, after if self.warm_start else None
 
     def conclude(
-        self, problem: Problem, hyper: Hyper, carry: Settled | None
+        self, problem: AbstractMoment, hyper: Hyper, carry: Settled | None
     ) -> tuple[PyTree, Params]:
         """f(λ) and w after T more steps from where training stands."""
         if carry is None:
             return evaluated(problem, hyper)
-        state = roll(problem.from_step(carry.t), hyper, carry.state, span=Span(0, problem.horizon))
+        state = roll(problem.later(carry.t), hyper, carry.state, span=Span(0, problem.horizon))
         params = problem.dynamics.output(state)
         return problem.evaluate(params, hyper), params
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
 
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """What makes the answer useless: an assumption of the solver that does not hold, a solve that failed."""
         return complaint_about(self.solver, stats, self.refuse_above)
 
-    def _start(self, problem: Problem, hyper: Hyper) -> Settled:
+    def _start(self, problem: AbstractMoment, hyper: Hyper) -> Settled:
         state = problem.init(hyper)
         shapes = jax.eval_shape(lambda: self._seed(problem.read(state, hyper)).by_unknowns)
         adjoint = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -194,7 +198,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         return _Seed(self.condition.unknowns(reading.by_state), reading.by_hyper)
 
     def _further(
-        self, problem: Problem, hyper: Hyper, *, state: State, system: System
+        self, problem: AbstractMoment, hyper: Hyper, *, state: State, system: System
     ) -> Further | None:
         if self.audit is None:
             return None

@@ -6,6 +6,7 @@ shelf, in host memory or on disk: all of them, or no more than a number of slots
 schedule over segments (as the k-ary tree of REPLAY, arXiv 2503.13751, memory O(log T) states).
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ import jax.numpy as jnp
 
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated
 from rfho.memory import AbstractCheckpoint, Recompute, Span, schedule
 from rfho.memory.shelf import AbstractShelf, HostShelf
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State, Step
 
 
@@ -67,10 +68,29 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         """It is."""
         return True
 
-    def init(self, problem: Problem, hyper: Hyper) -> None:
+    @property
+    def mode(self) -> Mode:
+        """Reverse."""
+        return Mode.REVERSE
+
+    @property
+    def trains_anew(self) -> bool:
+        """It is."""
+        return True
+
+    def watched(self, on_segment: Callable[[int, int], None]) -> "LongReverseHyperGradient":
+        """The same, telling ``on_segment`` too."""
+
+        def both(done: int, total: int) -> None:
+            self.on_segment(done, total)
+            on_segment(done, total)
+
+        return dataclasses.replace(self, on_segment=both)
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
+    def estimate(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
         """∇f(λ) of the whole run."""
         if problem.several_objectives:
             raise ValueError(
@@ -88,7 +108,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         swept = Sweep(reading.value, hypergradient, final, reading.by_state, adjoint, None)
         return _finish(problem, hyper, swept), carry
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+    def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run, in segments too."""
         state = _init(problem, hyper)
         for start in range(0, problem.horizon, self.segment):
@@ -97,7 +117,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         params = problem.dynamics.output(state)
         return _evaluate(problem, hyper, params), params
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
 
 
@@ -110,7 +130,7 @@ class Length(eqx.Module):
 class _Run(NamedTuple):
     """One way forward and back over the segments of a problem."""
 
-    problem: Problem
+    problem: AbstractMoment
     hyper: Hyper
     method: LongReverseHyperGradient
 
@@ -173,7 +193,9 @@ class _Run(NamedTuple):
         return jnp.asarray(start), Length(length)
 
 
-def _advanced(problem: Problem, hyper: Hyper, state: State, start: Step, length: Length) -> State:
+def _advanced(
+    problem: AbstractMoment, hyper: Hyper, state: State, start: Step, length: Length
+) -> State:
     """`_advance`, begun once the segment before is done.
 
     One is under way at a time: progress and Ctrl-C mean what they say, and states do not pile up.
@@ -184,28 +206,30 @@ def _advanced(problem: Problem, hyper: Hyper, state: State, start: Step, length:
 
 
 @eqx.filter_jit
-def _init(problem: Problem, hyper: Hyper) -> State:
+def _init(problem: AbstractMoment, hyper: Hyper) -> State:
     return problem.init(hyper)
 
 
 @eqx.filter_jit
-def _read(problem: Problem, hyper: Hyper, state: State) -> Any:
+def _read(problem: AbstractMoment, hyper: Hyper, state: State) -> Any:
     return problem.read(state, hyper)
 
 
 @eqx.filter_jit
-def _evaluate(problem: Problem, hyper: Hyper, params: Params) -> PyTree:
+def _evaluate(problem: AbstractMoment, hyper: Hyper, params: Params) -> PyTree:
     return problem.evaluate(params, hyper)
 
 
 @eqx.filter_jit
-def _advance(problem: Problem, hyper: Hyper, state: State, start: Step, length: Length) -> State:
-    return roll(problem.from_step(start), hyper, state, span=Span(0, length.steps))
+def _advance(
+    problem: AbstractMoment, hyper: Hyper, state: State, start: Step, length: Length
+) -> State:
+    return roll(problem.later(start), hyper, state, span=Span(0, length.steps))
 
 
 @eqx.filter_jit
 def _pull_back(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     state_and_cotangents: tuple[State, PyTree],
     start: Step,
@@ -214,12 +238,12 @@ def _pull_back(
 ) -> PyTree:
     state, cotangents = state_and_cotangents
     span = Span(0, length.steps)
-    chain = chain_of(problem.from_step(start), hyper, checkpoint.keep())
+    chain = chain_of(problem.later(start), hyper, checkpoint.keep())
     _, tape = checkpoint.forward(chain, state, span, checkpoint.blank(chain, state, span))
     return checkpoint.backward(chain, tape, span, cotangents)[0]
 
 
 @eqx.filter_jit
-def _finish(problem: Problem, hyper: Hyper, swept: Sweep) -> Estimate:
+def _finish(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Estimate:
     swept = through_init(problem, hyper, swept)
     return estimated(problem, hyper, swept)

@@ -1,31 +1,49 @@
 """One hypergradient."""
 
-import equinox as eqx
+from typing import Any
 
-from rfho._programs.tracing import is_traced
-from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
-from rfho.problem.problem import Problem
+import equinox as eqx
+import jax
+
+from rfho import _tree as tree
+from rfho._programs.tracing import any_traced
+from rfho.domains import Reals
+from rfho.domains.space import Space
+from rfho.errors import HyperGradientError, Result
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
+from rfho.hyper_gradients.reverse import ReverseHyperGradient
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.validate import validate
-from rfho.typing import Hyper
+from rfho.typing import Hyper, Params, PyTree
 
 
 def hyper_gradient(
-    problem: Problem, hyper: Hyper, method: AbstractHyperGradient | None = None
+    problem: AbstractMoment,
+    hyper: Hyper,
+    method: AbstractHyperGradient = ReverseHyperGradient(),
+    *,
+    domain: PyTree = Reals(),
+    throw: bool = True,
 ) -> Estimate:
     """One estimate of f(λ) and ∇f(λ), from the start of training.
 
     Args:
         problem: what is tuned.
-        hyper: λ, a pytree of floating-point arrays or numbers.
-        method: how; `ReverseHyperGradient` by default. Online methods give their first estimate.
+        hyper: λ, a pytree whose floating-point arrays and numbers are learned.
+        method: how. Online methods give their first estimate.
+        domain: a domain, or a tree prefix of ``hyper`` with domains: `Fixed` leaves are not learned, the
+            others must lie in theirs.
+        throw: raise what is wrong with the estimate; otherwise return it as it is.
 
     Returns:
-        `Estimate(value, hypergradient, aux)`. Compiled once per problem structure and method.
+        `Estimate(value, hypergradient, aux)`; the hypergradient is None where ``hyper`` is not learned.
+        Compiled once per problem structure and method; under `jax.jit`, `jax.vmap` and `jax.grad` it is part
+        of the program around it, and nothing is raised about values.
 
     Raises:
-        TypeError, ValueError: problem and hyperparameters do not fit each other, see
-            `rfho.validate`.
-        HyperGradientError: the method itself says that its estimate is useless.
+        TypeError, ValueError: problem and hyperparameters do not fit each other; before anything runs.
+        HyperGradientError: the value or the hypergradient is not finite, or the method itself says that its
+            estimate is useless.
 
     Example:
         >>> import jax.numpy as jnp, optax, rfho
@@ -34,35 +52,88 @@ def hyper_gradient(
         ...     lambda hyper: optax.sgd(hyper["lr"]),
         ...     jnp.zeros(()),
         ... )
-        >>> problem = rfho.Problem(
-        ...     dynamics, lambda w, hyper, batch: w, train=None, valid=None, horizon=1
-        ... )
+        >>> problem = rfho.Problem(dynamics, lambda w, hyper, batch: w, horizon=1)
         >>> float(rfho.hyper_gradient(problem, {"lr": 0.1}).hypergradient["lr"])
         2.0
     """
-    method = ReverseHyperGradient() if method is None else method
-    estimate = estimate_once(problem, validate(problem, hyper), method)
-    _complain(method, estimate)
+    if not isinstance(problem, AbstractMoment):
+        raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
+    space = Space.of(domain, hyper)
+    free, rest = space.split(hyper)
+    free = tree.as_hyper(free)
+    space.check(free)
+    # A moment has its rest already, and is given what is learned alone.
+    moment = problem if problem.rest is not None else problem.at(problem.k, rest)
+    estimate = estimate_once(moment, free, method)
+    if throw and not any_traced(estimate):
+        raise_if_useless(method, estimate)
     return estimate
 
 
-def estimate_once(problem: Problem, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:
-    """The first estimate of ``method``, compiled."""
-    once = _estimate_once if method.driven_from_python else _estimate_once_compiled
-    return once(problem, hyper, method)
-
-
-def _estimate_once(problem: Problem, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:
+def estimate_once(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:
+    """The first estimate of ``method``, compiled; that problem and λ fit is looked at once per program."""
+    if not method.driven_from_python:
+        return _estimate_once(problem, hyper, method)
+    _fits(problem, hyper, method)
     return method.estimate(problem, hyper, method.init(problem, hyper))[0]
 
 
-_estimate_once_compiled = eqx.filter_jit(_estimate_once)
+@eqx.filter_jit
+def _estimate_once(
+    problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient
+) -> Estimate:
+    validate(problem, hyper)
+    estimate, _ = method.estimate(problem, hyper, method.init(problem, hyper))
+    return estimate._replace(aux=estimate.aux._replace(state=None))
 
 
-def _complain(method: AbstractHyperGradient, estimate: Estimate) -> None:
-    stats = estimate.aux.stats
-    if any(map(is_traced, stats.values())):
-        return
+@eqx.filter_jit
+def _fits(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient) -> None:
+    validate(problem, hyper)
+
+
+def raise_if_useless(method: AbstractHyperGradient, estimate: Estimate) -> None:
+    """Raises what is wrong with an estimate whose values are known.
+
+    Raises:
+        HyperGradientError: the method complains, or a value is not finite.
+    """
+    value, gradient, stats = jax.device_get(
+        (estimate.value, estimate.hypergradient, estimate.aux.stats)
+    )
     complaint = method.complaint({name: float(number) for name, number in stats.items()})
-    if complaint is not None:
-        raise complaint
+    params: Any = estimate.aux.params
+    error = complaint or not_finite(value, gradient, params, at="at these hyperparameters")
+    if error is not None:
+        raise error
+
+
+def not_finite(
+    value: PyTree, gradient: Hyper, params: Params, *, at: str
+) -> HyperGradientError | None:
+    """The error about an estimate with a NaN or an infinity; None if there is none.
+
+    Args:
+        value: the objective, on the host.
+        gradient: the hypergradient, on the host.
+        params: they say whether training itself diverged.
+        at: where that was, for the message.
+    """
+    bad = tree.first_non_finite(value, "objective")
+    if bad is not None:
+        where = tree.first_non_finite(params, "params")
+        because = f"; {where} is not finite either, so training itself diverged" if where else ""
+        return HyperGradientError(
+            Result.NON_FINITE_VALUE,
+            f"{bad} is {value} {at}{because}: start from a smaller rate, shorten the horizon, or narrow "
+            "the domain; rfho.diagnose says where it began",
+        )
+    bad = tree.first_non_finite(gradient, "hypergradient")
+    if bad is None:
+        return None
+    return HyperGradientError(
+        Result.NON_FINITE_HYPERGRADIENT,
+        f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0, "
+        "as in optax.adam where a gradient is exactly zero: use rfho.optim.adam) or the adjoint overflowed; "
+        "rfho.diagnose names the step and the leaf",
+    )

@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from rfho import _tree as tree
 from rfho._engines.forward import coordinates, push_steps, read_along, start
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem.problem import Problem
-from rfho.typing import Hyper, Params, PyTree
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
+from rfho.problem.moment import AbstractMoment
+from rfho.typing import Hyper, Params, PyTree, State
 
 
 class RandomForwardHyperGradient(AbstractHyperGradient):
@@ -65,14 +65,24 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
         name = type(self).__name__
         self.directions = positive_int(directions, "directions", name)
         self.chunk = None if chunk is None else positive_int(chunk, "chunk", name)
-        self.key = jax.random.key(key) if isinstance(key, int) else key
+        self.key = tree.as_key(key, type(self).__name__)
 
-    def init(self, problem: Problem, hyper: Hyper) -> Int[Array, ""]:
+    @property
+    def mode(self) -> Mode:
+        """Forward."""
+        return Mode.FORWARD
+
+    @property
+    def trains_anew(self) -> bool:
+        """It is."""
+        return True
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> Int[Array, ""]:
         """The number of draws so far."""
         return jnp.zeros((), jnp.int32)
 
     def estimate(
-        self, problem: Problem, hyper: Hyper, carry: Int[Array, ""]
+        self, problem: AbstractMoment, hyper: Hyper, carry: Int[Array, ""]
     ) -> tuple[Estimate, Int[Array, ""]]:
         """ĝ for a new draw of directions, chunk by chunk."""
         axes = coordinates(hyper)
@@ -83,7 +93,7 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
         # Zeros fill the last chunk up: they derive to zero.
         rows = jnp.pad(drawn, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, axes.number)
 
-        def along(rows: Float[Array, "chunk m"]) -> tuple[Array, Array, Array, Params]:
+        def along(rows: Float[Array, "chunk m"]) -> tuple[Array, Array, Array, State]:
             _, unravel = ravel_pytree(axes.hyper)
             directions = jax.vmap(unravel)(rows)
             pushed = start(problem, hyper, directions)
@@ -94,34 +104,35 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
             # ĝ is a sum over directions, so that chunks only have to be added up.
             estimate = axes.number / count * derivatives @ rows.astype(derivatives.dtype)
             squared = tree.norm(pushed.tangent) ** 2
-            return reading.value, estimate, squared, problem.dynamics.output(pushed.state)
+            return reading.value, estimate, squared, pushed.state
 
         if rows.shape[0] == 1:
-            value, estimate, squared, params = along(rows[0])
+            value, estimate, squared, state = along(rows[0])
         else:
-            # All chunks train alike: only the last one's value and parameters are held, not all of them.
+            # All chunks train alike: only the last one's value and state are held, not all of them.
             def one(sums: PyTree, rows: Float[Array, "chunk m"]) -> tuple[PyTree, None]:
-                value, estimate, squared, params = along(rows)
-                return (value, sums[1] + estimate, sums[2] + squared, params), None
+                value, estimate, squared, state = along(rows)
+                return (value, sums[1] + estimate, sums[2] + squared, state), None
 
             blank = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)  # noqa: E731
             sums = jax.tree.map(blank, jax.eval_shape(along, rows[0]))
-            (value, estimate, squared, params), _ = jax.lax.scan(one, sums, rows)
+            (value, estimate, squared, state), _ = jax.lax.scan(one, sums, rows)
         stats = {
             # ‖ĝ‖² is m/b ‖∇f‖² on average, so that this squared is the variance on average.
             "standard_error": jnp.sqrt(1 - count / axes.number) * jnp.linalg.norm(estimate),
             "tangent_norm": jnp.sqrt(squared),
         }
         hypergradient = axes.assemble(problem, estimate)
-        return Estimate(problem.values(value), hypergradient, Aux(params, stats)), carry + 1
+        aux = aux_of(problem, state, stats)
+        return Estimate(problem.values(value), hypergradient, aux), carry + 1
 
     def conclude(
-        self, problem: Problem, hyper: Hyper, carry: Int[Array, ""]
+        self, problem: AbstractMoment, hyper: Hyper, carry: Int[Array, ""]
     ) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
         return evaluated(problem, hyper)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
 
 

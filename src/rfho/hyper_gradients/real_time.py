@@ -10,8 +10,8 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._engines.forward import Pushed, coordinates, push_steps, read_along, start
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
-from rfho.problem.problem import Problem
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -67,14 +67,23 @@ class RealTimeHyperGradient(AbstractHyperGradient):
                 f"RealTimeHyperGradient got discount={self.discount!r}, but it must be a number from 0 to 1"
             )
 
-    def init(self, problem: Problem, hyper: Hyper) -> RealTimeRun:
+    @property
+    def mode(self) -> Mode:
+        """Forward."""
+        return Mode.FORWARD
+
+    def reaches_start(self, problem: AbstractMoment) -> bool:
+        """Training goes on: λ is moved long after s_0."""
+        return False
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> RealTimeRun:
         """s_0, Z_0 and t = 0."""
         axes = coordinates(hyper)
         pushed = start(problem, hyper, axes.directions(jnp.arange(axes.number)))
         return RealTimeRun(pushed, jnp.zeros((), jnp.int32))
 
     def estimate(
-        self, problem: Problem, hyper: Hyper, carry: RealTimeRun
+        self, problem: AbstractMoment, hyper: Hyper, carry: RealTimeRun
     ) -> tuple[Estimate, RealTimeRun]:
         """Δ further steps under the current λ, then the read-out."""
         axes = coordinates(hyper)
@@ -91,15 +100,17 @@ class RealTimeHyperGradient(AbstractHyperGradient):
         reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
         after = RealTimeRun(pushed, carry.t + self.every)
         stats = {"tangent_norm": tree.norm(pushed.tangent), "t": after.t}
-        aux = Aux(problem.dynamics.output(pushed.state), stats)
+        aux = aux_of(problem, pushed.state, stats)
         hypergradient = axes.assemble(problem, derivatives)
         return Estimate(problem.values(reading.value), hypergradient, aux), after
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: RealTimeRun) -> tuple[PyTree, Params]:
+    def conclude(
+        self, problem: AbstractMoment, hyper: Hyper, carry: RealTimeRun
+    ) -> tuple[PyTree, Params]:
         """The objective where the run stands."""
         params = problem.dynamics.output(carry.pushed.state)
         return problem.evaluate(params, hyper), params
 
-    def limit(self, problem: Problem) -> int:
+    def limit(self, problem: AbstractMoment) -> int:
         """One training run of T steps."""
         return problem.horizon // self.every

@@ -3,9 +3,9 @@
 import equinox as eqx
 
 from rfho._engines.reverse import blank_tape, sweep, through_init
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated, evaluated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
 from rfho.memory import AbstractCheckpoint, Span, StoreAll
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -44,15 +44,27 @@ class ReverseHyperGradient(AbstractHyperGradient):
 
     checkpoint: AbstractCheckpoint = eqx.field(default_factory=StoreAll)
 
-    def init(self, problem: Problem, hyper: Hyper) -> None:
+    @property
+    def mode(self) -> Mode:
+        """Reverse."""
+        return Mode.REVERSE
+
+    @property
+    def trains_anew(self) -> bool:
+        """It is."""
+        return True
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
 
-    def reserve(self, problem: Problem, hyper: Hyper) -> PyTree:
+    def reserve(self, problem: AbstractMoment, hyper: Hyper) -> PyTree:
         """The tape."""
         whole_run = Span(0, problem.horizon)
         return blank_tape(problem, hyper, span=whole_run, checkpoint=self.checkpoint)
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: PyTree) -> tuple[Estimate, PyTree]:
+    def estimate(
+        self, problem: AbstractMoment, hyper: Hyper, carry: PyTree
+    ) -> tuple[Estimate, PyTree]:
         """∇f(λ) of the whole run; ``carry`` is None or what `reserve` gave."""
         swept = sweep(
             problem,
@@ -65,9 +77,11 @@ class ReverseHyperGradient(AbstractHyperGradient):
         swept = through_init(problem, hyper, swept)
         return estimated(problem, hyper, swept), None if carry is None else swept.tape
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: PyTree) -> tuple[PyTree, Params]:
+    def conclude(
+        self, problem: AbstractMoment, hyper: Hyper, carry: PyTree
+    ) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
         return evaluated(problem, hyper)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""

@@ -16,8 +16,8 @@ from rfho.dynamics import Keep, ReversibleDescent, ReversibleState
 from rfho.dynamics.exact_momentum import Digits, Plan, Turn, words_at_risk
 from rfho.dynamics.integers import SPILLED
 from rfho.errors import HyperGradientError, Result
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, evaluated
-from rfho.problem.problem import Problem
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Step
 
@@ -80,17 +80,24 @@ class ReversibleHyperGradient(AbstractHyperGradient):
                 "2**-14 to 1"
             )
 
-    def init(self, problem: Problem, hyper: Hyper) -> None:
+    @property
+    def mode(self) -> Mode:
+        """Reverse."""
+        return Mode.REVERSE
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
 
-    def reserve(self, problem: Problem, hyper: Hyper) -> PyTree:
+    def reserve(self, problem: AbstractMoment, hyper: Hyper) -> PyTree:
         """The tape."""
         # One row more than is ever filled: the last is written in vain.
         rows = self._rows(problem) + 1
         like = jax.eval_shape(problem.init, hyper).params
         return jax.tree.map(lambda w: jnp.zeros((rows, *w.shape), jnp.uint16), like)
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: PyTree) -> tuple[Estimate, PyTree]:
+    def estimate(
+        self, problem: AbstractMoment, hyper: Hyper, carry: PyTree
+    ) -> tuple[Estimate, PyTree]:
         """∇f(λ) of the whole run, there and back; ``carry`` is None or what `reserve` gave."""
         run, start = _run(problem, hyper), problem.init(hyper)
         plan = run.plan()
@@ -118,7 +125,7 @@ class ReversibleHyperGradient(AbstractHyperGradient):
             "seed_norm": tree.norm(swept.seed),
             "adjoint_norm": tree.norm(swept.adjoint),
         }
-        aux = Aux(problem.dynamics.output(ended.state), stats)
+        aux = aux_of(problem, ended.state, stats)
         estimate = Estimate(problem.values(swept.value), hypergradient, aux)
         return estimate, None if carry is None else ended.tape
 
@@ -139,14 +146,14 @@ class ReversibleHyperGradient(AbstractHyperGradient):
             )
         return None
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+    def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
         return evaluated(problem, hyper)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
 
-    def _rows(self, problem: Problem) -> int:
+    def _rows(self, problem: AbstractMoment) -> int:
         bits = problem.horizon * math.log2(1 / self.least_momentum)
         return math.ceil(bits / SPILLED)
 
@@ -154,7 +161,7 @@ class ReversibleHyperGradient(AbstractHyperGradient):
 class _Run(NamedTuple):
     """A problem whose steps are taken and undone in integers, of one task or of many side by side."""
 
-    problem: Problem
+    problem: AbstractMoment
     hyper: Hyper
     dynamics: ReversibleDescent
     over_tasks: Callable[..., Any]
@@ -183,7 +190,7 @@ class _Run(NamedTuple):
         return self.over_tasks(one)(digits, batch, words)
 
 
-def _run(problem: Problem, hyper: Hyper) -> _Run:
+def _run(problem: AbstractMoment, hyper: Hyper) -> _Run:
     dynamics, over_tasks = problem.dynamics, lambda function: function
     if isinstance(dynamics, TaskDynamics):
         dynamics, over_tasks = dynamics.single, jax.vmap

@@ -10,9 +10,9 @@ from jaxtyping import Int
 
 from rfho._engines.reverse import roll, sweep, through_init
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, estimated, evaluated
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
 from rfho.memory import AbstractCheckpoint, Span, StoreAll
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
 
 
@@ -49,10 +49,24 @@ class TruncatedHyperGradient(AbstractHyperGradient):
     def __check_init__(self) -> None:
         positive_int(self.window, "window", type(self).__name__)
 
-    def init(self, problem: Problem, hyper: Hyper) -> None:
+    @property
+    def mode(self) -> Mode:
+        """Reverse."""
+        return Mode.REVERSE
+
+    @property
+    def trains_anew(self) -> bool:
+        """It is."""
+        return True
+
+    def reaches_start(self, problem: AbstractMoment) -> bool:
+        """A window as long as the horizon reaches it."""
+        return self.window >= problem.horizon
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
+    def estimate(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
         """h_{T-K} of one run."""
         cut = max(0, problem.horizon - self.window)
         state = roll(problem, hyper, problem.init(hyper), span=Span(0, cut))
@@ -62,11 +76,11 @@ class TruncatedHyperGradient(AbstractHyperGradient):
             swept = through_init(problem, hyper, swept)
         return estimated(problem, hyper, swept), carry
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
+    def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
         return evaluated(problem, hyper)
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
 
 
@@ -117,15 +131,24 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
                 "saw other hyperparameters: choose window <= every"
             )
 
-    def init(self, problem: Problem, hyper: Hyper) -> TrainingRun:
+    @property
+    def mode(self) -> Mode:
+        """Reverse."""
+        return Mode.REVERSE
+
+    def reaches_start(self, problem: AbstractMoment) -> bool:
+        """Training goes on: λ is moved long after s_0."""
+        return False
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> TrainingRun:
         """The start of the one training run."""
         return TrainingRun(problem.init(hyper), jnp.zeros((), jnp.int32))
 
     def estimate(
-        self, problem: Problem, hyper: Hyper, carry: TrainingRun
+        self, problem: AbstractMoment, hyper: Hyper, carry: TrainingRun
     ) -> tuple[Estimate, TrainingRun]:
         """Δ further steps, the last K of them swept back."""
-        shifted = problem.from_step(carry.t)
+        shifted = problem.later(carry.t)
         cut = self.every - self.window
         state = roll(shifted, hyper, carry.state, span=Span(0, cut))
         span = Span(cut, self.every)
@@ -135,14 +158,16 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
             swept = jax.lax.cond(carry.t == 0, whole, lambda: swept)
         after = TrainingRun(swept.state, carry.t + self.every)
         estimate = estimated(problem, hyper, swept)
-        estimate.aux.stats["t"] = after.t
-        return estimate, after
+        stats = estimate.aux.stats | {"t": after.t}
+        return estimate._replace(aux=estimate.aux._replace(stats=stats)), after
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: TrainingRun) -> tuple[PyTree, Params]:
+    def conclude(
+        self, problem: AbstractMoment, hyper: Hyper, carry: TrainingRun
+    ) -> tuple[PyTree, Params]:
         """The objective where the run stands."""
         params = problem.dynamics.output(carry.state)
         return problem.evaluate(params, hyper), params
 
-    def limit(self, problem: Problem) -> int:
+    def limit(self, problem: AbstractMoment) -> int:
         """One training run of T steps."""
         return problem.horizon // self.every

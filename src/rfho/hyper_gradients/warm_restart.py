@@ -5,20 +5,17 @@ the last trained state is a far better start: after many outer steps training is
 horizon can be short (as the original package's ``warm_start``, and stocBiO, arXiv 2010.07962).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho.dynamics import AbstractDynamics, Keep, Way
 from rfho.errors import HyperGradientError
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
-from rfho.problem.objective import Objective, is_objective
-from rfho.problem.problem import Problem
-from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
+from rfho.problem.moment import AbstractMoment
+from rfho.typing import Hyper, Params, PyTree, State
 
 
 class WarmRun(NamedTuple):
@@ -41,6 +38,10 @@ class WarmRestart(AbstractHyperGradient):
     Args:
         method: a method that trains T steps for each estimate, such as `ReverseHyperGradient`.
 
+    Raises:
+        TypeError: an estimate of ``method`` is not one training run from its start; the message says
+            what to use instead.
+
     Cost:
         That of ``method``. Biased: the state from which a run starts depends on earlier λ, but is
         taken as given. So learned initial parameters receive nothing but through the objective, and
@@ -62,76 +63,54 @@ class WarmRestart(AbstractHyperGradient):
             raise TypeError(
                 f"WarmRestart got method={self.method!r}, but it must be one of rfho.hyper_gradients"
             )
-
-    def init(self, problem: Problem, hyper: Hyper) -> WarmRun:
-        """The start of the first run, Φ_0(λ).
-
-        Raises:
-            TypeError: the method inside is an online one, which never restarts.
-        """
-        if self.method.limit(problem) is not None:
+        if not self.method.trains_anew:
             raise TypeError(
-                f"WarmRestart got a {type(self.method).__name__}, which trains once and never restarts: "
-                "use it as it is"
+                f"WarmRestart got a {type(self.method).__name__}, but an estimate of it is not one training run "
+                "that could begin anywhere: use it as it is (an online method goes on from its state anyway, an "
+                "implicit one has warm_start=True), or give ReverseHyperGradient"
             )
-        state = problem.init(hyper)
-        inner = _continued(problem, state, jnp.zeros((), jnp.int32))
-        return WarmRun(state, jnp.zeros((), jnp.int32), self.method.init(inner, hyper))
 
-    def estimate(self, problem: Problem, hyper: Hyper, carry: WarmRun) -> tuple[Estimate, WarmRun]:
+    @property
+    def mode(self) -> Mode | None:
+        """That of the method inside."""
+        return self.method.mode
+
+    def reaches_start(self, problem: AbstractMoment) -> bool:
+        """Training goes on: λ is moved long after s_0."""
+        return False
+
+    @property
+    def driven_from_python(self) -> bool:
+        """As the method inside."""
+        return self.method.driven_from_python
+
+    def watched(self, on_segment: Callable[[int, int], None]) -> "WarmRestart":
+        """The method inside, watched."""
+        return WarmRestart(self.method.watched(on_segment))
+
+    def init(self, problem: AbstractMoment, hyper: Hyper) -> WarmRun:
+        """The start of the first run, Φ_0(λ)."""
+        zero = jnp.zeros((), jnp.int32)
+        return WarmRun(problem.init(hyper), zero, self.method.init(problem, hyper))
+
+    def estimate(
+        self, problem: AbstractMoment, hyper: Hyper, carry: WarmRun
+    ) -> tuple[Estimate, WarmRun]:
         """One estimate of the method inside, over the next T steps."""
-        inner = _continued(problem, carry.state, carry.t)
-        estimate, inner_carry = self.method.estimate(inner, hyper, carry.carry)
-        state = estimate.aux.params
-        aux = estimate.aux._replace(params=problem.dynamics.output(state))
-        after = WarmRun(state, carry.t + problem.horizon, inner_carry)
-        return estimate._replace(aux=aux), after
+        inner = problem.going_on(carry.state).later(carry.t)
+        estimate, inside = self.method.estimate(inner, hyper, carry.carry)
+        return estimate, WarmRun(estimate.aux.state, carry.t + problem.horizon, inside)
 
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """That of the method inside."""
         return self.method.complaint(stats)
 
-    def conclude(self, problem: Problem, hyper: Hyper, carry: WarmRun) -> tuple[PyTree, Params]:
+    def conclude(
+        self, problem: AbstractMoment, hyper: Hyper, carry: WarmRun
+    ) -> tuple[PyTree, Params]:
         """The objective where training stands."""
         params = problem.dynamics.output(carry.state)
         return problem.evaluate(params, hyper), params
 
-    def limit(self, problem: Problem) -> None:
+    def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
-
-
-class _Continued(AbstractDynamics):
-    """The same steps from a given state; its output is the whole state, so that the next run can start there."""
-
-    dynamics: AbstractDynamics
-    state: State
-
-    def init(self, hyper: Hyper) -> State:
-        return self.state
-
-    def step(self, state: State, hyper: Hyper, batch: Batch) -> State:
-        return self.dynamics.step(state, hyper, batch)
-
-    def output(self, state: State) -> Params:
-        return state
-
-    def way(self, keep: Keep) -> Way:
-        return self.dynamics.way(keep)
-
-
-def _continued(problem: Problem, state: State, t: Array) -> Problem:
-    """The problem from ``state`` on, at batch ``t``; objectives read the parameters out of the state."""
-
-    def reading(objective: Any) -> Any:
-        if isinstance(objective, Objective):
-            return Objective(reading(objective.function), objective.data)
-
-        def read(state: State, hyper: Hyper, batch: Batch) -> Scalar:
-            return objective(problem.dynamics.output(state), hyper, batch)
-
-        return read
-
-    objective = jax.tree.map(reading, problem.objective, is_leaf=is_objective)
-    dynamics = _Continued(problem.dynamics, state)
-    moved = eqx.tree_at(lambda p: (p.dynamics, p.objective), problem, (dynamics, objective))
-    return moved.from_step(problem.offset + t)

@@ -1,20 +1,26 @@
-"""The outer loop: one step as a pure function, the loop with its clock and history, many starts at once."""
+"""The outer loop: one step as a pure function, the loop with its clock and its listeners, many starts at once."""
 
-from rfho.outer.loop import Report, Solution, iterate, tune
-from rfho.outer.population import iterate_many, tune_many
-from rfho.outer.progress import AbstractProgress, NoProgress, RichProgress
+from rfho.outer.events import AbstractRun, Listener, Restored, Start
+from rfho.outer.progress import RichProgress
+from rfho.outer.report import Best, Report, Solution
 from rfho.outer.tuner import Tuner, TunerState
+from rfho.outer.verbs import Trained, iterate, iterate_many, train, tune, tune_many
 
 __all__ = [
-    "AbstractProgress",
-    "NoProgress",
+    "AbstractRun",
+    "Best",
+    "Listener",
     "Report",
+    "Restored",
     "RichProgress",
     "Solution",
+    "Start",
+    "Trained",
     "Tuner",
     "TunerState",
     "iterate",
     "iterate_many",
+    "train",
     "tune",
     "tune_many",
 ]

@@ -1,241 +1,207 @@
-"""Tuning: the outer loop with a clock, a history and an honest reason for its end."""
+"""The one outer loop: its clock, its history, its listeners, and an honest reason for its end."""
 
+import functools
+import math
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import optax
 
-from rfho import _tree as tree
-from rfho.checks.diagnosis import Finding, Seen, Watch, warn
+from rfho.checks.diagnosis import HyperGradientWarning
 from rfho.errors import HyperGradientError, Result, positive_int
-from rfho.hyper_gradients import AbstractHyperGradient, Estimate
-from rfho.outer.progress import AbstractProgress, NoProgress
+from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.outer.events import AbstractRun, Audience, Listener, Start
+from rfho.outer.group import AbstractGroup, Taken, group_of
+from rfho.outer.report import Report, Solution
 from rfho.outer.tuner import Tuner, TunerState
+from rfho.outer.watched import Watched
 from rfho.problem.problem import Problem
-from rfho.typing import Hyper, Params, PyTree
+from rfho.typing import Hyper, PyTree
+
+Rows = tuple[Report | None, ...]
+"""One report for each member; None for those that have ended."""
 
 
-class Report(NamedTuple):
-    """One outer step, on the host.
-
-    Attributes:
-        step: k = 1, 2, …
-        hyper: λ_k, after the update and the projection.
-        value: f at λ_{k-1}, the value that the step saw.
-        hypergradient: the one that the step used.
-        stats: the method's scalars, see its docstring.
-        seconds: wall-clock seconds of this step; the first includes compilation.
-    """
-
-    step: int
-    hyper: Hyper
-    value: Any
-    hypergradient: Hyper
-    stats: dict[str, float]
-    seconds: float
-
-
-class Solution(NamedTuple):
-    """Where a run ended.
+class How(NamedTuple):
+    """How members are tuned: what all verbs take.
 
     Attributes:
-        hyper: the last λ.
-        value: f(λ) there: from one more training run for batch methods, read from the run for
-            online ones.
-        params: the trained parameters that belong to it.
-        history: all reports, in order.
-        result: why the run stopped.
+        method: how hypergradients are computed.
+        optim: the outer optimiser.
+        domains: of each member.
+        steps: outer steps; 100 if None, or as many as the training run of an online method has.
+        tolerance: a member ends when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
+        listeners: who is told.
+        run: what keeps the outer state; None if nothing does.
     """
 
-    hyper: Hyper
-    value: PyTree
-    params: Params
-    history: tuple[Report, ...]
-    result: Result
+    method: AbstractHyperGradient
+    optim: optax.GradientTransformation
+    domains: tuple[PyTree, ...]
+    steps: int | None
+    tolerance: float
+    listeners: Sequence[Listener]
+    run: AbstractRun | None
 
 
-def tune(
-    problem: Problem,
-    hyper: Hyper,
-    *,
-    method: AbstractHyperGradient | None = None,
-    optim: optax.GradientTransformation | None = None,
-    domain: PyTree = None,
-    steps: int | None = None,
-    tolerance: float = 0.0,
-    progress: AbstractProgress | None = None,
-    throw: bool = True,
-) -> Solution:
-    """Tunes ``hyper`` by gradient descent on f(λ) = E(w_T, λ).
-
-    Args:
-        problem: what is tuned.
-        hyper: λ_0, a pytree of floating-point arrays or numbers, inside its domain.
-        method: how hypergradients are computed; `ReverseHyperGradient` by default.
-        optim: the outer optimiser; `optax.adam(0.01)` by default.
-        domain: a domain, or a tree prefix of ``hyper`` with domains; no constraint by default.
-        steps: outer steps; 100 by default, or as many as the one training run of an online method
-            has.
-        tolerance: stop when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
-        progress: `RichProgress()` for a bar; silent by default.
-        throw: raise what goes wrong while running; otherwise return the last good λ with its
-            `Result`.
-
-    Returns:
-        A `Solution`. Ctrl-C ends the run after the last whole step and returns what there is, with
-        `Result.STOPPED`.
+class Session:
+    """A run that goes on: the members, and what is known of each.
 
     Raises:
         TypeError, ValueError: the arguments do not fit each other; before anything runs.
-        HyperGradientError: the objective, the hypergradient or a hyperparameter became non-finite, or
-            the method itself says that its estimate is useless.
-
-    Warns:
-        HyperGradientWarning: the numbers of the run itself give rise to doubt, see `rfho.diagnose`;
-            once for each kind.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, rfho
-        >>> dynamics = rfho.Descent(
-        ...     lambda w, hyper, batch: (w - 1) ** 2,
-        ...     lambda hyper: optax.sgd(hyper["lr"]),
-        ...     jnp.zeros(()),
-        ... )
-        >>> problem = rfho.Problem(
-        ...     dynamics, lambda w, hyper, batch: (w - 1) ** 2, train=None, valid=None, horizon=1
-        ... )
-        >>> solution = rfho.tune(problem, {"lr": 0.1}, optim=optax.sgd(0.1), steps=50)
-        >>> round(float(solution.hyper["lr"]), 3), solution.result.name
-        (0.5, 'STEPS_DONE')
     """
-    tuner = Tuner(method, optim, domain)
-    progress = NoProgress() if progress is None else progress
-    history: list[Report] = []
-    previous = state = tuner.init(problem, hyper)
-    total = outer_steps(tuner.method, problem, steps)
-    handle = progress.start(total)
-    result = _end(tuner, problem, total)
+
+    def __init__(self, problem: Problem, hypers: Sequence[Hyper], how: How) -> None:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
+        _check_tolerance(how.tolerance)
+        listeners = how.listeners if how.run is None else (*how.listeners, how.run)
+        self.audience = Audience(listeners)
+        tuner = Tuner(how.method, how.optim)
+        self.total = outer_steps(how.method, problem, how.steps)
+        self.planned = (
+            Result.HORIZON_REACHED if how.method.limit(problem) == self.total else Result.STEPS_DONE
+        )
+        self._how = how
+        self._problem = problem
+        states = tuple(
+            Tuner(how.method, how.optim, domain).init(problem, hyper)
+            for domain, hyper in zip(how.domains, hypers, strict=True)
+        )
+        watched = Tuner(how.method.watched(self.audience.segment), how.optim)
+        restored = None if how.run is None else how.run.restored(states)
+        if restored is not None:
+            states = restored.states
+        histories = ((),) * len(states) if restored is None else restored.histories
+        self.members = [
+            Watched(i, state, history)
+            for i, (state, history) in enumerate(zip(states, histories, strict=True))
+        ]
+        _check_alike(states)
+        self.group: AbstractGroup = group_of(watched, problem, states)
+        self._tuner = tuner
+        self._hypers = tuple(hypers)
+
+    def reports(self) -> Iterator[Rows]:
+        """One outer step after another, until all members have ended or all steps are done."""
+        self.audience.start(Start(self._problem, self._how.method, self._hypers, self.total))
+        first = 1 + max(len(member.history) for member in self.members)
+        for step in range(first, self.total + 1):
+            yield self._step(step)
+            if all(member.ended for member in self.members):
+                return
+
+    def solutions(self, result: Result, error: Exception | None = None) -> tuple[Solution, ...]:
+        """Where all members stand; a run that ended as planned reads its last objectives."""
+        ends = [self._end(member) for member in self.members]
+        together = functools.cache(lambda: self.group.conclude(ends))
+        solutions: list[Solution] = []
+        for i, member in enumerate(self.members):
+            ended = member.ended or result
+            if not ended.failed and ended is not Result.STOPPED:
+                value, params = together()[i]
+                member.consider_end(jax.device_get(value), params)
+            solution = Solution(
+                member.hyper,
+                best=member.best,
+                history=tuple(member.history),
+                result=ended,
+                conclude=lambda i=i: together()[i],
+                error=member.error or error,
+            )
+            solutions.append(solution)
+            if not ended.failed and ended is not Result.STOPPED:
+                _ = solution.value
+        return tuple(solutions)
+
+    def _step(self, step: int) -> Rows:
+        begin = time.perf_counter()
+        running = [member.ended is None for member in self.members]
+        taken = self.group.advance(running)
+        seconds = time.perf_counter() - begin
+        rows = tuple(
+            self._report(member, one, step, seconds) if runs else None
+            for member, one, runs in zip(self.members, taken, running, strict=True)
+        )
+        if self._how.run is not None:
+            last = step == self.total or all(member.ended for member in self.members)
+            self._how.run.keep(self._states, last=last)
+        return rows
+
+    def _report(self, member: Watched, taken: Taken, step: int, seconds: float) -> Report | None:
+        report, findings = member.saw(self._how.method, taken, step=step, seconds=seconds)
+        for finding in findings:
+            self.audience.finding(finding)
+        if report is not None:
+            self.audience.step(report)
+            member.converged(self._how.tolerance)
+        return report
+
+    def _states(self) -> tuple[TunerState, ...]:
+        return tuple(self._end(member) for member in self.members)
+
+    def _end(self, member: Watched) -> TunerState:
+        return self.group.state(member.number, member.steps_back)
+
+
+def tuned(
+    problem: Problem, hypers: Sequence[Hyper], how: How, *, throw: bool
+) -> tuple[Solution, ...]:
+    """Tunes all of ``hypers`` and says where each of them ended; see `rfho.tune` and `rfho.tune_many`."""
+    session = Session(problem, hypers, how)
+    result, error = session.planned, None
     try:
-        for report, after in _loop(tuner, problem, state, total=total):
-            previous, state = state, after
-            history.append(report)
-            progress.advance(handle, report.step, f"f = {_shown(report.value)}")
-            if tolerance > 0 and _moved(previous.hyper, state.hyper) <= tolerance:
-                result = Result.CONVERGED
-                break
-    except HyperGradientError as error:
-        if throw:
-            raise
-        result = error.result
-        # The objective has a value at every λ but the last.
-        state = previous if result is Result.NON_FINITE_VALUE else state
+        for _ in session.reports():
+            pass
     except KeyboardInterrupt:
         result = Result.STOPPED
+    except HyperGradientWarning:
+        result = Result.FAILED
+        raise
+    except Exception as raised:
+        result, error = (Result.STOPPED, None) if is_interrupt(raised) else (Result.FAILED, raised)
+        if isinstance(raised, TypeError | ValueError) and not session.members[0].history:
+            raise
     finally:
-        progress.close(handle)
-    value, params = tuner.conclude(problem, state)
-    return Solution(state.hyper, jax.device_get(value), params, tuple(history), result)
+        session.audience.close(session.members[0].ended or result)
+    solutions = session.solutions(result, error)
+    if throw:
+        raise_first(solutions)
+    return solutions
 
 
-def iterate(
-    problem: Problem,
-    hyper: Hyper,
-    *,
-    method: AbstractHyperGradient | None = None,
-    optim: optax.GradientTransformation | None = None,
-    domain: PyTree = None,
-    steps: int | None = None,
-) -> Iterator[Report]:
-    """The run of `tune` as a plain for-loop, one `Report` per outer step.
-
-    Args, raises: as `tune`; the arguments are checked when the first report is asked for.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, rfho
-        >>> dynamics = rfho.Descent(
-        ...     lambda w, hyper, batch: (w - 1) ** 2,
-        ...     lambda hyper: optax.sgd(hyper["lr"]),
-        ...     jnp.zeros(()),
-        ... )
-        >>> problem = rfho.Problem(
-        ...     dynamics, lambda w, hyper, batch: (w - 1) ** 2, train=None, valid=None, horizon=1
-        ... )
-        >>> for report in rfho.iterate(problem, {"lr": 0.1}, steps=3):
-        ...     last = report.step
-        >>> last
-        3
-    """
-    tuner = Tuner(method, optim, domain)
-    state = tuner.init(problem, hyper)
-    for report, _ in _loop(tuner, problem, state, total=outer_steps(tuner.method, problem, steps)):
-        yield report
+def reported(problem: Problem, hypers: Sequence[Hyper], how: How, *, throw: bool) -> Iterator[Rows]:
+    """The same as a loop: one row of reports for each outer step; see `rfho.iterate`."""
+    session = Session(problem, hypers, how)
+    result = Result.STOPPED
+    try:
+        for rows in session.reports():
+            if throw:
+                raise_first(session.solutions(result)) if None in rows else None
+            yield rows
+        result = session.planned
+    except Exception as raised:
+        result = raised.result if isinstance(raised, HyperGradientError) else Result.FAILED
+        if getattr(raised, "solution", None) is None:
+            raised.solution = session.solutions(result)[0]  # type: ignore[attr-defined]
+        raise
+    finally:
+        session.audience.close(session.members[0].ended or result)
 
 
-def _loop(
-    tuner: Tuner, problem: Problem, state: TunerState, *, total: int
-) -> Iterator[tuple[Report, TunerState]]:
-    steps, watch = tuner.steps(problem, state), Watch()
-    for step in range(1, total + 1):
-        begin = time.perf_counter()
-        state, estimate = next(steps)
-        # To the host at once: device scalars kept in a list leak.
-        value, gradient, stats = jax.device_get(
-            (estimate.value, estimate.hypergradient, estimate.aux.stats)
-        )
-        hyper = jax.device_get(state.hyper)
-        stats = {name: float(number) for name, number in stats.items()}
-        symptoms, watch = watch.look(Seen(value, gradient, stats), estimate.aux.params, step)
-        try:
-            _complain(tuner.method, stats, step)
-            _check_finite(estimate, value, gradient, hyper=hyper, step=step)
-        except HyperGradientError as error:
-            raise _with_notes(error, symptoms) from None
-        warn(symptoms)
-        seconds = time.perf_counter() - begin
-        yield Report(step, hyper, _floats(value), gradient, stats, seconds), state
+def raise_first(solutions: tuple[Solution, ...]) -> None:
+    """Raises the first error of a run; it carries the solution of its member, with all that was found."""
+    for solution in solutions:
+        if solution.error is not None:
+            solution.error.solution = solution  # type: ignore[attr-defined]
+            raise solution.error
 
 
-def _complain(method: AbstractHyperGradient, stats: dict[str, float], step: int) -> None:
-    complaint = method.complaint(stats)
-    if complaint is not None:
-        raise HyperGradientError(complaint.result, f"at outer step {step} {complaint}")
-
-
-def _with_notes(error: HyperGradientError, symptoms: list[Finding]) -> HyperGradientError:
-    for symptom in symptoms:
-        error.add_note(str(symptom))
-    return error
-
-
-def _check_finite(
-    estimate: Estimate, value: PyTree, gradient: Hyper, *, hyper: Hyper, step: int
-) -> None:
-    at = f"at outer step {step}"
-    bad = tree.first_non_finite(value, "objective")
-    if bad is not None:
-        where = tree.first_non_finite(jax.device_get(estimate.aux.params), "params")
-        because = f"; {where} is not finite either, so training itself diverged" if where else ""
-        raise HyperGradientError(
-            Result.NON_FINITE_VALUE,
-            f"{bad} is {value} {at}{because}: start from a smaller rate, shorten the horizon, or narrow "
-            "the domain; rfho.diagnose says where it began",
-        )
-    bad = tree.first_non_finite(gradient, "hypergradient")
-    if bad is not None:
-        raise HyperGradientError(
-            Result.NON_FINITE_HYPERGRADIENT,
-            f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0, "
-            "as in optax.adam where a gradient is exactly zero: use rfho.optim.adam) or the adjoint overflowed; "
-            "rfho.diagnose names the step and the leaf",
-        )
-    bad = tree.first_non_finite(hyper, "hyper")
-    if bad is not None:
-        raise HyperGradientError(
-            Result.NON_FINITE_HYPER,
-            f"{bad} is not finite after the update {at}: the outer step is too large, or the chart overflowed",
-        )
+def is_interrupt(error: Exception) -> bool:
+    """Whether JAX has wrapped a Ctrl-C that came while a function of the host was running."""
+    return "KeyboardInterrupt" in str(error)
 
 
 def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | None) -> int:
@@ -245,7 +211,7 @@ def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | No
         ValueError: ``steps`` is no int of 1 or more, or the method can take none.
     """
     if steps is not None:
-        positive_int(steps, "steps", "tune")
+        steps = positive_int(steps, "steps", "tune")
     limit = method.limit(problem)
     if limit is None:
         return 100 if steps is None else steps
@@ -257,19 +223,19 @@ def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | No
     return limit if steps is None else min(steps, limit)
 
 
-def _end(tuner: Tuner, problem: Problem, total: int) -> Result:
-    return Result.HORIZON_REACHED if tuner.method.limit(problem) == total else Result.STEPS_DONE
+def _check_alike(states: Sequence[TunerState]) -> None:
+    kinds = [jax.tree.structure(state.space) for state in states]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise ValueError(
+                f"domains[{i}] differs from domains[0] in its kinds of domain, but members run side by side: give "
+                "all of them the same kinds, with bounds or radii of their own"
+            )
 
 
-def _moved(before: Hyper, after: Hyper) -> float:
-    """‖λ_k - λ_{k-1}‖ / (1 + ‖λ_{k-1}‖)."""
-    before, after = tree.inexact(before), tree.inexact(after)
-    return float(tree.norm(tree.subtract(after, before)) / (1 + tree.norm(before)))
-
-
-def _floats(value: PyTree) -> PyTree:
-    return jax.tree.map(float, value)
-
-
-def _shown(value: PyTree) -> str:
-    return ", ".join(f"{float(leaf):.4g}" for leaf in jax.tree.leaves(value))
+def _check_tolerance(tolerance: float) -> None:
+    is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not is_number or not 0 <= tolerance < math.inf:
+        raise ValueError(
+            f"tune got tolerance={tolerance!r}, but it must be a number of 0 or more, 0 to do all steps"
+        )

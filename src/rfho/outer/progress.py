@@ -1,51 +1,29 @@
-"""Progress of an outer loop on the terminal; silent unless asked for."""
+"""Progress of an outer loop on the terminal."""
 
-import abc
 from typing import Any
 
-import equinox as eqx
+from rfho.errors import Result
+from rfho.outer.events import Listener, Start
+from rfho.outer.report import Report, shown
 
 
-class AbstractProgress(eqx.Module):
-    """A pair of pure-looking calls around a loop; what is shown is a side effect."""
-
-    @abc.abstractmethod
-    def start(self, total: int | None) -> Any:
-        """Opens the display for ``total`` steps (None: unknown) and returns its handle."""
-
-    @abc.abstractmethod
-    def advance(self, handle: Any, step: int, text: str) -> None:
-        """Shows that ``step`` steps are done, with ``text`` beside."""
-
-    @abc.abstractmethod
-    def close(self, handle: Any) -> None:
-        """Closes the display, also after an error."""
-
-
-class NoProgress(AbstractProgress):
-    """Shows nothing."""
-
-    def start(self, total: int | None) -> None:
-        """Nothing to open."""
-
-    def advance(self, handle: None, step: int, text: str) -> None:
-        """Nothing to show."""
-
-    def close(self, handle: None) -> None:
-        """Nothing to close."""
-
-
-class RichProgress(AbstractProgress):
+class RichProgress(Listener):
     """A bar by the library rich (in the extra ``cli``): steps, objective, time gone and to go.
+
+    Args:
+        title: what stands before the bar.
 
     Example:
         >>> import rfho
         >>> progress = rfho.RichProgress("cleaning")
     """
 
-    title: str = eqx.field(static=True, default="tuning")
+    def __init__(self, title: str = "tuning") -> None:
+        self.title = title
+        self._bar: Any = None
+        self._tasks: list[Any] = []
 
-    def start(self, total: int | None) -> Any:
+    def start(self, run: Start) -> None:
         """Opens the bar.
 
         Raises:
@@ -62,7 +40,7 @@ class RichProgress(AbstractProgress):
             )
         except ImportError as error:
             raise ImportError("RichProgress needs rich: pip install 'rfho[cli]'") from error
-        bar = Progress(
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -70,14 +48,25 @@ class RichProgress(AbstractProgress):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        bar.start()
-        return bar, bar.add_task(self.title, total=total, text="")
+        self._bar.start()
+        names = (
+            [self.title]
+            if len(run.hypers) == 1
+            else [f"{self.title} {i}" for i in range(len(run.hypers))]
+        )
+        self._tasks = [self._bar.add_task(name, total=run.total, text="") for name in names]
 
-    def advance(self, handle: Any, step: int, text: str) -> None:
-        """Moves the bar."""
-        bar, task = handle
-        bar.update(task, completed=step, text=text)
+    def step(self, report: Report) -> None:
+        """Moves the bar of the report's member."""
+        task = self._tasks[report.member]
+        self._bar.update(task, completed=report.step, text=f"f = {shown(report.value)}")
 
-    def close(self, handle: Any) -> None:
+    def segment(self, done: int, total: int) -> None:
+        """Shows how far the step is."""
+        for task in self._tasks[:1]:
+            self._bar.update(task, text=f"segment {done} of {total}")
+
+    def close(self, result: Result) -> None:
         """Leaves the bar as it stands."""
-        handle[0].stop()
+        if self._bar is not None:
+            self._bar.stop()

@@ -13,43 +13,61 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 
-from rfho._programs.tracing import is_traced
-from rfho._tree import path_of
-from rfho.domains import AbstractDomain, Fixed, Reals, domain_tree
+from rfho import _tree as tree
+from rfho._programs.tracing import any_traced
+from rfho.domains import Reals
+from rfho.domains.space import Rest, Space
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
+from rfho.problem.moment import AbstractMoment, Moment
 from rfho.problem.problem import Problem
 from rfho.problem.validate import validate
 from rfho.typing import Hyper, Params, PyTree
+
+REVERSE = ReverseHyperGradient()
+ADAM = optax.adam(0.01)
+"""The defaults of all verbs: one object each, so that equal calls share their programs."""
 
 
 class TunerState(NamedTuple):
     """Where an outer loop stands: one pytree, so that jit, vmap and files need no code of their own.
 
     Attributes:
-        hyper: λ_k.
+        free: the learned leaves of λ_k; None elsewhere.
+        rest: the others.
+        space: where the learned ones may lie.
         slots: the outer optimiser's.
         carry: the method's.
         step: k, outer steps done.
+        finite: whether every value, hypergradient and λ so far was finite.
     """
 
-    hyper: Hyper
+    free: Hyper
+    rest: Rest
+    space: Space
     slots: PyTree
     carry: PyTree
     step: Int[Array, ""]
+    finite: Bool[Array, ""]
+
+    @property
+    def hyper(self) -> Hyper:
+        """λ_k, as it was given."""
+        return self.rest.join(self.free)
 
 
 class Tuner(eqx.Module):
     """One outer loop: a method, an outer optimiser, a domain.
 
     Args:
-        method: how hypergradients are computed; `ReverseHyperGradient` by default.
-        optim: any Optax optimiser; Adam with rate 0.01 by default. One rate rarely suits every
-            hyperparameter: see `optax.partition`.
-        domain: a domain, or a tree prefix of ``hyper`` with domains at its leaves; `Reals` by
-            default.
+        method: how hypergradients are computed.
+        optim: any Optax optimiser; those that ask for the value or its gradient at other points (`optax.lbfgs`,
+            `optax.polyak_sgd`) get them. One rate rarely suits every hyperparameter: see `optax.partition`.
+        domain: a domain, or a tree prefix of ``hyper`` with domains at its leaves.
+
+    Raises:
+        TypeError: an argument is not of its kind.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, rfho
@@ -58,9 +76,7 @@ class Tuner(eqx.Module):
         ...     lambda hyper: optax.sgd(hyper["lr"]),
         ...     jnp.zeros(()),
         ... )
-        >>> problem = rfho.Problem(
-        ...     dynamics, lambda w, hyper, batch: (w - 1) ** 2, train=None, valid=None, horizon=1
-        ... )
+        >>> problem = rfho.Problem(dynamics, lambda w, hyper, batch: (w - 1) ** 2, horizon=1)
         >>> tuner = rfho.Tuner(optim=optax.sgd(0.1), domain=rfho.UnitInterval())
         >>> state = tuner.init(problem, {"lr": 0.1})
         >>> for _ in range(3):
@@ -75,13 +91,13 @@ class Tuner(eqx.Module):
 
     def __init__(
         self,
-        method: AbstractHyperGradient | None = None,
-        optim: optax.GradientTransformation | None = None,
-        domain: PyTree = None,
+        method: AbstractHyperGradient = REVERSE,
+        optim: optax.GradientTransformation = ADAM,
+        domain: PyTree = Reals(),
     ) -> None:
-        self.method = ReverseHyperGradient() if method is None else method
-        self.optim = optax.adam(0.01) if optim is None else optim
-        self.domain = Reals() if domain is None else domain
+        self.method = method
+        self.optim = optim
+        self.domain = domain
         if not isinstance(self.method, AbstractHyperGradient):
             raise TypeError(f"method is {method!r}, but it must be one of rfho.hyper_gradients")
         if not isinstance(self.optim, optax.GradientTransformation):
@@ -96,24 +112,28 @@ class Tuner(eqx.Module):
             TypeError, ValueError: hyperparameters fit neither problem nor domain; the message says
                 which.
         """
-        free, fixed = self.split(hyper)
-        free = validate(problem.with_fixed(fixed).at(0), free)
-        self._check_domain(free)
-        slots = self.optim.init(self._leafwise(lambda domain, leaf: domain.chart(leaf), free))
-        carry = _init_carry(self.method, problem.with_fixed(fixed).at(0), free)
-        return TunerState(eqx.combine(free, fixed), slots, carry, jnp.zeros((), jnp.int32))
+        space = Space.of(self.domain, hyper)
+        free, rest = space.split(hyper)
+        free = tree.as_hyper(free)
+        space.check(free)
+        start = _start if any_traced((problem, hyper)) else _start_compiled
+        slots, carry = start(self, problem.at(0, rest), free, space)
+        return TunerState(
+            free, rest, space, slots, carry, jnp.zeros((), jnp.int32), jnp.asarray(True)
+        )
 
     def step(self, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
-        step = _pure_step if self.method.driven_from_python else _step
-        return step(self, problem, state)
+        if self.method.driven_from_python:
+            return _driven_step(self, problem, state)
+        return _step(self, problem, state)
 
     def steps(self, problem: Problem, state: TunerState) -> Iterator[tuple[TunerState, Estimate]]:
         """`step` again and again, without end, in memory that is reserved once.
 
         The states that it yields are yours to keep; the estimates' arrays too.
         """
-        memory = _reserve(self, problem, state.hyper)
+        memory = _reserve(self, problem, state)
         while True:
             if memory is None:
                 state, estimate = self.step(problem, state)
@@ -126,60 +146,95 @@ class Tuner(eqx.Module):
         conclude = _conclude if self.method.driven_from_python else _conclude_compiled
         return conclude(self, problem, state)
 
-    def split(self, hyper: Hyper) -> tuple[Hyper, Hyper]:
-        """The leaves to be learned, and those that are `Fixed`, with None in place of the others.
 
-        Raises:
-            ValueError: all leaves are fixed, or ``domain`` is no tree prefix of ``hyper``.
-        """
-        is_free = self._leafwise(lambda domain, leaf: not isinstance(domain, Fixed), hyper)
-        free, fixed = eqx.partition(hyper, is_free)
-        if not jax.tree.leaves(free):
-            raise ValueError("every leaf of hyper is Fixed(), but there must be one to tune")
-        return free, jax.tree.map(jnp.asarray, fixed)
-
-    def updated(self, free: Hyper, hypergradient: Hyper, slots: PyTree) -> tuple[Hyper, PyTree]:
-        """λ and the outer optimiser's slots after one update and projection."""
-        chart = self._leafwise(lambda domain, leaf: domain.chart(leaf), free)
-        pull = lambda domain, u, g: jax.vjp(domain.unchart, u)[1](g)[0]  # noqa: E731
-        in_chart = self._leafwise(pull, chart, hypergradient)
-        updates, slots = self.optim.update(in_chart, slots, chart)
-        chart = optax.apply_updates(chart, updates)
-        return self._leafwise(lambda domain, u: domain.project(domain.unchart(u)), chart), slots
-
-    def _leafwise(self, function: Callable[..., Any], hyper: Hyper, *others: PyTree) -> PyTree:
-        domains = domain_tree(self.domain, hyper)
-        return jax.tree.map(function, domains, hyper, *others, is_leaf=_is_domain)
-
-    def _check_domain(self, hyper: Hyper) -> None:
-        domains = jax.tree.leaves(domain_tree(self.domain, hyper), is_leaf=_is_domain)
-        leaves = jax.tree_util.tree_leaves_with_path(hyper)
-        for domain, (path, leaf) in zip(domains, leaves, strict=True):
-            if is_traced(leaf):
-                continue
-            where = path_of(path, "hyper")
-            domain.check(leaf, where)
-            if not domain.contains(leaf):
-                raise ValueError(
-                    f"{where} starts outside its domain {domain}: start inside, for example from the "
-                    "domain's project(x)"
-                )
+def _start(tuner: Tuner, moment: Moment, free: Hyper, space: Space) -> tuple[PyTree, PyTree]:
+    """The slots and the carry; that problem and λ fit each other is looked at once per program."""
+    reaches_start = tuner.method.reaches_start(moment)
+    validate(moment, free, reaches_start=reaches_start)
+    return tuner.optim.init(space.chart(free)), tuner.method.init(moment, free)
 
 
-@eqx.filter_jit
-def _init_carry(method: AbstractHyperGradient, problem: Problem, hyper: Hyper) -> PyTree:
-    return method.init(problem, hyper)
+_start_compiled = eqx.filter_jit(_start)
 
 
-def _pure_step(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
-    free, fixed = tuner.split(state.hyper)
-    problem = problem.with_fixed(fixed).at(state.step)
-    estimate, carry = tuner.method.estimate(problem, free, state.carry)
-    free, slots = tuner.updated(free, estimate.hypergradient, state.slots)
-    return TunerState(eqx.combine(free, fixed), slots, carry, state.step + 1), estimate
+def _pure_step(
+    tuner: Tuner, problem: AbstractMoment, state: TunerState
+) -> tuple[TunerState, Estimate]:
+    moment = problem.at(state.step, state.rest)
+    estimate, carry = tuner.method.estimate(moment, state.free, state.carry)
+    return _updated(tuner, moment, state, estimate=estimate, carry=carry)
+
+
+def _updated(
+    tuner: Tuner, moment: Moment, state: TunerState, *, estimate: Estimate, carry: PyTree
+) -> tuple[TunerState, Estimate]:
+    space, chart = state.space, state.space.chart(state.free)
+    gradient = space.pull(chart, estimate.hypergradient)
+    optim = optax.with_extra_args_support(tuner.optim)
+    updates, slots = optim.update(
+        gradient, state.slots, chart, **_extra(tuner, moment, state, estimate, gradient)
+    )
+    free = space.project(space.unchart(optax.apply_updates(chart, updates)))
+    finite = state.finite & _all_finite((estimate.value, estimate.hypergradient, free))
+    after = state._replace(free=free, slots=slots, carry=carry, step=state.step + 1, finite=finite)
+    # What training ends in stays on the device only for wrappers of methods.
+    return after, estimate._replace(aux=estimate.aux._replace(state=None))
+
+
+def _extra(
+    tuner: Tuner, moment: Moment, state: TunerState, estimate: Estimate, gradient: PyTree
+) -> dict[str, Any]:
+    """What optimisers with a line search or a Polyak step ask for: f, its gradient, and f elsewhere."""
+    leaves = jax.tree.leaves(estimate.value)
+    if len(leaves) != 1:
+        return {}
+    value_fn = _objective_of_chart(tuner.method, moment, state)
+    return {"value": leaves[0], "grad": gradient, "value_fn": value_fn}
+
+
+def _objective_of_chart(
+    method: AbstractHyperGradient, moment: Moment, state: TunerState
+) -> Callable[[PyTree], Array]:
+    """F as a function of the chart, whose derivative is the method's own hypergradient."""
+
+    def both(chart: PyTree) -> tuple[Array, PyTree]:
+        free = state.space.unchart(chart)
+        estimate, _ = method.estimate(moment, free, method.init(moment, free))
+        (value,) = jax.tree.leaves(estimate.value)
+        return value, state.space.pull(chart, estimate.hypergradient)
+
+    @jax.custom_vjp
+    def value_of(chart: PyTree) -> Array:
+        return both(chart)[0]
+
+    value_of.defvjp(both, lambda gradient, factor: (tree.scale(factor, gradient),))
+    return value_of
+
+
+def _all_finite(values: PyTree) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(tree.inexact(values))
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
 
 
 _step = eqx.filter_jit(_pure_step)
+
+
+@eqx.filter_jit
+def _updated_compiled(
+    tuner: Tuner, moment: Moment, state: TunerState, estimate: Estimate, carry: PyTree
+) -> tuple[TunerState, Estimate]:
+    return _updated(tuner, moment, state, estimate=estimate, carry=carry)
+
+
+def _driven_step(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
+    moment = _moment(problem, state)
+    estimate, carry = tuner.method.estimate(moment, state.free, state.carry)
+    return _updated_compiled(tuner, moment, state, estimate, carry)
+
+
+@eqx.filter_jit
+def _moment(problem: Problem, state: TunerState) -> Moment:
+    return problem.at(state.step, state.rest)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -192,18 +247,12 @@ def _step_in_place(
 
 
 @eqx.filter_jit
-def _reserve(tuner: Tuner, problem: Problem, hyper: Hyper) -> PyTree:
-    free, fixed = tuner.split(hyper)
-    return tuner.method.reserve(problem.with_fixed(fixed), free)
+def _reserve(tuner: Tuner, problem: Problem, state: TunerState) -> PyTree:
+    return tuner.method.reserve(problem.at(state.step, state.rest), state.free)
 
 
 def _conclude(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[PyTree, Params]:
-    free, fixed = tuner.split(state.hyper)
-    return tuner.method.conclude(problem.with_fixed(fixed).at(state.step), free, state.carry)
+    return tuner.method.conclude(problem.at(state.step, state.rest), state.free, state.carry)
 
 
 _conclude_compiled = eqx.filter_jit(_conclude)
-
-
-def _is_domain(node: Any) -> bool:
-    return isinstance(node, AbstractDomain)

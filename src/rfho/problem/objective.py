@@ -4,12 +4,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from rfho import _tree as tree
-from rfho._programs.tracing import any_traced
-from rfho.typing import Batch, Loss, PyTree, Step
+from rfho.problem.fresh import Fresh
+from rfho.typing import Loss, PyTree
 
 
 class Objective(eqx.Module):
@@ -86,25 +85,16 @@ def as_data(data: Any, name: str) -> Any:
     Raises:
         ValueError: an array is empty, or holds a NaN or an infinity.
     """
-    if data is None or callable(data):
+    if data is None or callable(data) or isinstance(data, Fresh):
         return data
-    data = jax.tree.map(jnp.asarray, data)
+    data = tree.as_arrays(data, name)
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         if leaf.size == 0:
             where = tree.path_of(path, name)
             raise ValueError(
                 f"{where} has shape {leaf.shape}, but there must be at least one example"
             )
-    bad = None if _traced(data) else tree.first_non_finite(data, name)
+    bad = tree.first_non_finite(data, name)
     if bad is not None:
         raise ValueError(f"{bad} holds a NaN or an infinity: clean the data first")
     return data
-
-
-def _traced(data: PyTree) -> bool:
-    return any_traced(data)
-
-
-def drawn(data: Any, k: Step) -> Batch:
-    """The data of outer step k, drawn anew where they are a function of it."""
-    return data(k) if callable(data) else data

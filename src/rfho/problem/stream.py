@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
+from rfho import _tree as tree
 from rfho._tree import path_of
 from rfho.problem.permutation import permuted
 from rfho.typing import Batch, PyTree, Step
@@ -43,7 +44,7 @@ class Stream(eqx.Module):
     size: int = eqx.field(static=True)
 
     def __init__(self, data: PyTree, size: int, key: Array | int) -> None:
-        data = jax.tree.map(jnp.asarray, data)
+        data = tree.as_arrays(data, "data")
         examples = common_length(data, "data")
         if (
             isinstance(size, bool)
@@ -55,7 +56,7 @@ class Stream(eqx.Module):
             )
         self.data = data
         self.size = int(size)
-        self.key = jax.random.key(key) if isinstance(key, int) else key
+        self.key = tree.as_key(key, "Stream")
 
     def __call__(self, t: Step) -> Batch:
         """The batch b_t of step t = 0, 1, …: ``data`` with a leading axis of ``size``."""
@@ -90,7 +91,7 @@ class Indexed(eqx.Module):
     index: Int[Array, "rows size"]
 
     def __init__(self, data: PyTree, index: Any) -> None:
-        data = jax.tree.map(jnp.asarray, data)
+        data = tree.as_arrays(data, "data")
         examples = common_length(data, "data")
         index = jnp.asarray(index)
         if index.ndim != 2 or not jnp.issubdtype(index.dtype, jnp.integer) or index.size == 0:

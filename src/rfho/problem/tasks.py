@@ -3,6 +3,7 @@
 f(λ) = 1/n Σ_i E_i(w_T^i, λ),    every task i trained by the same dynamics on its own data
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,20 +12,31 @@ import jax
 import jax.numpy as jnp
 
 from rfho.dynamics import AbstractDynamics, Keep, Way
+from rfho.dynamics.base import Given
+from rfho.problem.fresh import Fresh
 from rfho.problem.objective import Objective, is_objective
 from rfho.problem.problem import Problem
 from rfho.problem.stream import common_length
-from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State, Step
+from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, State, Step
 
 
 class TaskDynamics(AbstractDynamics):
-    """The same dynamics for ``count`` tasks side by side: every leaf of the state has a leading task axis."""
+    """The same dynamics for ``count`` tasks side by side: every leaf of the state has a leading task axis.
+
+    Attributes:
+        single: the dynamics of one task.
+        count: how many tasks there are.
+        starts: initial parameters with a leading task axis; None if all tasks start alike.
+    """
 
     single: AbstractDynamics
     count: int = eqx.field(static=True)
+    starts: PyTree = None
 
     def init(self, hyper: Hyper) -> State:
-        """s_0, once for each task."""
+        """s_0 of each task."""
+        if self.starts is not None:
+            return jax.vmap(lambda start: _started(self.single, start).init(hyper))(self.starts)
         repeat = lambda leaf: jnp.broadcast_to(leaf, (self.count, *jnp.shape(leaf)))  # noqa: E731
         return jax.tree.map(repeat, self.single.init(hyper))
 
@@ -53,7 +65,10 @@ class TaskDynamics(AbstractDynamics):
 
 
 def over_tasks(
-    problem: Problem, tasks: tuple[Any, Any] | Callable[[Step], tuple[Any, Any]]
+    problem: Problem,
+    tasks: tuple[Any, Any] | Callable[[Step], tuple[Any, Any]],
+    *,
+    starts: PyTree = None,
 ) -> Problem:
     """The problem whose state has a leading task axis and whose objective is the mean over tasks.
 
@@ -61,14 +76,18 @@ def over_tasks(
         problem: what one task is: its dynamics, objective and horizon. Its own data are not used.
         tasks: the pair ``(train, valid)``, each with a leading task axis on all of its arrays (a
             `Stream` per task is one made under `jax.vmap`); or a pure function of the outer step k
-            that returns such
-            a pair: fresh episodes at each outer step.
+            that returns such a pair: fresh episodes at each outer step.
+        starts: initial parameters with a leading task axis: one seed for each task. An ``init`` of the
+            dynamics that is given as arrays, and has that axis on all of them, is taken for this too.
 
     Returns:
         A `Problem`; all methods work on it.
 
     Raises:
         ValueError: the task axes differ, or there is none.
+
+    Warns:
+        UserWarning: ``init`` is taken for one start of each task.
 
     Example:
         >>> import jax.numpy as jnp, optax, rfho
@@ -82,21 +101,21 @@ def over_tasks(
         >>> rfho.hyper_gradient(many, {"lr": 0.1}).aux.params.shape
         (3,)
     """
-    draw = tasks if callable(tasks) else None
-    train, valid = tasks(problem.outer) if callable(tasks) else tasks
-    count = common_length((train, valid), "tasks")
-    many = Problem(
-        TaskDynamics(problem.dynamics, count),
-        jax.tree.map(_mean_over_tasks, problem.objective, is_leaf=is_objective),
-        train=TaskBatches(train),
-        valid=valid,
+    drawn = tasks if callable(tasks) else None
+    like = tasks if drawn is None else jax.eval_shape(drawn, 0)
+    count = common_length(like, "tasks")
+    starts = _own_starts(problem.dynamics, count) if starts is None else starts
+    if starts is not None and common_length(starts, "starts") != count:
+        raise ValueError(
+            f"starts is for {common_length(starts, 'starts')} tasks, but there are {count}: give one for each"
+        )
+    return Problem(
+        TaskDynamics(problem.dynamics, count, starts),
+        jax.tree.map(_MeanOverTasks.of, problem.objective, is_leaf=is_objective),
+        train=TaskBatches(tasks[0]) if drawn is None else Fresh(_Draw(drawn, training=True)),  # type: ignore[index]
+        valid=tasks[1] if drawn is None else _Draw(drawn, training=False),  # type: ignore[index]
         horizon=problem.horizon,
-        fixed=problem.fixed,
-        outer=problem.outer,
     )
-    if draw is None:
-        return many
-    return many.redrawn(lambda k: _batches(draw(k)))
 
 
 class TaskBatches(eqx.Module):
@@ -109,17 +128,59 @@ class TaskBatches(eqx.Module):
         return jax.vmap(lambda data: data(t) if callable(data) else data)(self.train)
 
 
-def _batches(pair: tuple[Any, Any]) -> tuple[TaskBatches, Any]:
-    train, valid = pair
-    return TaskBatches(train), valid
+class _Draw(eqx.Module):
+    """The training or the validation part of what ``tasks`` gives for outer step k."""
+
+    tasks: Callable[[Step], tuple[Any, Any]]
+    training: bool = eqx.field(static=True)
+
+    def __call__(self, k: Step) -> Any:
+        train, valid = self.tasks(k)
+        return TaskBatches(train) if self.training else valid
 
 
-def _mean_over_tasks(objective: Any) -> Any:
-    if isinstance(objective, Objective):
-        return Objective(_mean_over_tasks(objective.function), objective.data)
+class _MeanOverTasks(eqx.Module):
+    """1/n Σ_i E(w^i, λ), of parameters and batch with a leading task axis."""
 
-    def mean(params: Params, hyper: Hyper, batch: Batch) -> Scalar:
-        each = jax.vmap(lambda w, b: objective(w, hyper, b))
+    objective: Loss
+
+    @staticmethod
+    def of(objective: Any) -> Any:
+        """The mean of a function, or of an `Objective`."""
+        if isinstance(objective, Objective):
+            return Objective(_MeanOverTasks(objective.function), objective.data)
+        return _MeanOverTasks(objective)
+
+    def __call__(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
+        each = jax.vmap(lambda w, b: self.objective(w, hyper, b))
         return jnp.mean(each(params, batch))
 
-    return mean
+
+def _started(dynamics: AbstractDynamics, start: Params) -> AbstractDynamics:
+    """``dynamics`` with other initial parameters.
+
+    Raises:
+        TypeError: they do not say where they start.
+    """
+    if not hasattr(dynamics, "_init"):
+        raise TypeError(
+            f"starts is given for {type(dynamics).__name__}, which has no initial parameters of its own: build "
+            "the start into its init"
+        )
+    return eqx.tree_at(lambda d: d._init, dynamics, Given(start))
+
+
+def _own_starts(dynamics: AbstractDynamics, count: int) -> PyTree:
+    """The initial parameters of ``dynamics`` if they are arrays with a leading axis of ``count``."""
+    init = getattr(dynamics, "_init", None)
+    if not isinstance(init, Given):
+        return None
+    leaves = jax.tree.leaves(init.params)
+    if not all(jnp.ndim(leaf) and jnp.shape(leaf)[0] == count for leaf in leaves):
+        return None
+    warnings.warn(
+        f"init has a leading axis of {count} on all of its arrays, as many as there are tasks: each task "
+        "starts from its own part. For one start of that shape for all, give init as a function of hyper",
+        stacklevel=3,
+    )
+    return init.params

@@ -1,8 +1,7 @@
 """Everything that can be known to be wrong before anything runs.
 
-Abstract evaluation of one step and one read-out finds wrong structures, shapes and dtypes; the
-jaxpr of their derivative finds hyperparameters that reach nothing. Each finding names the leaf and
-the remedy.
+One trace of a derivative, of the first state, one step and one read-out, finds wrong structures, shapes and
+dtypes, and hyperparameters that reach nothing. Each finding names the leaf and the remedy.
 """
 
 from typing import Any
@@ -12,43 +11,63 @@ import jax.numpy as jnp
 
 from rfho import _tree as tree
 from rfho._programs.liveness import inputs_used
-from rfho.dynamics import Descent
-from rfho.problem.problem import Problem
-from rfho.typing import Hyper, PyTree
+from rfho.problem.first_use import check_scalar, first_use
+from rfho.problem.moment import AbstractMoment
+from rfho.problem.objective import is_objective
+from rfho.typing import Hyper, PyTree, State
 
 
-def validate(problem: Problem, hyper: Hyper) -> Hyper:
-    """``hyper`` as inexact arrays, once the problem is known to fit it.
+def validate(problem: AbstractMoment, hyper: Hyper, *, reaches_start: bool = True) -> None:
+    """Refuses a problem and hyperparameters that do not fit each other.
+
+    It reads shapes alone, so that arrays may be abstract or traced; called inside a traced function it costs
+    one trace of the user's functions for each program.
+
+    Args:
+        problem: as it stands at an outer step.
+        hyper: the learned leaves of λ.
+        reaches_start: whether what s_0 alone depends on has a derivative.
 
     Raises:
-        TypeError: a leaf of ``hyper`` is no floating-point array; a step changes the structure,
-            shape or dtype of the state; loss or objective is not a floating-point scalar.
-        ValueError: a leaf of ``hyper`` is not finite or reaches nothing; ``objective`` is no prefix
-            of it.
+        TypeError: a step changes the structure, shape or dtype of the state; loss or objective is not a
+            floating-point scalar; a function of the user fails when it is traced.
+        ValueError: a leaf of ``hyper`` reaches nothing; ``objective`` is no prefix of it.
     """
-    if not isinstance(problem, Problem):
+    if not isinstance(problem, AbstractMoment):
         raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
-    hyper = tree.as_hyper(hyper)
     problem.objective_of(hyper)
-    state = jax.eval_shape(problem.init, hyper)
-    _check_loss(problem, hyper, state)
-    _check_same(state, jax.eval_shape(problem.step, state, hyper, _t()))
-    _check_objective(problem, hyper, state)
-    _check_effect(problem, hyper)
-    return hyper
+    idle = _without_effect(lambda h: _after_the_start(problem, h), hyper)
+    if not idle:
+        return
+    only_start = set(idle) - set(_without_effect(lambda h: tree.inexact(problem.init(h)), hyper))
+    if only_start and not reaches_start:
+        raise ValueError(
+            f"{', '.join(sorted(only_start))} reaches the initial state alone (as a learned init does, or a rate "
+            "that optax.inject_hyperparams puts there), and this method does not go back to it: it would be "
+            "changed without any effect. Use it in a step or in the objective, mark it rfho.Fixed(), or use "
+            "ReverseHyperGradient or ForwardHyperGradient"
+        )
+    nowhere = [path for path in idle if path not in only_start]
+    if nowhere:
+        raise ValueError(
+            f"{', '.join(nowhere)} reaches neither the initial state, nor a step, nor the objective, so its "
+            "hypergradient would be zero for ever: use it, look for a stop_gradient or a cast to int on its "
+            "way, or mark it rfho.Fixed()"
+        )
 
 
-def without_effect(problem: Problem, hyper: Hyper) -> list[str]:
+def without_effect(problem: AbstractMoment, hyper: Hyper) -> list[str]:
     """Paths of the leaves of ``hyper`` on which neither s_0, nor a step, nor the objective depends."""
 
     def everything(hyper: Hyper) -> PyTree:
-        state = problem.init(hyper)
-        after = problem.step(state, hyper, _t())
-        read = problem.evaluate(problem.dynamics.output(after), hyper)
-        return tree.inexact((state, after, read))
+        return tree.inexact(problem.init(hyper)), _after_the_start(problem, hyper)
 
+    return _without_effect(everything, hyper)
+
+
+def _without_effect(function: Any, hyper: Hyper) -> list[str]:
     def tangents(directions: Hyper) -> PyTree:
-        return jax.jvp(everything, (hyper,), (directions,))[1]
+        return jax.jvp(function, (hyper,), (directions,))[1]
 
     (used,) = inputs_used(tangents, hyper)
     return [
@@ -58,14 +77,47 @@ def without_effect(problem: Problem, hyper: Hyper) -> list[str]:
     ]
 
 
-def _check_effect(problem: Problem, hyper: Hyper) -> None:
-    idle = without_effect(problem, hyper)
-    if idle:
-        raise ValueError(
-            f"{', '.join(idle)} reaches neither the initial state, nor a step, nor the objective, so its "
-            "hypergradient would be zero for ever: use it, look for a stop_gradient or a cast to int on its "
-            "way, or mark it rfho.Fixed()"
-        )
+def _after_the_start(problem: AbstractMoment, hyper: Hyper) -> PyTree:
+    """A step from s_0, taken as given, and what is read after it; all of it checked on the way."""
+    whole = problem.whole(hyper)
+    with first_use("init", hyper=whole):
+        state = jax.lax.stop_gradient(problem.init(hyper))
+    with first_use("train", hyper=whole):
+        problem.train_batch(_t())
+    after = _step(problem, hyper, state)
+    _check_same(state, after)
+    with first_use("output", hyper=whole):
+        params = problem.dynamics.output(after)
+    with first_use("valid", hyper=whole):
+        problem.valid_batch()
+    with first_use("objective(params, hyper, batch)", hyper=whole):
+        values = problem.evaluate(params, hyper)
+    named, structure = jax.tree.flatten_with_path(problem.objective, is_leaf=is_objective)
+    for (path, _), value in zip(named, structure.flatten_up_to(values), strict=True):
+        check_scalar(value, tree.path_of(path, "objective"))
+    return tree.inexact((after, values))
+
+
+def _step(problem: AbstractMoment, hyper: Hyper, state: State) -> State:
+    whole = problem.whole(hyper)
+    try:
+        with first_use("a step", hyper=whole):
+            return problem.step(state, hyper, _t())
+    except TypeError:
+        _ask_loss(problem, hyper, state)  # says it better if it is the loss that failed
+        raise
+
+
+def _ask_loss(problem: AbstractMoment, hyper: Hyper, state: State) -> None:
+    loss = getattr(problem.dynamics, "loss", None)
+    if loss is None:
+        return
+    batch, whole = problem.train_batch(_t()), problem.whole(hyper)
+    what = "loss"
+    with first_use(what, hyper=whole):
+        value = loss(problem.dynamics.output(state), whole, batch)
+    if not getattr(problem.dynamics, "has_aux", False):
+        check_scalar(value, what)
 
 
 def _check_same(before: PyTree, after: PyTree) -> None:
@@ -82,30 +134,6 @@ def _check_same(before: PyTree, after: PyTree) -> None:
                 f"{changed.dtype}{list(changed.shape)}, but shapes and dtypes must stay: give the initial "
                 "state, the data and the hyperparameters one dtype"
             )
-
-
-def _check_objective(problem: Problem, hyper: Hyper, state: PyTree) -> None:
-    def read(state: PyTree, hyper: Hyper) -> PyTree:
-        return problem.evaluate(problem.dynamics.output(state), hyper)
-
-    values = jax.eval_shape(read, state, hyper)
-    for path, value in jax.tree_util.tree_leaves_with_path(values):
-        _check_scalar(value, tree.path_of(path, "objective"))
-
-
-def _check_loss(problem: Problem, hyper: Hyper, state: PyTree) -> None:
-    dynamics = problem.dynamics
-    if isinstance(dynamics, Descent):
-        loss = lambda w, h: dynamics.loss(w, problem.whole(h), problem.train_batch(_t()))  # noqa: E731
-        _check_scalar(jax.eval_shape(loss, dynamics.output(state), hyper), "loss")
-
-
-def _check_scalar(value: Any, where: str) -> None:
-    shape, dtype = jnp.shape(value), jnp.result_type(value)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"{where} returned {dtype}{list(shape)}, but it must return a floating-point scalar: take a mean"
-        )
 
 
 def _t() -> jax.Array:

@@ -7,12 +7,12 @@ from jax import Array
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.finite_differences import Verdict
 from rfho.checks.second_order import SecondOrder, second_order
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
 
 def curvature_findings(
-    problem: Problem, hyper: Hyper, key: Array, *, known: Sequence[Finding]
+    problem: AbstractMoment, hyper: Hyper, key: Array, *, known: Sequence[Finding]
 ) -> list[Finding]:
     """One finding per leaf along which finite differences of the gradient disagree; `Descent` only.
 

@@ -32,7 +32,7 @@ from rfho.hyper_gradients import (
     RandomForwardHyperGradient,
     RealTimeHyperGradient,
 )
-from rfho.problem.problem import Problem, select
+from rfho.problem.moment import AbstractMoment, select
 from rfho.problem.validate import validate
 from rfho.typing import Hyper
 
@@ -75,7 +75,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     method: AbstractHyperGradient | None = None,
     *,
@@ -121,14 +121,14 @@ def diagnose(
         >>> [finding.kind.name for finding in rfho.diagnose(problem, {"lr": 0.3}).findings]
         ['EXPLOSION']
     """
-    if not isinstance(problem, Problem):
+    if not isinstance(problem, AbstractMoment):
         raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
     hyper = tree.as_hyper(hyper)
     impure = repeat_findings(problem, hyper)
     if impure:
         return Diagnosis(tuple(impure))
     found = _idle(problem, hyper) + key_findings(problem, hyper)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = tree.as_key(key, "diagnose")
     for_direction, for_loss = jax.random.split(key)
     case = _Case(problem, hyper, method, balanced_direction(hyper, for_direction))
     record = case.record(hyper)
@@ -151,7 +151,7 @@ def diagnose(
 class _Case(NamedTuple):
     """What is under diagnosis, and the direction in which finite differences are taken."""
 
-    problem: Problem
+    problem: AbstractMoment
     hyper: Hyper
     method: AbstractHyperGradient | None
     direction: Hyper
@@ -216,7 +216,7 @@ class _Case(NamedTuple):
         return judged(sum(parts), found, sum(map(abs, parts)), rounding=rounding)
 
 
-def _idle(problem: Problem, hyper: Hyper) -> list[Finding]:
+def _idle(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
     """Hyperparameters without effect; whatever else does not fit is raised."""
     try:
         validate(problem, hyper)

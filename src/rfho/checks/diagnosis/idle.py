@@ -5,12 +5,12 @@ import numpy as np
 
 from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.problem.validate import without_effect
 from rfho.typing import Hyper
 
 
-def effect_findings(problem: Problem, hyper: Hyper) -> list[Finding]:
+def effect_findings(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
     """One finding per leaf on which neither s_0, nor a step, nor the objective depends."""
     return [_idle(path) for path in without_effect(problem, hyper)]
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, State
 
 
-def key_findings(problem: Problem, hyper: Hyper) -> list[Finding]:
+def key_findings(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
     """A key used twice in one step, or the same key in every step."""
     state = jax.eval_shape(problem.init, hyper)
 

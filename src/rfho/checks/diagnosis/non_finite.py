@@ -21,7 +21,7 @@ from rfho._programs.first_bad_equation import Origin, origin_of_non_finite
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.diagnosis.signal import Held, Mended, Pushes, Record, there_and_back
 from rfho.dynamics import Keep
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, PyTree, State
 
 _REMEDIES = {
@@ -39,7 +39,7 @@ _OVERFLOW = "numbers overflowed: lower the rate, shorten the horizon, or clip th
 
 
 def non_finite_findings(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     record: Record,
     *,
@@ -88,7 +88,7 @@ class _Culprit(NamedTuple):
 class _Run(NamedTuple):
     """A run in which something was not finite."""
 
-    problem: Problem
+    problem: AbstractMoment
     hyper: Hyper
     record: Record
     paths: list[str]

@@ -26,7 +26,7 @@ from rfho._programs.walk import (
     trace,
 )
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
 _CALLBACKS = ("pure_callback", "io_callback")
@@ -44,7 +44,7 @@ class Difference(NamedTuple):
     leaked: bool
 
 
-def repeat_findings(problem: Problem, hyper: Hyper) -> list[Finding]:
+def repeat_findings(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
     """At most one finding for each of batches, initial state, step and objective."""
     t = jnp.zeros((), jnp.int32)
     state = jax.eval_shape(problem.init, hyper)

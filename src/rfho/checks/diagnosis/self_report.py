@@ -15,7 +15,7 @@ from rfho.hyper_gradients import (
 )
 from rfho.hyper_gradients.once import estimate_once
 from rfho.memory import Anchored
-from rfho.problem.problem import Problem
+from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
 _BIAS = 0.1
@@ -25,7 +25,7 @@ _KINDS = {Result.NOT_RETURNED: Kind.NOT_REVERSED, Result.INACCURATE: Kind.UNCONV
 
 
 def claim_findings(
-    problem: Problem, hyper: Hyper, method: AbstractHyperGradient, *, sound: bool
+    problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient, *, sound: bool
 ) -> list[Finding]:
     """The method's complaint, its own estimate of the error, its bias, its failure to run backwards.
 
@@ -83,7 +83,7 @@ def _not_sound(method: AbstractHyperGradient, path: str) -> Finding:
 
 
 def _truncation(
-    problem: Problem,
+    problem: AbstractMoment,
     hyper: Hyper,
     method: TruncatedHyperGradient | OnlineTruncatedHyperGradient,
 ) -> list[Finding]:

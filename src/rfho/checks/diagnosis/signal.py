@@ -20,7 +20,7 @@ from rfho._engines import forward as tangent
 from rfho._engines.forward import Pushed
 from rfho._engines.reverse import chain_of
 from rfho.dynamics import Keep
-from rfho.problem.problem import Problem, over_objectives
+from rfho.problem.moment import AbstractMoment, over_objectives
 from rfho.typing import Hyper, PyTree, State
 
 
@@ -91,7 +91,7 @@ class Pushes(NamedTuple):
 
 @eqx.filter_jit
 def there_and_back(
-    problem: Problem, hyper: Hyper, hold: Array, mended: Mended | None = None
+    problem: AbstractMoment, hyper: Hyper, hold: Array, mended: Mended | None = None
 ) -> Record:
     """The run of s_0, …, s_T and of α_T, …, α_0; ``hold`` is the step to be held, -1 for none."""
     chain = chain_of(problem, hyper, Keep.STATES)
@@ -134,7 +134,7 @@ def there_and_back(
 
 
 @eqx.filter_jit
-def pushed_along(problem: Problem, hyper: Hyper, direction: Hyper) -> Pushes:
+def pushed_along(problem: AbstractMoment, hyper: Hyper, direction: Hyper) -> Pushes:
     """The run of s_0, …, s_T and of the tangent along one direction."""
     one = jax.tree.map(lambda leaf: leaf[None], direction)
 
@@ -153,7 +153,7 @@ def pushed_along(problem: Problem, hyper: Hyper, direction: Hyper) -> Pushes:
     )
 
 
-def leaf_paths(problem: Problem, hyper: Hyper) -> list[str]:
+def leaf_paths(problem: AbstractMoment, hyper: Hyper) -> list[str]:
     """Paths of the inexact leaves of the state, then of the hyperparameters: the columns of a `Record`."""
     state = jax.eval_shape(problem.init, hyper)
     # eval_shape gives no arrays, of which `tree.inexact` would find the inexact ones.

@@ -136,23 +136,18 @@ def tune_weights(
     weights = np.stack([hyper["weights"] for hyper in hypers])
     tuned = Tuned(data, radii, settings.threshold, weights, np.zeros_like(weights), (), ())
     bar = rfho.RichProgress(f"noise {data.noise:g}, seed {data.seed}")
-    handle = bar.start(settings.steps)
-    try:
-        with until_interrupted(folder, console):
-            for reports in rfho.iterate_many(
-                problem,
-                hypers,
-                method=_method(settings),
-                optim=_adam(settings.outer_rate),
-                domains=[{"weights": rfho.CappedL1(float(r)), "rate": rfho.Fixed()} for r in radii],
-                steps=settings.steps,
-            ):
-                tuned = _stepped(tuned, reports)
-                folder.record(tuned.row())
-                best = max(found["F1"] for found in tuned.detections)
-                bar.advance(handle, reports[0].step, f"best F1 {best:.3f}")
-    finally:
-        bar.close(handle)
+    with until_interrupted(folder, console):
+        for reports in rfho.iterate_many(
+            problem,
+            hypers,
+            method=_method(settings),
+            optim=_adam(settings.outer_rate),
+            domains=[{"weights": rfho.CappedL1(float(r)), "rate": rfho.Fixed()} for r in radii],
+            steps=settings.steps,
+            listeners=[bar],
+        ):
+            tuned = _stepped(tuned, reports)
+            folder.record(tuned.row())
     return tuned
 
 
@@ -220,12 +215,12 @@ def _method(settings: CleaningSettings) -> rfho.AbstractHyperGradient:
     return rfho.hyper_gradients.ReverseHyperGradient(policy)
 
 
-def _stepped(tuned: Tuned, reports: Sequence[rfho.Report]) -> Tuned:
-    for radius, report in zip(tuned.radii, reports, strict=True):
-        if not np.all(np.isfinite([report.value, *report.hyper["weights"]])):
-            raise SettingsError(
-                f"training with R = {radius:g} diverged at outer step {report.step}: lower inner_rate"
-            )
+def _stepped(tuned: Tuned, rows: Sequence[rfho.Report | None]) -> Tuned:
+    reports: list[rfho.Report] = []
+    for radius, report in zip(tuned.radii, rows, strict=True):
+        if report is None:
+            raise SettingsError(f"training with R = {radius:g} diverged: lower inner_rate")
+        reports.append(report)
     return tuned._replace(
         weights=np.stack([report.hyper["weights"] for report in reports]),
         hypergradients=np.stack([report.hypergradient["weights"] for report in reports]),

@@ -8,7 +8,6 @@ training loss at the end. Each outer step sees other minibatches:
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -80,13 +79,13 @@ def constant_rates(data: ImageSplit, settings: ScheduleSettings, rate: float) ->
     return jax.tree.map(lambda leaf: flat, initial_network(data, settings))
 
 
-def new_minibatches(problem: rfho.Problem) -> Callable[[Any], tuple[rfho.Stream, Examples]]:
-    """Other minibatches at every outer step."""
-    stream, judges = problem.train, problem.valid
-    return lambda k: (
-        rfho.Stream(stream.data, stream.size, jax.random.fold_in(stream.key, k)),
-        judges,
+def with_new_minibatches(problem: rfho.Problem) -> rfho.Problem:
+    """The problem with other minibatches at every outer step."""
+    stream = problem.train
+    fresh = rfho.Fresh(
+        lambda k: rfho.Stream(stream.data, stream.size, jax.random.fold_in(stream.key, k))
     )
+    return rfho.Problem(problem.dynamics, problem.objective, fresh, problem.valid, problem.horizon)
 
 
 def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None:
@@ -96,7 +95,7 @@ def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None
     rates = constant_rates(data, settings, settings.rate)
     with until_interrupted(folder, console):
         for report in rfho.iterate(
-            problem.redrawn(new_minibatches(problem)),
+            with_new_minibatches(problem),
             rates,
             optim=optax.adam(settings.outer_rate),
             domain=rfho.Positive(),

@@ -147,7 +147,7 @@ def walk(
     points = [[_point(hyper)] for hyper in starts]
     values: list[list[float]] = [[] for _ in starts]
     name = _NAMES[type(method)]
-    for reports in rfho.iterate_many(
+    for rows in rfho.iterate_many(
         problem,
         starts,
         method=method,
@@ -155,10 +155,12 @@ def walk(
         domain=rfho.Positive(),
         steps=None if once else settings.steps,
     ):
-        for start, report in enumerate(reports):
+        reports = [report for report in rows if report is not None]
+        for report in reports:
+            start = report.member
             points[start].append(_point(report.hyper))
             values[start].append(report.value)
-        seen = {f"loss {start + 1}": report.value for start, report in enumerate(reports)}
+        seen = {f"loss {report.member + 1}": report.value for report in reports}
         folder.record({"method": name, "step": reports[0].step, **seen})
     runs = settings.price * (settings.online / settings.horizon if once else settings.steps)
     measured = prices[name] * (1 if once else settings.steps)

@@ -1,0 +1,159 @@
+"""Who listens to an outer loop, and what is said: the one way by which a run is watched.
+
+    start(run)    step(Report)    finding(Finding)    segment(done, total)    close(Result)
+
+A progress bar, a folder on disk, a tracker, a pruner are listeners. One that fails is told off once and
+heard no more, and the run goes on; `vital` ones end it.
+"""
+
+import abc
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rfho.checks.diagnosis import Finding, HyperGradientWarning
+from rfho.errors import Result
+from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.outer.report import Report
+from rfho.outer.tuner import TunerState
+from rfho.problem.problem import Problem
+from rfho.typing import Hyper
+
+
+class Start(NamedTuple):
+    """What a listener is told of a run before its first step.
+
+    Attributes:
+        problem: what is tuned.
+        method: how.
+        hypers: λ_0 of each member.
+        total: how many outer steps there will be.
+    """
+
+    problem: Problem
+    method: AbstractHyperGradient
+    hypers: tuple[Hyper, ...]
+    total: int
+
+
+class Listener:
+    """What hears the events of a run; take it as a base and write the ones that matter.
+
+    Example:
+        >>> import rfho
+        >>> class Values(rfho.Listener):
+        ...     def __init__(self):
+        ...         self.seen = []
+        ...
+        ...     def step(self, report):
+        ...         self.seen.append(report.value)
+    """
+
+    vital: bool = False
+    """Whether the run ends if this listener fails."""
+
+    def start(self, run: Start) -> None:
+        """Before the first step."""
+
+    def step(self, report: Report) -> None:
+        """After every outer step, for each member that is still running."""
+
+    def finding(self, finding: Finding) -> None:
+        """What the numbers of the run give rise to doubt; once for each kind."""
+
+    def segment(self, done: int, total: int) -> None:
+        """How far the estimate of a method that is driven from Python is."""
+
+    def close(self, result: Result) -> None:
+        """After the last step, also after an error."""
+
+
+class Restored(NamedTuple):
+    """Where an earlier run stood.
+
+    Attributes:
+        states: of each member.
+        histories: the reports of each member up to there.
+    """
+
+    states: tuple[TunerState, ...]
+    histories: tuple[tuple[Report, ...], ...]
+
+
+class AbstractRun(Listener, abc.ABC):
+    """A listener that also keeps the outer state and gives it back: what ``run=`` takes."""
+
+    vital = True
+
+    @abc.abstractmethod
+    def restored(self, states: tuple[TunerState, ...]) -> Restored | None:
+        """Where an earlier run stood, in the form of the states at the start; None if there was none."""
+
+    @abc.abstractmethod
+    def keep(self, states: Callable[[], tuple[TunerState, ...]], *, last: bool) -> None:
+        """After an outer step: gives the states after it; whether they are saved now is the run's business."""
+
+
+class Warner(Listener):
+    """Says findings as Python warnings."""
+
+    def finding(self, finding: Finding) -> None:
+        """One `HyperGradientWarning`."""
+        warnings.warn(HyperGradientWarning(finding), stacklevel=6)
+
+
+class Audience:
+    """All listeners of a run; it knows those that have failed and are heard no more.
+
+    Raises:
+        TypeError: a listener is no `Listener`.
+    """
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        for i, listener in enumerate(listeners):
+            if not isinstance(listener, Listener):
+                raise TypeError(
+                    f"listeners[{i}] is {listener!r}, but it must be a rfho.Listener, as rfho.RichProgress()"
+                )
+        self.listeners = (Warner(), *listeners)
+        self._silenced: set[int] = set()
+
+    def start(self, run: Start) -> None:
+        """To all; one that cannot start ends the run, as nothing is lost yet."""
+        for listener in self.listeners:
+            listener.start(run)
+
+    def step(self, report: Report) -> None:
+        """To all."""
+        self._tell(lambda listener: listener.step(report))
+
+    def finding(self, finding: Finding) -> None:
+        """To all."""
+        self._tell(lambda listener: listener.finding(finding))
+
+    def segment(self, done: int, total: int) -> None:
+        """To all."""
+        self._tell(lambda listener: listener.segment(done, total))
+
+    def close(self, result: Result) -> None:
+        """To all, those that were silenced too."""
+        self._silenced.clear()
+        self._tell(lambda listener: listener.close(result))
+
+    def _tell(self, event: Callable[[Listener], Any]) -> None:
+        for i, listener in enumerate(self.listeners):
+            if i in self._silenced:
+                continue
+            try:
+                event(listener)
+            except HyperGradientWarning:
+                raise  # a warning that the user has made an error
+            except Exception as error:
+                if listener.vital:
+                    raise
+                self._silenced.add(i)
+                warnings.warn(
+                    f"{type(listener).__name__} failed and is heard no more, the run goes on: "
+                    f"{type(error).__name__}: {error}",
+                    stacklevel=5,
+                )

@@ -1,0 +1,204 @@
+r"""The members of a run, and how all of them take an outer step.
+
+.. math:: \lambda^i_k = P_i\bigl(\lambda^i_{k-1} + \mathrm{update}(\nabla f(\lambda^i_{k-1}))\bigr),
+          \qquad i = 1, \dots, n
+
+One member takes its step as it is, in memory that is reserved once. Several take it side by side, by
+`jax.vmap`: a matrix product with the data is done once for all of them. A method that is driven from Python
+takes the steps of its members in turn.
+"""
+
+import abc
+import collections
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from rfho.hyper_gradients import Estimate
+from rfho.outer.tuner import Tuner, TunerState
+from rfho.problem.problem import Problem
+from rfho.typing import Hyper, Params, PyTree
+
+_REMEMBERED = (
+    3  # the last state, and two before it: a failure is seen two steps after its last good λ
+)
+
+
+class Taken(NamedTuple):
+    """One member's outer step, on the host but for its parameters.
+
+    Attributes:
+        free: the learned leaves of λ after it.
+        value, hypergradient, stats: of its estimate.
+        finite: whether all of these were finite.
+        params: gives those of the estimate, on the device.
+    """
+
+    free: Hyper
+    value: PyTree
+    hypergradient: Hyper
+    stats: dict[str, Any]
+    finite: Any
+    params: Callable[[], Params]
+
+
+class AbstractGroup(abc.ABC):
+    """The members of a run, each at its own state."""
+
+    def __init__(self, tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> None:
+        self.tuner = tuner
+        self.problem = problem
+        self.count = len(states)
+        self._past: collections.deque[Any] = collections.deque(maxlen=_REMEMBERED)
+
+    @abc.abstractmethod
+    def advance(self, running: Sequence[bool]) -> list[Taken]:
+        """One step of all members; of one that does not run any more nothing is to be read."""
+
+    @abc.abstractmethod
+    def state(self, i: int, steps_back: int = 0) -> TunerState:
+        """Where member i stands, or stood up to two steps ago."""
+
+    @abc.abstractmethod
+    def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
+        """What members that end at ``states`` end with."""
+
+
+class InTurn(AbstractGroup):
+    """Members that take their steps one after another; a single member takes them in reserved memory."""
+
+    def __init__(self, tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> None:
+        super().__init__(tuner, problem, states)
+        self._steps = [tuner.steps(problem, state) for state in states]
+        self._past.append(tuple(states))
+
+    def advance(self, running: Sequence[bool]) -> list[Taken]:
+        """The next step of each that runs."""
+        states, taken = list(self._past[-1]), list[Taken]()
+        for i, steps in enumerate(self._steps):
+            if running[i] or not taken:
+                states[i], estimate = next(steps)
+                one = _seen(states[i], estimate, lambda estimate=estimate: estimate.aux.params)
+            else:
+                one = taken[0]
+            taken.append(one)
+        self._past.append(tuple(states))
+        return taken
+
+    def state(self, i: int, steps_back: int = 0) -> TunerState:
+        """Where member i stands."""
+        return self._past[-1 - steps_back][i]
+
+    def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
+        """One after another."""
+        return [self.tuner.conclude(self.problem, state) for state in states]
+
+
+class SideBySide(AbstractGroup):
+    """Members in one program."""
+
+    def __init__(self, tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> None:
+        super().__init__(tuner, problem, states)
+        self._past.append(stacked(states, "hypers"))
+
+    def advance(self, running: Sequence[bool]) -> list[Taken]:
+        """One step of all; those that have ended compute on, unheard."""
+        after, estimates = _step(self.tuner, self.problem, self._past[-1])
+        self._past.append(after)
+        seen = _seen(after, estimates, lambda: estimates.aux.params)
+        return [
+            member(seen._replace(params=None), i)._replace(
+                params=functools.partial(member, estimates.aux.params, i)
+            )
+            for i in range(self.count)
+        ]
+
+    def state(self, i: int, steps_back: int = 0) -> TunerState:
+        """Where member i stands."""
+        return member(self._past[-1 - steps_back], i)
+
+    def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
+        """All at once."""
+        ends = _conclude(self.tuner, self.problem, stacked(states, "hypers"))
+        return [member(ends, i) for i in range(len(states))]
+
+
+def group_of(tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> AbstractGroup:
+    """The group that fits the number of members and the method.
+
+    Raises:
+        ValueError: several members differ in structure.
+    """
+    alone = len(states) == 1 or tuner.method.driven_from_python
+    return (InTurn if alone else SideBySide)(tuner, problem, states)
+
+
+def alike(hypers: Sequence[Hyper]) -> tuple[Hyper, ...]:
+    """``hypers`` with numbers that differ between members as arrays, which one program can take."""
+    each = [jax.tree.flatten(hyper) for hyper in hypers]
+    if len({len(leaves) for leaves, _ in each}) != 1:
+        return tuple(hypers)  # refused later, with their structures
+    columns = [_together(column) for column in zip(*(leaves for leaves, _ in each), strict=True)]
+    rows = zip(*columns, strict=True)
+    return tuple(jax.tree.unflatten(kind, row) for (_, kind), row in zip(each, rows, strict=True))
+
+
+def _together(leaves: tuple[Any, ...]) -> tuple[Any, ...]:
+    differ = all(isinstance(leaf, float) for leaf in leaves) and len(set(leaves)) > 1
+    return tuple(map(jnp.asarray, leaves)) if differ else leaves
+
+
+def stacked(members: Sequence[PyTree], name: str) -> PyTree:
+    """Trees of one structure as one, with a leading axis of members on every array and number.
+
+    Raises:
+        ValueError: they differ in structure, shape, dtype or in what is static.
+    """
+    members = [jax.tree.map(_as_array, one) for one in members]
+    layouts = [_layout(one) for one in members]
+    for i, layout in enumerate(layouts):
+        if layout != layouts[0]:
+            raise ValueError(
+                f"{name}[{i}] differs from {name}[0] in structure, shape, dtype or static entries, but members "
+                "run side by side: give all of them one structure, or tune them one after another"
+            )
+    arrays = [eqx.filter(one, eqx.is_array) for one in members]
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+    return eqx.combine(together, eqx.filter(members[0], eqx.is_array, inverse=True))
+
+
+def member(together: PyTree, i: int) -> PyTree:
+    """Member i of what is stacked."""
+    return jax.tree.map(lambda leaf: leaf[i] if hasattr(leaf, "shape") else leaf, together)
+
+
+def _seen(after: TunerState, estimate: Estimate, params: Callable[[], Params]) -> Taken:
+    # To the host at once: device scalars kept in a list leak.
+    stats = estimate.aux.stats
+    numbers = (after.free, estimate.value, estimate.hypergradient, stats, after.finite)
+    free, value, gradient, stats, finite = jax.device_get(numbers)
+    return Taken(free, value, gradient, stats, finite, params)
+
+
+@eqx.filter_jit
+def _step(tuner: Tuner, problem: Problem, states: TunerState) -> tuple[TunerState, Estimate]:
+    return eqx.filter_vmap(lambda state: tuner.step(problem, state))(states)
+
+
+@eqx.filter_jit
+def _conclude(tuner: Tuner, problem: Problem, states: TunerState) -> tuple[PyTree, Params]:
+    return eqx.filter_vmap(lambda state: tuner.conclude(problem, state))(states)
+
+
+def _as_array(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+
+
+def _layout(one: PyTree) -> tuple[Any, ...]:
+    leaves, structure = jax.tree.flatten(one)
+    described = [(leaf.shape, str(leaf.dtype)) if eqx.is_array(leaf) else leaf for leaf in leaves]
+    return structure, described

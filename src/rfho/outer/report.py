@@ -1,0 +1,162 @@
+"""What an outer loop tells of itself: one step, and the whole run."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rfho import _tree as tree
+from rfho.errors import Result
+from rfho.typing import Hyper, Params, PyTree
+
+
+class Report(NamedTuple):
+    """One outer step, on the host.
+
+    Attributes:
+        step: k = 1, 2, …
+        hyper: λ_k, after the update and the projection.
+        value: f at λ_{k-1}, the value that the step saw.
+        hypergradient: the one that the step used.
+        stats: the method's scalars, see its docstring.
+        seconds: wall-clock seconds of this step; the first includes compilation.
+        member: which of several starts it is; 0 if there is one.
+    """
+
+    step: int
+    hyper: Hyper
+    value: Any
+    hypergradient: Hyper
+    stats: dict[str, float]
+    seconds: float
+    member: int = 0
+
+
+class Best(NamedTuple):
+    """The outer step with the lowest objective (the lowest sum, where there are several).
+
+    Attributes:
+        step: k of the λ_k that has it; 0 is the start.
+        hyper: λ_k.
+        value: f(λ_k).
+        params: the parameters trained with it, on the device.
+    """
+
+    step: int
+    hyper: Hyper
+    value: PyTree
+    params: Params
+
+
+class Solution:
+    """Where a run ended; prints in a few lines.
+
+    ``value`` and ``params`` belong to the last λ. For batch methods they take one more training run, which
+    `tune` does when a run ends as planned, and which is done when they are first asked for after Ctrl-C or a
+    failure.
+
+    Attributes:
+        hyper: the last λ.
+        best: the λ with the lowest objective that the run has seen; None before the first step.
+        history: all reports, in order.
+        result: why the run stopped.
+        error: what was raised, if anything was.
+    """
+
+    hyper: Hyper
+    best: Best | None
+    history: tuple[Report, ...]
+    result: Result
+    error: Exception | None
+
+    def __init__(
+        self,
+        hyper: Hyper,
+        *,
+        best: Best | None,
+        history: tuple[Report, ...],
+        result: Result,
+        conclude: Callable[[], tuple[PyTree, Params]],
+        error: Exception | None = None,
+    ) -> None:
+        self.hyper = hyper
+        self.best = best
+        self.history = history
+        self.result = result
+        self.error = error
+        self._conclude = conclude
+
+    @functools.cached_property
+    def _concluded(self) -> tuple[PyTree, Params]:
+        value, params = self._conclude()
+        return jax.device_get(value), params
+
+    @property
+    def value(self) -> PyTree:
+        """F at the last λ: from one more training run for batch methods, read from the run for online ones."""
+        return self._concluded[0]
+
+    @property
+    def params(self) -> Params:
+        """The trained parameters that belong to the last λ, on the device."""
+        return self._concluded[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the way to train once more: a solution can be stored wherever its arrays can."""
+        return {name: item for name, item in vars(self).items() if name != "_conclude"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._conclude = _not_stored
+
+    def __repr__(self) -> str:
+        """Why it ended, the objective before, best and last, λ, steps and seconds."""
+        return "\n".join(
+            [
+                f"{self.result.name}: {self.result.value}",
+                f"objective {self._values()}",
+                f"hyper     {shown(self.hyper)}",
+                f"best      {'-' if self.best is None else shown(self.best.hyper)}",
+                f"{len(self.history)} outer steps in {sum(r.seconds for r in self.history):.3g} s",
+            ]
+        )
+
+    def _values(self) -> str:
+        before = shown(self.history[0].value) if self.history else "-"
+        best = "-" if self.best is None else f"{shown(self.best.value)} (step {self.best.step})"
+        last = shown(self._concluded[0]) if "_concluded" in vars(self) else "not yet read"
+        return f"{before} before, {best} best, {last} last"
+
+
+def shown(value: PyTree) -> str:
+    """A tree of numbers in one short line: scalars as they are, arrays by their range."""
+    leaves = jax.tree_util.tree_leaves_with_path(value)
+    parts = [f"{_key(path)}{_number(leaf)}" for path, leaf in leaves[:_SHOWN]]
+    return ", ".join(parts) + (f", and {len(leaves) - _SHOWN} more" if len(leaves) > _SHOWN else "")
+
+
+_SHOWN = 6
+
+
+def _key(path: tuple[Any, ...]) -> str:
+    return f"{tree.path_of(path, '').strip('[].').replace(chr(34), '')} = " if path else ""
+
+
+def _number(leaf: Any) -> str:
+    if not hasattr(leaf, "dtype") and not isinstance(leaf, float):
+        return str(leaf)
+    numbers = np.asarray(leaf)
+    if numbers.size == 1:
+        return f"{numbers.item():.4g}"
+    if not np.issubdtype(numbers.dtype, np.number):
+        return f"{numbers.dtype}{list(numbers.shape)}"
+    return f"{numbers.min():.4g} to {numbers.max():.4g} ({numbers.size})"
+
+
+def _not_stored() -> tuple[PyTree, Params]:
+    raise RuntimeError(
+        "this solution was stored before its last objective was read, and a stored solution cannot train: call "
+        "rfho.train(problem, solution.hyper)"
+    )

@@ -1,0 +1,128 @@
+"""One member of a run, as it is watched: its history, its best step, and why it ended."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfho import _tree as tree
+from rfho.checks.diagnosis import Finding, Seen, Watch
+from rfho.errors import HyperGradientError, Result
+from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.hyper_gradients.once import not_finite
+from rfho.outer.group import Taken
+from rfho.outer.report import Best, Report
+from rfho.outer.tuner import TunerState
+from rfho.typing import Hyper, Params, PyTree
+
+
+class Watched:
+    """What is known of one member so far.
+
+    Attributes:
+        number: which member it is.
+        hyper: the last good λ, on the host.
+        history: its reports.
+        best: the lowest objective so far; None before the first step.
+        ended: why it ended; None while it runs.
+        error: what was raised about it.
+        steps_back: how many steps before the group's state its last good one lies.
+    """
+
+    def __init__(self, number: int, start: TunerState, history: tuple[Report, ...] = ()) -> None:
+        self.number = number
+        self.history = list(history)
+        self.best: Best | None = None
+        self.ended: Result | None = None
+        self.error: HyperGradientError | None = None
+        self.steps_back = 0
+        self._rest = start.rest
+        self.hyper: Hyper = jax.device_get(start.hyper)
+        self._hyper_before = self.hyper
+        self._moved = np.inf
+        self._watch = Watch()
+
+    def saw(
+        self, method: AbstractHyperGradient, taken: Taken, *, step: int, seconds: float
+    ) -> tuple[Report | None, list[Finding]]:
+        """The report of a step, and what gives rise to doubt; no report if the step failed."""
+        stats = {name: float(number) for name, number in taken.stats.items()}
+        seen = Seen(taken.value, taken.hypergradient, stats)
+        params = taken.params() if step == 1 else None
+        findings, self._watch = self._watch.look(seen, params, step)
+        hyper = jax.device_get(self._rest.join(taken.free))
+        error = _complaint(method, stats, step) or _failure(taken, hyper, step)
+        if error is not None:
+            self._fail(error, findings)
+            return None, []
+        value = jax.tree.map(float, taken.value)
+        if self._is_lowest(value):
+            # The value of a step belongs to the λ before it.
+            self.best = Best(step - 1, self.hyper, value, taken.params())
+        self._moved = _moved(self.hyper, hyper)
+        self._hyper_before, self.hyper = self.hyper, hyper
+        report = Report(step, hyper, value, taken.hypergradient, stats, seconds, self.number)
+        self.history.append(report)
+        return report, findings
+
+    def converged(self, tolerance: float) -> bool:
+        """Whether the last step was shorter than ``tolerance``; the member ends then."""
+        if not tolerance > 0 or self._moved > tolerance:
+            return False
+        self.ended = Result.CONVERGED
+        return True
+
+    def consider_end(self, value: PyTree, params: Params) -> None:
+        """The objective at the last λ, once it is known, may be the lowest."""
+        if self._is_lowest(value):
+            self.best = Best(len(self.history), self.hyper, value, params)
+
+    def _is_lowest(self, value: PyTree) -> bool:
+        return self.best is None or _size(value) < _size(self.best.value)
+
+    def _fail(self, error: HyperGradientError, findings: list[Finding]) -> None:
+        for finding in findings:
+            error.add_note(str(finding))
+        self.error, self.ended = error, error.result
+        self.steps_back = 1
+        if error.result is Result.NON_FINITE_VALUE and self.history:
+            # The objective has a value at every λ but the last.
+            self.steps_back, self.hyper = 2, self._hyper_before
+
+
+def _size(value: PyTree) -> float:
+    return sum(map(float, jax.tree.leaves(value)))
+
+
+def _moved(before: Hyper, after: Hyper) -> float:
+    """‖λ_k - λ_{k-1}‖ / (1 + ‖λ_{k-1}‖)."""
+    before, after = map(_numbers, (before, after))
+    return float(tree.norm(tree.subtract(after, before)) / (1 + tree.norm(before)))
+
+
+def _numbers(hyper: Hyper) -> list[Any]:
+    floats = [leaf for leaf in jax.tree.leaves(hyper) if hasattr(leaf, "dtype")]
+    return [np.asarray(leaf) for leaf in floats if np.issubdtype(leaf.dtype, np.floating)]
+
+
+def _complaint(
+    method: AbstractHyperGradient, stats: dict[str, float], step: int
+) -> HyperGradientError | None:
+    complaint = method.complaint(stats)
+    if complaint is None:
+        return None
+    return HyperGradientError(complaint.result, f"at outer step {step} {complaint}")
+
+
+def _failure(taken: Taken, hyper: Hyper, step: int) -> HyperGradientError | None:
+    if taken.finite:
+        return None
+    at = f"at outer step {step}"
+    error = not_finite(taken.value, taken.hypergradient, taken.params(), at=at)
+    if error is not None:
+        return error
+    bad = tree.first_non_finite(hyper, "hyper")
+    return HyperGradientError(
+        Result.NON_FINITE_HYPER,
+        f"{bad} is not finite after the update {at}: the outer step is too large, or the chart overflowed",
+    )
