@@ -67,7 +67,7 @@ def _origin_in(program: Program, arguments: Sequence[Any]) -> Origin | None:
     maker = {var: eqn for eqn in program.jaxpr.eqns for var in eqn.outvars}
     bad = next((var for var in program.jaxpr.outvars if not _all_finite(values(var))), None)
     while bad is not None:
-        equation = None if isinstance(bad, Literal) else maker.get(bad)
+        equation = None if is_literal(bad) else maker.get(bad)
         if equation is None:
             return None
         operands = [var for var in equation.invars if not _all_finite(values(var))]
