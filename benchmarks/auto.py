@@ -145,8 +145,8 @@ class Row:
 
     shape: Shape
     method: AbstractHyperGradient
-    forecast: rfho.Forecast
-    measured: rfho.Forecast
+    forecast: rfho.choice.Forecast
+    measured: rfho.choice.Forecast
 
 
 def measure(shape: Shape, number: int) -> Iterator[Row]:
@@ -163,8 +163,8 @@ def measure(shape: Shape, number: int) -> Iterator[Row]:
         ]
     )
     for method, made, took in zip(chosen, built[1:], seconds[1:], strict=True):
-        measured = rfho.Forecast(took / seconds[0], round(1e6 * made.megabytes))
-        yield Row(shape, method, known(method, rfho.Rates()), measured)
+        measured = rfho.choice.Forecast(took / seconds[0], round(1e6 * made.megabytes))
+        yield Row(shape, method, known(method, rfho.choice.Rates()), measured)
 
 
 def _with_memory(made: Compiled, memory: Any, given: Any) -> Callable[[], Any]:
@@ -213,7 +213,7 @@ def line(row: Row) -> str:
 def summary(rows: list[Row]) -> str:
     """How many forecasts are within 25 %, and the worst."""
     lines: list[str] = []
-    for name in rfho.Forecast._fields:
+    for name in rfho.choice.Forecast._fields:
         ratios = [getattr(row.forecast, name) / getattr(row.measured, name) for row in rows]
         within = sum(0.75 <= ratio <= 1.25 for ratio in ratios)
         lines.append(
@@ -223,18 +223,18 @@ def summary(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def fit(rows: list[Row]) -> rfho.Rates:
+def fit(rows: list[Row]) -> rfho.choice.Rates:
     """The rates with the least mean square of log(forecast / measured), by coordinate search from the present."""
     known = {shape: forecaster(*problem_of(shape)) for shape in {row.shape for row in rows}}
 
-    def loss(rates: rfho.Rates) -> float:
+    def loss(rates: rfho.choice.Rates) -> float:
         ratios = [known[row.shape](row.method, rates).time / row.measured.time for row in rows]
         return float(np.mean(np.log(ratios) ** 2))
 
-    best = rfho.Rates()
+    best = rfho.choice.Rates()
     least = loss(best)
     for factor in (3.0, 1.7, 1.3):
-        for name in rfho.Rates._fields:
+        for name in rfho.choice.Rates._fields:
             for step in (factor, 1 / factor):
                 trial = best._replace(**{name: getattr(best, name) * step})
                 if (found := loss(trial)) < least:

@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 Keep = rfho.Keep
 
 
-def _reverse(policy: rfho.AbstractCheckpoint) -> ReverseHyperGradient:
+def _reverse(policy: rfho.memory.AbstractCheckpoint) -> ReverseHyperGradient:
     return ReverseHyperGradient(policy)
 
 
@@ -107,7 +107,7 @@ def p4(*, quick: bool) -> list[dict[str, Any]]:
         "grad over scan": None,
         "StoreAll()": _reverse(rfho.StoreAll()),
         "Replay()": _reverse(rfho.Replay()),
-        "Replay(HalfPrecision)": _reverse(rfho.Replay(storage=rfho.HalfPrecision())),
+        "Replay(HalfPrecision)": _reverse(rfho.Replay(storage=rfho.memory.HalfPrecision())),
         "Recompute(15)": _reverse(rfho.Recompute(15)),
         "Recompute()": _reverse(rfho.Recompute()),
     }

@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
     build: Callable[..., optax.GradientTransformation]
     settings: dict[str, float]
-    dynamics: Callable[..., rfho.AbstractDynamics] = rfho.Descent
+    dynamics: Callable[..., rfho.dynamics.AbstractDynamics] = rfho.Descent
 
 
 RATE = {"learning_rate": 0.05}
@@ -56,7 +56,7 @@ def of_optax() -> dict[str, Row]:
             optax.lars, {**RATE, **DECAY, "trust_coefficient": 0.5, "eps": 0.01, "momentum": 0.7}
         ),
         "lbfgs, no line search": Row(_fixed(optax.lbfgs, linesearch=None), RATE),
-        "lbfgs": Row(optax.lbfgs, RATE, rfho.DescentWithValue),
+        "lbfgs": Row(optax.lbfgs, RATE, rfho.dynamics.DescentWithValue),
         "lion": Row(optax.lion, {**RATE, "b1": 0.8, "b2": 0.9, **DECAY}),
         "nadam": Row(optax.nadam, ROOTED),
         "nadamw": Row(optax.nadamw, {**ROOTED, **DECAY}),
@@ -69,7 +69,7 @@ def of_optax() -> dict[str, Row]:
         "polyak_sgd": Row(
             optax.polyak_sgd,
             {"max_learning_rate": 100.0, "scaling": 0.3, "f_min": -0.5, "eps": 0.01},
-            rfho.DescentWithValue,
+            rfho.dynamics.DescentWithValue,
         ),
         "radam": Row(optax.radam, ROOTED),
         "rmsprop": Row(optax.rmsprop, {**RATE, "decay": 0.8, "eps": 0.01, "initial_scale": 0.1}),
@@ -112,12 +112,12 @@ def of_contrib() -> dict[str, Row]:
         "contrib.momo": Row(
             contrib.momo,
             {"learning_rate": 2.0, "beta": 0.8, "lower_bound": -0.5, **DECAY},
-            rfho.DescentWithValue,
+            rfho.dynamics.DescentWithValue,
         ),
         "contrib.momo_adam": Row(
             contrib.momo_adam,
             {**ADAM, "learning_rate": 2.0, "lower_bound": -0.5, **DECAY},
-            rfho.DescentWithValue,
+            rfho.dynamics.DescentWithValue,
         ),
         "contrib.muon": Row(
             contrib.muon,
@@ -133,7 +133,7 @@ def of_contrib() -> dict[str, Row]:
         "contrib.sophia": Row(
             _fixed(contrib.sophia, update_interval=2),
             {**ADAM, "eps": 0.1, "gamma": 1.5, **DECAY},
-            rfho.DescentWithValue,
+            rfho.dynamics.DescentWithValue,
         ),
     }
 

@@ -91,7 +91,7 @@ def _measured_or_refused(row: Row, mode: str) -> Table:
     return {case: {mode: dict.fromkeys(names, verdict)} for case in _cases(row)}
 
 
-def _measured(row: Row, modes: dict[str, rfho.AbstractHyperGradient]) -> Table:
+def _measured(row: Row, modes: dict[str, rfho.hyper_gradients.AbstractHyperGradient]) -> Table:
     cases = _cases(row)
     alive = _stacked([jax.tree.map(jnp.asarray, case.alive) for case in cases.values()])
     points = _stacked([_point(row, case) for case in cases.values()])
@@ -107,7 +107,10 @@ def _measured(row: Row, modes: dict[str, rfho.AbstractHyperGradient]) -> Table:
 
 
 def _evaluated(
-    row: Row, alive: Any, points: jax.Array, modes: dict[str, rfho.AbstractHyperGradient]
+    row: Row,
+    alive: Any,
+    points: jax.Array,
+    modes: dict[str, rfho.hyper_gradients.AbstractHyperGradient],
 ) -> tuple[Any, np.ndarray, bool]:
     """Flat hypergradients of the modes, the values around each point, and whether it is in float32."""
     _, unravel = ravel_pytree(_hyper(row))

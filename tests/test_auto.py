@@ -66,7 +66,7 @@ def test_forecast_memory_is_within_a_quarter_of_what_the_compiler_takes(
     sizes, batch, horizon, optim, weights, method
 ):
     problem, hyper = network(sizes, batch, horizon, optim=optim, weights=weights)
-    forecast = forecaster(problem, hyper)(method, rfho.Rates())
+    forecast = forecaster(problem, hyper)(method, rfho.choice.Rates())
     taken = compiled_memory(problem, hyper, method)
     assert 0.75 * taken <= forecast.memory <= 1.25 * taken
 
@@ -75,7 +75,7 @@ def test_selection_is_fastest_exact_method_that_fits():
     problem, hyper = network((20, 5), 32, 100, optim=MOMENTUM, weights=32)
     for limit in (1e9, 1e5, 3e4):
         selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
-        exact = [c for c in selection.candidates if c.exactness is rfho.Exactness.EXACT]
+        exact = [c for c in selection.candidates if c.exactness is rfho.choice.Exactness.EXACT]
         fitting = [c for c in exact if c.memory <= limit]
         chosen = next(c for c in fitting if c.method is selection.method)
         # Times that differ by less than a forecast can tell are told apart by memory.

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rfho
-from rfho import Result, Verdict
-from rfho.checks import Difference, derivative, judged, ladder
+from rfho import Result
+from rfho.checks import Difference, Verdict, derivative, judged, ladder
 from rfho.checks.finite_differences import balanced_direction
 from rfho.hyper_gradients import ForwardHyperGradient, RealTimeHyperGradient, TruncatedHyperGradient
 

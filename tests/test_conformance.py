@@ -85,17 +85,19 @@ METHODS = {
         misuse=refusing(lambda x: methods.ImplicitHyperGradient(tolerance=x), -1.0, "small"),
     ),
     "warm restart": lambda: check_method(
-        methods.WarmRestart(methods.ReverseHyperGradient()),
+        methods.WarmRestartHyperGradient(methods.ReverseHyperGradient()),
         tolerance=None,
-        misuse=refusing(methods.WarmRestart, None, 3),
+        misuse=refusing(methods.WarmRestartHyperGradient, None, 3),
     ),
     "persistent evolution": lambda: check_method(
-        methods.PersistentEvolution(3, 0.01, every=1, key=0),
+        methods.PersistentEvolutionHyperGradient(3, 0.01, every=1, key=0),
         tolerance=None,
-        misuse=refusing(lambda n: methods.PersistentEvolution(n, 0.01, every=1, key=0), 1, 0),
+        misuse=refusing(
+            lambda n: methods.PersistentEvolutionHyperGradient(n, 0.01, every=1, key=0), 1, 0
+        ),
     ),
     "single evolution": lambda: check_method(
-        methods.SingleEvolution(3, 0.01, every=1, key=0), tolerance=None
+        methods.SingleEvolutionHyperGradient(3, 0.01, every=1, key=0), tolerance=None
     ),
 }
 
@@ -111,7 +113,7 @@ DOMAINS = {
     "Box": (rfho.Box(-1.0, jnp.array([2.0, 0.1])), [0.3, -0.2]),
     "Simplex": (rfho.Simplex(), [0.3, 0.3, 0.4]),
     "CappedL1": (rfho.CappedL1(1.2), [[0.3, 0.3], [0.4, 0.1]]),
-    "SymmetricNonNegative": (rfho.SymmetricNonNegative(1.5), np.full((3, 3), 0.2)),
+    "SymmetricNonNegative": (rfho.domains.SymmetricNonNegative(1.5), np.full((3, 3), 0.2)),
 }
 
 # A loss of two leaves whose second derivatives are all different from zero.
@@ -135,7 +137,7 @@ DYNAMICS = {
     "Descent": rfho.Descent(
         loss, lambda hyper: rfho.optim.adam(hyper["lr"], b1=hyper["mu"]), start
     ),
-    "DescentWithValue": rfho.DescentWithValue(
+    "DescentWithValue": rfho.dynamics.DescentWithValue(
         loss, lambda hyper: optax.polyak_sgd(scaling=hyper["lr"], f_min=-hyper["mu"]), start
     ),
     "HeavyBall": rfho.HeavyBall(loss, coefficients("lr"), coefficients("mu"), init=start),
@@ -167,8 +169,8 @@ def test_every_method_is_tried():
     tried = {"AbstractHyperGradient", "Aux", "Estimate"} | {
         *("ReverseHyperGradient", "ReversibleHyperGradient", "ForwardHyperGradient"),
         *("RandomForwardHyperGradient", "RealTimeHyperGradient", "TruncatedHyperGradient"),
-        *("OnlineTruncatedHyperGradient", "ImplicitHyperGradient", "WarmRestart"),
-        *("PersistentEvolution", "SingleEvolution"),
+        *("OnlineTruncatedHyperGradient", "ImplicitHyperGradient", "WarmRestartHyperGradient"),
+        *("PersistentEvolutionHyperGradient", "SingleEvolutionHyperGradient"),
     }
     untried = {name for name in methods.__all__ if name[0].isupper()} - tried
     assert untried <= ELSEWHERE, f"add {untried - ELSEWHERE} to METHODS"
@@ -185,7 +187,7 @@ def test_domains_keep_their_promises(name):
 
 
 def test_a_set_behind_a_solver_keeps_its_promises_within_the_tolerance_of_the_solver():
-    disc = rfho.ConvexSet(lambda v: [cvxpy.norm(v) <= 1.0])
+    disc = rfho.domains.ConvexSet(lambda v: [cvxpy.norm(v) <= 1.0])
     kept = check_domain(disc, jnp.array([0.3, -0.2]), tolerance=1e-4, differentiable=False)
     assert "projection_is_the_nearest_point" in kept
 
@@ -195,7 +197,7 @@ def test_dynamics_keep_their_promises(name):
     assert len(check_dynamics(DYNAMICS[name], HYPER, BATCH, tolerance=1e-5)) >= 22
 
 
-class Halved(rfho.AbstractDomain):
+class Halved(rfho.domains.AbstractDomain):
     """A map that is no projection."""
 
     def project(self, x):
@@ -253,7 +255,7 @@ def test_dynamics_that_cannot_be_scanned_are_told_before_anything_else():
     assert set(caught.value.broken) == {"step_keeps_shapes_and_dtypes"}
 
 
-class Guessing(rfho.AbstractHyperGradient):
+class Guessing(rfho.hyper_gradients.AbstractHyperGradient):
     """The value is right and everything else is not."""
 
     def init(self, problem, hyper):

@@ -12,7 +12,8 @@ import problems
 import pytest
 
 import rfho
-from rfho import HyperGradientWarning, Kind, Severity, diagnose
+from rfho import HyperGradientWarning, diagnose
+from rfho.checks import Kind, Severity
 from rfho.checks.diagnosis import Where
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
@@ -637,7 +638,7 @@ def test_nothing_is_found_in_twenty_five_healthy_problems(family):
         lambda: rfho.Positive(floor=-1.0),
         lambda: rfho.Simplex(total=-1.0),
         lambda: rfho.CappedL1(-1.0),
-        lambda: rfho.SymmetricNonNegative(radius=-1.0),
+        lambda: rfho.domains.SymmetricNonNegative(radius=-1.0),
     ],
 )
 def test_an_empty_domain_is_an_error_when_it_is_built(build):

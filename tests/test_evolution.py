@@ -7,10 +7,10 @@ import optax
 import pytest
 
 import rfho
-from rfho.hyper_gradients import PersistentEvolution, SingleEvolution
+from rfho.hyper_gradients import PersistentEvolutionHyperGradient, SingleEvolutionHyperGradient
 
 PAIRS = 20_000
-BOTH = (PersistentEvolution, SingleEvolution)
+BOTH = (PersistentEvolutionHyperGradient, SingleEvolutionHyperGradient)
 EVERY, HORIZON = 2, 7  # three windows and a step that is left out
 HYPER = {"a": jnp.asarray(0.7), "b": jnp.asarray([0.2, -0.4])}
 WAVES = jnp.sin(jnp.arange(2.0 * HORIZON)).reshape(HORIZON, 2)
@@ -69,7 +69,7 @@ def test_every_window_of_every_run_is_unbiased(kind):
 
 
 def test_the_stated_error_is_the_spread_over_keys():
-    method = PersistentEvolution(50, 0.1, every=EVERY, key=0)
+    method = PersistentEvolutionHyperGradient(50, 0.1, every=EVERY, key=0)
     carry = method.init(LINEAR, HYPER)
 
     @jax.jit
@@ -118,7 +118,7 @@ def _positive(w, hyper, batch):
 
 
 def test_it_tunes():
-    method = PersistentEvolution(20, 0.05, every=HORIZON, key=0)
+    method = PersistentEvolutionHyperGradient(20, 0.05, every=HORIZON, key=0)
     start, _ = method.conclude(LINEAR, HYPER, method.init(LINEAR, HYPER))
     solution = rfho.tune(LINEAR, HYPER, method=method, optim=optax.adam(0.05), steps=60)
     assert solution.value < 0.5 * start

@@ -175,7 +175,7 @@ def test_a_known_penalty_gives_a_bound_anywhere():
     problem, hyper = regression(1, rate=0.02)
     hyper = hyper | {"log_l2": jnp.full(FEATURES, jnp.log(0.005))}
     unknown = first(problem, hyper, AUDITED).aux.stats
-    known = ImplicitHyperGradient(audit=rfho.Audit(curvature=0.01))
+    known = ImplicitHyperGradient(audit=rfho.hyper_gradients.Audit(curvature=0.01))
     known = first(problem, hyper, known).aux.stats
     assert np.isinf(unknown["error_bound"])
     assert np.isfinite(known["error_bound"])

@@ -333,16 +333,16 @@ def undoing_error(steps, hyper):
 def test_the_error_of_undoing_is_below_its_estimate(momentum):
     for steps in (5, 20, 40):
         measured = float(undoing_error(steps, HYPER | {"momentum": momentum}))
-        assert measured <= 3 * rfho.reversal_error(momentum, steps, jnp.float64)
+        assert measured <= 3 * rfho.dynamics.reversal_error(momentum, steps, jnp.float64)
 
 
 @given(momentum=st.floats(0.05, 1), digits=st.floats(1, 6))
 def test_as_many_steps_are_undone_as_the_tolerance_allows(momentum, digits):
     tolerance = 10**-digits
-    steps = rfho.steps_undone_within(tolerance, momentum)
-    assert steps == 1 or rfho.reversal_error(momentum, steps) <= tolerance * (1 + 1e-6)
-    if rfho.reversal_error(momentum, 1) <= tolerance and steps < 10**6:
-        assert rfho.reversal_error(momentum, steps + 1) > tolerance * (1 - 1e-6)
+    steps = rfho.dynamics.steps_undone_within(tolerance, momentum)
+    assert steps == 1 or rfho.dynamics.reversal_error(momentum, steps) <= tolerance * (1 + 1e-6)
+    if rfho.dynamics.reversal_error(momentum, 1) <= tolerance and steps < 10**6:
+        assert rfho.dynamics.reversal_error(momentum, steps + 1) > tolerance * (1 - 1e-6)
 
 
 def test_anchored_refuses_what_it_cannot_do():

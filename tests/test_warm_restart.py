@@ -11,7 +11,7 @@ from rfho.hyper_gradients import (
     ForwardHyperGradient,
     RealTimeHyperGradient,
     ReverseHyperGradient,
-    WarmRestart,
+    WarmRestartHyperGradient,
 )
 
 HYPER = {"lr": jnp.asarray(0.1), "l2": jnp.asarray(0.3)}
@@ -49,7 +49,7 @@ def runs(method, count, hyper=HYPER):
 
 
 def test_runs_follow_each_other_as_one_long_training_run():
-    found, carry = runs(WarmRestart(ReverseHyperGradient()), 3)
+    found, carry = runs(WarmRestartHyperGradient(ReverseHyperGradient()), 3)
     long = problem_of(horizon=9)
     value, params = ReverseHyperGradient().conclude(long, HYPER, None)
     np.testing.assert_allclose(found[-1].aux.params, params, rtol=1e-12)
@@ -59,7 +59,7 @@ def test_runs_follow_each_other_as_one_long_training_run():
 
 @pytest.mark.parametrize("method", [ReverseHyperGradient(), ForwardHyperGradient()])
 def test_the_hypergradient_takes_the_start_of_its_run_as_given(method):
-    found, _ = runs(WarmRestart(method), 2)
+    found, _ = runs(WarmRestartHyperGradient(method), 2)
     dynamics = PROBLEM.dynamics
     state = dynamics.init(HYPER)
     for t in range(3):
@@ -86,7 +86,11 @@ def test_it_tunes_with_horizons_too_short_for_training():
     dynamics = rfho.Descent(ridge, lambda hyper: optax.sgd(0.1), jnp.zeros(2))
     problem = rfho.Problem(dynamics, toward_two, None, None, horizon=3)
     solution = rfho.tune(
-        problem, 0.2, method=WarmRestart(ReverseHyperGradient()), optim=optax.sgd(0.05), steps=150
+        problem,
+        0.2,
+        method=WarmRestartHyperGradient(ReverseHyperGradient()),
+        optim=optax.sgd(0.05),
+        steps=150,
     )
     assert float(solution.hyper) == pytest.approx(1.0, abs=1e-3)
     np.testing.assert_allclose(solution.params, 2.0, atol=1e-3)
@@ -97,7 +101,7 @@ def test_objectives_may_have_their_own_data():
     problem = rfho.Problem(
         PROBLEM.dynamics, {"lr": own, "l2": square}, PROBLEM.train, jnp.ones(2), horizon=3
     )
-    method = WarmRestart(ReverseHyperGradient())
+    method = WarmRestartHyperGradient(ReverseHyperGradient())
     warm, _ = method.estimate(problem, HYPER, method.init(problem, HYPER))
     cold, _ = ReverseHyperGradient().estimate(problem, HYPER, None)
     for name in HYPER:
@@ -106,4 +110,4 @@ def test_objectives_may_have_their_own_data():
 
 def test_online_methods_never_restart():
     with pytest.raises(TypeError, match="is not one training run that could begin anywhere"):
-        WarmRestart(RealTimeHyperGradient(every=1)).init(PROBLEM, HYPER)
+        WarmRestartHyperGradient(RealTimeHyperGradient(every=1)).init(PROBLEM, HYPER)

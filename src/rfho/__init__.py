@@ -1,167 +1,135 @@
-"""RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785)."""
+"""RFHO: hyperparameters by gradient descent through training itself (arXiv 1703.01785).
 
-from rfho import domains, hyper_gradients, optim, solvers
-from rfho._implicit.audit import Audit
-from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
-from rfho._programs.roofline import Rates
-from rfho.checks.check import Check, check_hyper_gradient
-from rfho.checks.diagnosis import Diagnosis, Finding, HyperGradientWarning, Kind, Severity, diagnose
-from rfho.checks.finite_differences import Verdict
-from rfho.choice.auto import AutoHyperGradient, Selection
-from rfho.choice.candidates import Candidate, Exactness
-from rfho.choice.forecast import Forecast
+At the top stand the verbs, what they are given, and the methods; what one receives from them or implements
+for them lives in the package of its concept: `rfho.domains`, `rfho.dynamics`, `rfho.memory`, `rfho.choice`,
+`rfho.checks`, `rfho.outer`, `rfho.hyper_gradients`.
+"""
+
+from rfho import checks, choice, domains, dynamics, hyper_gradients, memory, optim, outer, solvers
+from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose
+from rfho.choice import AutoHyperGradient
 from rfho.domains import (
-    AbstractDomain,
     Box,
     CappedL1,
-    ConvexSet,
     Fixed,
     NonNegative,
     Positive,
     Reals,
     Simplex,
-    SymmetricNonNegative,
     UnitInterval,
 )
-from rfho.dynamics import (
-    AbstractDynamics,
-    Descent,
-    DescentState,
-    DescentWithValue,
-    Dynamics,
-    HeavyBall,
-    HeavyBallState,
-    Keep,
-    ReversibleDescent,
-    ReversibleState,
-    Way,
-    reversal_error,
-    steps_undone_within,
-)
-from rfho.dynamics._grad import grad
+from rfho.dynamics import Descent, Dynamics, HeavyBall, Keep, ReversibleDescent, grad
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
-    AbstractHyperGradient,
-    Aux,
-    Estimate,
+    FixedPoint,
+    ForwardHyperGradient,
+    ImplicitHyperGradient,
+    LongReverseHyperGradient,
+    OnlineTruncatedHyperGradient,
+    PersistentEvolutionHyperGradient,
+    RandomForwardHyperGradient,
+    RealTimeHyperGradient,
+    ReverseHyperGradient,
+    ReversibleHyperGradient,
+    SingleEvolutionHyperGradient,
+    Stationary,
+    TruncatedHyperGradient,
+    WarmRestartHyperGradient,
+    hyper_gradient,
 )
-from rfho.hyper_gradients.once import hyper_gradient
-from rfho.memory import AbstractCheckpoint, Anchored, Binomial, Recompute, Replay, StoreAll
-from rfho.memory.disk_shelf import DiskShelf
-from rfho.memory.encoding import AbstractStorage, Exact, HalfPrecision
-from rfho.memory.shelf import AbstractShelf, HostShelf
+from rfho.memory import Anchored, Binomial, DiskShelf, HostShelf, Recompute, Replay, StoreAll
 from rfho.optim import schedules
 from rfho.outer import (
-    Best,
     Listener,
-    Report,
     RichProgress,
     Solution,
-    Trained,
     Tuner,
-    TunerState,
     iterate,
     iterate_many,
     train,
     tune,
     tune_many,
 )
-from rfho.problem.chunks import InChunks, in_chunks
-from rfho.problem.fresh import Fresh
-from rfho.problem.objective import Objective
-from rfho.problem.problem import Problem
-from rfho.problem.stream import HostStream, Indexed, Stream
-from rfho.problem.tasks import over_tasks
+from rfho.problem import (
+    Fresh,
+    HostStream,
+    Indexed,
+    Objective,
+    Problem,
+    Stream,
+    in_chunks,
+    over_tasks,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AbstractCheckpoint",
-    "AbstractCondition",
-    "AbstractDomain",
-    "AbstractDynamics",
-    "AbstractHyperGradient",
-    "AbstractShelf",
-    "AbstractStorage",
     "Anchored",
-    "Audit",
     "AutoHyperGradient",
-    "Aux",
-    "Best",
     "Binomial",
     "Box",
-    "Candidate",
     "CappedL1",
-    "Check",
-    "ConvexSet",
     "Descent",
-    "DescentState",
-    "DescentWithValue",
-    "Diagnosis",
     "DiskShelf",
     "Dynamics",
-    "Estimate",
-    "Exact",
-    "Exactness",
-    "Finding",
     "Fixed",
     "FixedPoint",
-    "Forecast",
+    "ForwardHyperGradient",
     "Fresh",
-    "HalfPrecision",
     "HeavyBall",
-    "HeavyBallState",
     "HostShelf",
     "HostStream",
     "HyperGradientError",
     "HyperGradientWarning",
-    "InChunks",
+    "ImplicitHyperGradient",
     "Indexed",
     "Keep",
-    "Kind",
     "Listener",
+    "LongReverseHyperGradient",
     "NonNegative",
     "Objective",
+    "OnlineTruncatedHyperGradient",
+    "PersistentEvolutionHyperGradient",
     "Positive",
     "Problem",
-    "Rates",
+    "RandomForwardHyperGradient",
+    "RealTimeHyperGradient",
     "Reals",
     "Recompute",
     "Replay",
-    "Report",
     "Result",
+    "ReverseHyperGradient",
     "ReversibleDescent",
-    "ReversibleState",
+    "ReversibleHyperGradient",
     "RichProgress",
-    "Selection",
-    "Severity",
     "Simplex",
+    "SingleEvolutionHyperGradient",
     "Solution",
     "Stationary",
     "StoreAll",
     "Stream",
-    "SymmetricNonNegative",
-    "Trained",
+    "TruncatedHyperGradient",
     "Tuner",
-    "TunerState",
     "UnitInterval",
-    "Verdict",
-    "Way",
+    "WarmRestartHyperGradient",
     "check_hyper_gradient",
+    "checks",
+    "choice",
     "diagnose",
     "domains",
+    "dynamics",
     "grad",
     "hyper_gradient",
     "hyper_gradients",
     "in_chunks",
     "iterate",
     "iterate_many",
+    "memory",
     "optim",
+    "outer",
     "over_tasks",
-    "reversal_error",
     "schedules",
     "solvers",
-    "steps_undone_within",
     "train",
     "tune",
     "tune_many",

@@ -114,7 +114,9 @@ class Audit(eqx.Module):
 
     Example:
         >>> import rfho
-        >>> method = rfho.hyper_gradients.ImplicitHyperGradient(audit=rfho.Audit(products=50))
+        >>> method = rfho.hyper_gradients.ImplicitHyperGradient(
+        ...     audit=rfho.hyper_gradients.Audit(products=50)
+        ... )
     """
 
     products: int = eqx.field(static=True, default=20)

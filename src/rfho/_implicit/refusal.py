@@ -69,8 +69,8 @@ def _inaccurate(name: str, stats: dict[str, float], refuse_above: float) -> str:
     if math.isinf(bound):
         return (
             f"{about}, and there is no bound: training is too far from a minimum for one Newton step, or the "
-            "smallest curvature is not known. Train longer, or give rfho.Audit more products or the curvature "
-            "of a penalty"
+            "smallest curvature is not known. Train longer, or give rfho.hyper_gradients.Audit more products or "
+            "the curvature of a penalty"
         )
     return (
         f"{about} and may be {100 * bound:.0f} %, but refuse_above={refuse_above:g}: train longer, or give the "

@@ -49,7 +49,7 @@ class AutoHyperGradient(AbstractHyperGradient):
         memory_limit: bytes that one estimate may take beside the problem's own arrays; by default
             half of the memory of the device. Under `jax.vmap` (`rfho.tune_many`) the limit is for
             each member.
-        rates: how fast the machine is at arithmetic and at moving memory, see `rfho.Rates`.
+        rates: how fast the machine is at arithmetic and at moving memory, see `rfho.choice.Rates`.
 
     Cost:
         Of the method that it chooses, and about a second of tracing for each program that is built.

@@ -1,5 +1,6 @@
 """Training algorithms as dynamical systems."""
 
+from rfho.dynamics._grad import grad
 from rfho.dynamics.base import AbstractDynamics, Keep, Way
 from rfho.dynamics.descent import Descent, DescentState
 from rfho.dynamics.function import Dynamics
@@ -24,6 +25,7 @@ __all__ = [
     "ReversibleDescent",
     "ReversibleState",
     "Way",
+    "grad",
     "reversal_error",
     "steps_undone_within",
 ]

@@ -228,7 +228,7 @@ def reversal_error(momentum: float, steps: int, dtype: Any = jnp.float32) -> flo
 
     Example:
         >>> import rfho
-        >>> f"{rfho.reversal_error(0.9, 20):.0e}, {rfho.reversal_error(0.9, 100):.0e}"
+        >>> f"{rfho.dynamics.reversal_error(0.9, 20):.0e}, {rfho.dynamics.reversal_error(0.9, 100):.0e}"
         '2e-06, 9e-03'
     """
     epsilon = float(jnp.finfo(dtype).eps)
@@ -247,7 +247,10 @@ def steps_undone_within(tolerance: float, momentum: float, dtype: Any = jnp.floa
 
     Example:
         >>> import rfho
-        >>> rfho.steps_undone_within(1e-6, 0.9), rfho.steps_undone_within(1e-6, 0.98)
+        >>> (
+        ...     rfho.dynamics.steps_undone_within(1e-6, 0.9),
+        ...     rfho.dynamics.steps_undone_within(1e-6, 0.98),
+        ... )
         (13, 33)
     """
     ratio = (tolerance / float(jnp.finfo(dtype).eps)) ** 2

@@ -34,7 +34,7 @@ class DescentWithValue(AbstractDynamics):
 
     Example:
         >>> import jax.numpy as jnp, optax, rfho
-        >>> dynamics = rfho.DescentWithValue(
+        >>> dynamics = rfho.dynamics.DescentWithValue(
         ...     loss=lambda w, hyper, batch: (w - hyper) ** 2,
         ...     optim=lambda hyper: optax.polyak_sgd(),
         ...     init=jnp.zeros(()),

@@ -1,31 +1,48 @@
 """The methods: every way from a problem and its hyperparameters to an estimate of the hypergradient."""
 
-from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate
-from rfho.hyper_gradients.evolution import PersistentEvolution, SingleEvolution
+from rfho._implicit.audit import Audit
+from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
+from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, Mode
+from rfho.hyper_gradients.evolution import (
+    PersistentEvolutionHyperGradient,
+    SingleEvolutionHyperGradient,
+)
 from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
+from rfho.hyper_gradients.once import hyper_gradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.reversible import ReversibleHyperGradient
 from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
-from rfho.hyper_gradients.warm_restart import WarmRestart
+from rfho.hyper_gradients.warm_restart import WarmRestartHyperGradient
+
+WarmRestart = WarmRestartHyperGradient
+PersistentEvolution = PersistentEvolutionHyperGradient
+SingleEvolution = SingleEvolutionHyperGradient
+"""Names of version 0.1 that programs still use."""
 
 __all__ = [
+    "AbstractCondition",
     "AbstractHyperGradient",
+    "Audit",
     "Aux",
     "Estimate",
+    "FixedPoint",
     "ForwardHyperGradient",
     "ImplicitHyperGradient",
     "LongReverseHyperGradient",
+    "Mode",
     "OnlineTruncatedHyperGradient",
-    "PersistentEvolution",
+    "PersistentEvolutionHyperGradient",
     "RandomForwardHyperGradient",
     "RealTimeHyperGradient",
     "ReverseHyperGradient",
     "ReversibleHyperGradient",
-    "SingleEvolution",
+    "SingleEvolutionHyperGradient",
+    "Stationary",
     "TruncatedHyperGradient",
-    "WarmRestart",
+    "WarmRestartHyperGradient",
+    "hyper_gradient",
 ]

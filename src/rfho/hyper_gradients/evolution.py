@@ -99,7 +99,7 @@ class AbstractEvolution(AbstractHyperGradient):
         """Any number of estimates: runs follow each other."""
 
 
-class PersistentEvolution(AbstractEvolution):
+class PersistentEvolutionHyperGradient(AbstractEvolution):
     r"""Persistent evolution strategies: unbiased estimates at every Δ-th step, without derivatives.
 
     Each estimate is one of :math:`\nabla E(w_t, \lambda)` at t = Δ, 2Δ, … of a run; their sum over
@@ -128,7 +128,9 @@ class PersistentEvolution(AbstractEvolution):
 
     Example:
         >>> import rfho
-        >>> method = rfho.hyper_gradients.PersistentEvolution(pairs=50, sigma=0.01, every=10, key=0)
+        >>> method = rfho.hyper_gradients.PersistentEvolutionHyperGradient(
+        ...     pairs=50, sigma=0.01, every=10, key=0
+        ... )
     """
 
     def moved(self, run: EvolutionRun, fresh: Noise, begins: Array) -> EvolutionRun:
@@ -137,8 +139,8 @@ class PersistentEvolution(AbstractEvolution):
         return run._replace(noise=fresh, perturbation=perturbation)
 
 
-class SingleEvolution(AbstractEvolution):
-    r"""ES-Single: as `PersistentEvolution`, with one perturbation per particle for all of its run.
+class SingleEvolutionHyperGradient(AbstractEvolution):
+    r"""ES-Single: as `PersistentEvolutionHyperGradient`, with one perturbation per particle for all of its run.
 
     Its variance does not grow with the number of windows. The smoothed objective is that of one λ + ε
     for all steps, where persistent evolution smooths over each window's λ apart. While λ moves
@@ -151,14 +153,16 @@ class SingleEvolution(AbstractEvolution):
         key: a JAX random key, or an int as its seed.
 
     Cost:
-        As `PersistentEvolution`, with less variance from the second window on.
+        As `PersistentEvolutionHyperGradient`, with less variance from the second window on.
 
     Aux:
-        As `PersistentEvolution`.
+        As `PersistentEvolutionHyperGradient`.
 
     Example:
         >>> import rfho
-        >>> method = rfho.hyper_gradients.SingleEvolution(pairs=50, sigma=0.01, every=10, key=0)
+        >>> method = rfho.hyper_gradients.SingleEvolutionHyperGradient(
+        ...     pairs=50, sigma=0.01, every=10, key=0
+        ... )
     """
 
     def moved(self, run: EvolutionRun, fresh: Noise, begins: Array) -> EvolutionRun:

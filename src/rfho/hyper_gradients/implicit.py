@@ -120,12 +120,12 @@ class ImplicitHyperGradient(AbstractHyperGradient):
             if self.audit is None:
                 raise ValueError(
                     f"ImplicitHyperGradient got refuse_above={self.refuse_above!r} and audit=None, but it is "
-                    "the audit that bounds the error: give it an rfho.Audit()"
+                    "the audit that bounds the error: give it an rfho.hyper_gradients.Audit()"
                 )
 
     def reaches_start(self, problem: AbstractMoment) -> bool:
-        """What moves s_0 does not move the point at which training ends."""
-        return False
+        """What moves s_0 does not move where training ends; `Stationary` says so in words of its own."""
+        return isinstance(self.condition, Stationary)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> Settled | None:
         """Training and solve at their start, once the condition is known to apply.

@@ -32,7 +32,7 @@ class WarmRun(NamedTuple):
     carry: Any
 
 
-class WarmRestart(AbstractHyperGradient):
+class WarmRestartHyperGradient(AbstractHyperGradient):
     """Any batch method, with each training run starting from the end of the one before.
 
     Args:
@@ -53,7 +53,7 @@ class WarmRestart(AbstractHyperGradient):
     Example:
         >>> import rfho
         >>> reverse = rfho.hyper_gradients.ReverseHyperGradient()
-        >>> method = rfho.hyper_gradients.WarmRestart(reverse)
+        >>> method = rfho.hyper_gradients.WarmRestartHyperGradient(reverse)
     """
 
     method: AbstractHyperGradient
@@ -61,12 +61,12 @@ class WarmRestart(AbstractHyperGradient):
     def __check_init__(self) -> None:
         if not isinstance(self.method, AbstractHyperGradient):
             raise TypeError(
-                f"WarmRestart got method={self.method!r}, but it must be one of rfho.hyper_gradients"
+                f"WarmRestartHyperGradient got method={self.method!r}, but it must be one of rfho.hyper_gradients"
             )
         if not self.method.trains_anew:
             raise TypeError(
-                f"WarmRestart got a {type(self.method).__name__}, but an estimate of it is not one training run "
-                "that could begin anywhere: use it as it is (an online method goes on from its state anyway, an "
+                f"WarmRestartHyperGradient got a {type(self.method).__name__}, but an estimate of it is not "
+                "one training run that could begin anywhere: use it as it is (an online method goes on from its state anyway, an "
                 "implicit one has warm_start=True), or give ReverseHyperGradient"
             )
 
@@ -84,9 +84,9 @@ class WarmRestart(AbstractHyperGradient):
         """As the method inside."""
         return self.method.driven_from_python
 
-    def watched(self, on_segment: Callable[[int, int], None]) -> "WarmRestart":
+    def watched(self, on_segment: Callable[[int, int], None]) -> "WarmRestartHyperGradient":
         """The method inside, watched."""
-        return WarmRestart(self.method.watched(on_segment))
+        return WarmRestartHyperGradient(self.method.watched(on_segment))
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> WarmRun:
         """The start of the first run, Φ_0(λ)."""

@@ -41,7 +41,9 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
     return Program(lambda: built(*arguments), memory)
 
 
-def whole_run(method: rfho.AbstractHyperGradient) -> Callable[[rfho.Problem, Any], Any]:
+def whole_run(
+    method: rfho.hyper_gradients.AbstractHyperGradient,
+) -> Callable[[rfho.Problem, Any], Any]:
     """As many estimates as one training run has: one, or T / Δ of a real-time method."""
 
     def estimates(problem: rfho.Problem, hyper: Any) -> Any:

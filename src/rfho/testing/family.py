@@ -10,8 +10,9 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from rfho import AbstractDynamics, Descent, Problem
+from rfho import Descent, Problem
 from rfho.checks import derivative
+from rfho.dynamics import AbstractDynamics
 
 Settings = Callable[[Any], dict[str, Any]]
 """From λ to what the dynamics are set to, by name."""

@@ -4,7 +4,8 @@ import math
 
 import equinox as eqx
 
-from rfho import Estimate, Problem
+from rfho import Problem
+from rfho.hyper_gradients import Estimate
 from rfho.testing.base import (
     applies,
     require_alike,

@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rfho import Estimate, Fixed, Reals, Tuner
+from rfho import Fixed, Reals, Tuner
+from rfho.hyper_gradients import Estimate
 from rfho.testing.base import (
     applies,
     require,

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rfho import AbstractHyperGradient, Estimate, Problem
+from rfho import Problem
+from rfho.hyper_gradients import AbstractHyperGradient, Estimate
 from rfho.testing.family import Family
 
 

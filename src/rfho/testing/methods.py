@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-from rfho import AbstractHyperGradient
+from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.testing.base import (
     kept,
     need_double_precision,

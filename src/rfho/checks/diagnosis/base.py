@@ -9,7 +9,7 @@ class Kind(enum.Enum):
 
     Example:
         >>> import rfho
-        >>> rfho.Kind.KEY_REUSE.value
+        >>> rfho.checks.Kind.KEY_REUSE.value
         'a random key is used twice, so that what should be independent is equal'
     """
 

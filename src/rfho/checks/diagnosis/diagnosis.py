@@ -256,7 +256,7 @@ def _tried(run: Callable[[], T], mode: str) -> T | Finding:
             raise
         message = (
             f"training cannot be differentiated in {mode} mode (JAX says: {account}): take the other mode, or a "
-            "method without derivatives such as rfho.hyper_gradients.PersistentEvolution"
+            "method without derivatives such as rfho.hyper_gradients.PersistentEvolutionHyperGradient"
         )
         return Finding(Kind.NOT_DIFFERENTIABLE, Where(), message, Severity.ERROR)
 

@@ -95,7 +95,7 @@ def growth_findings(
         message = (
             f"{grew}, which is more than 1/ε, and finite differences do not confirm the derivative: training is "
             "chaotic, and no method that differentiates it gives a useful direction. Lower the rate, shorten "
-            "the horizon, or take rfho.hyper_gradients.PersistentEvolution"
+            "the horizon, or take rfho.hyper_gradients.PersistentEvolutionHyperGradient"
         )
         return [Finding(Kind.CHAOS, where, message, Severity.ERROR)]
     message = (

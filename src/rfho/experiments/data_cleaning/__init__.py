@@ -205,7 +205,7 @@ def _adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(rate)
 
 
-def _method(settings: CleaningSettings) -> rfho.AbstractHyperGradient:
+def _method(settings: CleaningSettings) -> rfho.hyper_gradients.AbstractHyperGradient:
     # Keeping the logits too (N x classes per step) spares one of five products with the images.
     policy = rfho.StoreAll(rfho.Keep.RESIDUALS)
     if settings.window:
@@ -215,8 +215,8 @@ def _method(settings: CleaningSettings) -> rfho.AbstractHyperGradient:
     return rfho.hyper_gradients.ReverseHyperGradient(policy)
 
 
-def _stepped(tuned: Tuned, rows: Sequence[rfho.Report | None]) -> Tuned:
-    reports: list[rfho.Report] = []
+def _stepped(tuned: Tuned, rows: Sequence[rfho.outer.Report | None]) -> Tuned:
+    reports: list[rfho.outer.Report] = []
     for radius, report in zip(tuned.radii, rows, strict=True):
         if report is None:
             raise SettingsError(f"training with R = {radius:g} diverged: lower inner_rate")

@@ -78,7 +78,7 @@ def training(valid: Part, settings: DistillSettings) -> rfho.Problem:
 
 def learn(
     problem: rfho.Problem, images: np.ndarray, settings: DistillSettings
-) -> Iterator[rfho.Report]:
+) -> Iterator[rfho.outer.Report]:
     """Descends the validation loss in the pixels of the ten images."""
     return rfho.iterate(
         problem,

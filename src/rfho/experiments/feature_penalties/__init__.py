@@ -41,7 +41,7 @@ from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ImplicitHyperGradient,
     ReverseHyperGradient,
-    WarmRestart,
+    WarmRestartHyperGradient,
 )
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
@@ -132,7 +132,7 @@ def methods(settings: PenaltySettings) -> dict[str, AbstractHyperGradient]:
     found["implicit, fixed point"] = ImplicitHyperGradient(
         Neumann(k, 1.0), condition=rfho.FixedPoint(), audit=None
     )
-    found["reverse"] = WarmRestart(ReverseHyperGradient())
+    found["reverse"] = WarmRestartHyperGradient(ReverseHyperGradient())
     return found
 
 

@@ -128,14 +128,14 @@ def training(data: ImageSplit, settings: SurfaceSettings, horizon: int) -> rfho.
     return rfho.Problem(dynamics, validation_loss, data.train, data.valid, horizon)
 
 
-def real_time(settings: SurfaceSettings) -> rfho.AbstractHyperGradient:
+def real_time(settings: SurfaceSettings) -> rfho.hyper_gradients.AbstractHyperGradient:
     """The method that updates while it trains."""
     return rfho.hyper_gradients.RealTimeHyperGradient(min(settings.every, settings.online))
 
 
 def walk(
     problem: rfho.Problem,
-    method: rfho.AbstractHyperGradient,
+    method: rfho.hyper_gradients.AbstractHyperGradient,
     settings: SurfaceSettings,
     *,
     folder: RunFolder,

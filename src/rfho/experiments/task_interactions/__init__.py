@@ -110,11 +110,11 @@ def training(train: Part, judges: Part, settings: InteractionSettings) -> rfho.P
 
 def learn(
     problem: rfho.Problem, settings: InteractionSettings, radius: float | None
-) -> Iterator[tuple[Hyper, rfho.Report]]:
+) -> Iterator[tuple[Hyper, rfho.outer.Report]]:
     """HMTL and, with a radius, HMTL-S: C and ρ from zero, by Reverse-HO; λ before each outer step."""
     hyper = full_hyper(jnp.zeros((10, 10), jnp.float32), jnp.float32(0), settings)
     domain = {
-        "C": rfho.SymmetricNonNegative(radius),
+        "C": rfho.domains.SymmetricNonNegative(radius),
         "rho": rfho.NonNegative(),
         "rate": rfho.Fixed(),
         "momentum": rfho.Fixed(),

@@ -155,11 +155,11 @@ def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> list
 
 def expected_costs(
     methods: Mapping[str, AbstractHyperGradient], problem: rfho.Problem, hyper: Array
-) -> dict[str, rfho.Forecast | None]:
+) -> dict[str, rfho.choice.Forecast | None]:
     """What rfho forecasts without compiling anything; None where it does not."""
     auto = rfho.AutoHyperGradient(memory_limit=1e18)
     candidates = auto.select(problem, hyper).candidates
-    found: dict[str, rfho.Forecast | None] = {}
+    found: dict[str, rfho.choice.Forecast | None] = {}
     for name, method in methods.items():
         known = [candidate.forecast for candidate in candidates if candidate.method == method]
         match method:
