@@ -66,8 +66,8 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
         if not self.method.trains_anew:
             raise TypeError(
                 f"WarmRestartHyperGradient got a {type(self.method).__name__}, but an estimate of it is not "
-                "one training run that could begin anywhere: use it as it is (an online method goes on from its state anyway, an "
-                "implicit one has warm_start=True), or give ReverseHyperGradient"
+                "one training run that could begin anywhere: use it as it is (an online method goes on from its "
+                "state anyway, an implicit one has warm_start=True), or give ReverseHyperGradient"
             )
 
     @property
