@@ -73,7 +73,10 @@ class TestBadInput:
             (["run", "fake", "--seed", "x"], "seed = 'x': seed (of all that is random) must"),
             (["run", "fake", "--data", "minst"], "data = 'minst': data (the data set) must be one"),
             (["run", "fake", "--data", "mnist"], "no such file: set RFHO_DATA"),
-            (["run", "fake", "--config", "no.toml"], "cannot read the settings file no.toml"),
+            (
+                ["run", "fake", "--config", "no.toml"],
+                "the settings file no.toml cannot be read (No such",
+            ),
             (["run", "fake", "--config", "list.toml"], "stesp"),
             (["run", "fake", "--out", "full"], "the folder full is not empty: choose another"),
             (["run", "fake", "--out", "full/file"], "cannot make the folder full/file"),
@@ -110,7 +113,9 @@ class TestBadInput:
         assert "ZeroDivisionError: a bug &lt;here&gt;" in report
 
     def test_a_missing_extra_is_one_line(self, monkeypatch, capsys):
-        for name in [name for name in sys.modules if name.startswith("rfho.experiments")]:
+        for name in [
+            name for name in sys.modules if name.startswith(("rfho.experiments", "rfho.runs"))
+        ]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "typer", None)
         assert cli.main(["list"]) == 2

@@ -11,11 +11,33 @@ from disk_faults import CALLS, ERRORS, Faults, count, file_limit, filled, small_
 from hypothesis import given
 from hypothesis import strategies as st
 from killed import kill_again_and_again
+from power_loss import every_disk
 
 from rfho.errors import DataFormatError, WriteError
-from rfho.files import append_line, from_json, inside, make_folder, read_json, write_file
+from rfho.files import append_line, durable, from_json, inside, make_folder, read_json, write_file
 
 OLD, NEW = b"old" * 1000, b"new" * 5000
+
+
+def old_or_new(folder: Path) -> None:
+    assert (folder / "a").read_bytes() in (OLD, NEW)
+
+
+def is_new(folder: Path) -> None:
+    assert (folder / "a").read_bytes() == NEW
+
+
+def ignored(_: object) -> None:
+    """Does nothing."""
+
+
+def copied(source: Path, target: Path) -> None:
+    """What writing in place does."""
+    file = os.open(target, os.O_WRONLY | os.O_TRUNC)
+    os.write(file, source.read_bytes())
+    os.fsync(file)
+    os.close(file)
+    os.unlink(source)
 
 
 class TestWholeOrNotAtAll:
@@ -91,6 +113,36 @@ class TestWholeOrNotAtAll:
             write_file(tmp_path / "a", NEW)
         assert (tmp_path / "a").read_bytes() == OLD
         assert os.listdir(tmp_path) == ["a"]
+
+    def test_after_a_power_failure_the_old_or_the_new_is_there(self, tmp_path):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        write_file(folder / "a", OLD)
+        found = set()
+
+        def check(copy: Path) -> None:
+            found.add((copy / "a").read_bytes())
+
+        def action() -> None:
+            write_file(folder / "a", NEW)
+
+        assert every_disk(folder, action, check, lasting=is_new) >= 4
+        assert found == {OLD, NEW}
+
+    @pytest.mark.parametrize("left_out", ["fsync", "replace", "sync_folder"])
+    def test_the_power_failure_would_show_what_is_left_out(self, tmp_path, left_out):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        write_file(folder / "a", OLD)
+        instead = {"fsync": ignored, "replace": copied, "sync_folder": ignored}[left_out]
+
+        def action() -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(durable if left_out == "sync_folder" else os, left_out, instead)
+                write_file(folder / "a", NEW)
+
+        with pytest.raises(AssertionError):
+            every_disk(folder, action, old_or_new, lasting=is_new)
 
     def test_killed_at_any_moment_it_is_whole(self, tmp_path):
         kill_again_and_again("killed_writer:write", tmp_path, 50, longest=0.05)

@@ -7,21 +7,24 @@ and what is wrong is one `DataFormatError`. What is written is whole or not ther
 
 from rfho.files.arrays import Array, read_all_arrays, read_arrays, read_shapes
 from rfho.files.durable import (
+    PARTIAL,
     append_line,
     make_folder,
     naming,
+    overwrite,
     remove_partial,
     sync_file,
     sync_folder,
     write_file,
 )
-from rfho.files.inside import inside
 from rfho.files.packed import read_bytes, tar_members, unpacked, zipped
+from rfho.files.paths import inside
 from rfho.files.refusal import MOST_BYTES, damaged, parsing, readable
 from rfho.files.schema import from_json, read_json
 
 __all__ = [
     "MOST_BYTES",
+    "PARTIAL",
     "Array",
     "append_line",
     "damaged",
@@ -29,6 +32,7 @@ __all__ = [
     "inside",
     "make_folder",
     "naming",
+    "overwrite",
     "parsing",
     "read_all_arrays",
     "read_arrays",

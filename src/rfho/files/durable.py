@@ -5,6 +5,7 @@ brought to the disk too. A reader sees what was there before or what is there no
 Where that fails (a full disk, a limit, a broken one) nothing is left behind, and the error says which file.
 """
 
+import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,27 @@ def write_file(path: Path, *parts: bytes | memoryview) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Writes over what a file holds, in its place and in the room that it has; the rest becomes spaces.
+
+    For where `write_file` cannot be had: it takes nothing that a full disk or a quota could refuse. A block
+    of 4096 bytes is written as a whole as long as the machine runs.
+
+    Raises:
+        WriteError: there is no such file, it has less room, or it cannot be written to.
+    """
+    with naming(path):
+        file = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            room = os.fstat(file).st_size
+            if len(content) > room:
+                raise OSError(errno.ENOSPC, f"it has {room} bytes of room for {len(content)}")
+            os.pwrite(file, content.ljust(room), 0)
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def append_line(path: Path, line: str) -> None:

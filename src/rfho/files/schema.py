@@ -10,17 +10,15 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from rfho.files.packed import read_bytes
 from rfho.files.refusal import damaged, parsing
 
-T = TypeVar("T")
-
 _MOST = 2**20
 
 
-def read_json(path: Path, kind: type[T], most: int = _MOST) -> T:
+def read_json(path: Path, kind: Any, most: int = _MOST) -> Any:
     """The value that a JSON file holds.
 
     Raises:
@@ -30,7 +28,7 @@ def read_json(path: Path, kind: type[T], most: int = _MOST) -> T:
     return from_json(read_bytes(path, most), kind, path=path)
 
 
-def from_json(text: bytes | str, kind: type[T], *, path: Path, place: str = "") -> T:
+def from_json(text: bytes | str, kind: Any, *, path: Path, place: str = "") -> Any:
     """The value that a text holds, which stands at ``place`` of the file ``path``.
 
     Raises:
@@ -40,7 +38,7 @@ def from_json(text: bytes | str, kind: type[T], *, path: Path, place: str = "") 
     with parsing(path):  # too deep is a RecursionError, too many digits a ValueError
         content = json.loads(text, parse_constant=_no_number, object_pairs_hook=_each_once)
     try:
-        return cast("T", _checked(content, kind, ""))
+        return _checked(content, kind, "")
     except _WrongError as error:
         raise damaged(path, f"is not as expected: {at}{error}") from None
 

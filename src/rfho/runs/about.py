@@ -1,15 +1,28 @@
 """What a run is besides its settings and results: which experiment, how it was made, how it ended."""
 
+import datetime
 import importlib.metadata
+import json
 import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
-"""How a run stands; a run that was killed stays "running"."""
+from rfho.errors import WriteError
+from rfho.files import damaged, overwrite, parsing, read_json, write_file
+
+RUNNING, FINISHED, INTERRUPTED, FAILED, KILLED = (
+    "running",
+    "finished",
+    "interrupted",
+    "failed",
+    "killed",
+)
+"""How a run stands. No run says of itself that it was killed: it says "running" and has no living owner."""
 
 _PACKAGES = ("rfho", "jax", "jaxlib", "optax", "equinox", "lineax", "numpy", "scipy")
+_BLOCK, _ROOM = 4096, 1024
 
 
 class About(NamedTuple):
@@ -22,7 +35,7 @@ class About(NamedTuple):
         command: the command line that made the run.
         started: local time with its offset, ISO 8601.
         seconds: duration, or None while it runs.
-        status: "running", "finished", "interrupted" or "failed".
+        status: "running", "finished", "interrupted", "failed" or "killed".
         reason: why it failed.
         versions: of Python, the packages and the operating system.
     """
@@ -38,6 +51,39 @@ class About(NamedTuple):
     versions: Mapping[str, str]
 
 
+def read_about(path: Path) -> About:
+    """What the file of a run says.
+
+    Raises:
+        DataFormatError: it is damaged.
+    """
+    about: About = read_json(path, About)
+    if about.status not in (RUNNING, FINISHED, INTERRUPTED, FAILED):
+        raise damaged(path, f"says that the run is {about.status[:80]!r}, which none is")
+    with parsing(path):
+        datetime.datetime.fromisoformat(about.started)
+    return about
+
+
+def write_about(path: Path, about: About) -> None:
+    """Writes it down, also where nothing else can be written any more.
+
+    There is room in the file for a longer reason, so that it can be changed in its place on a disk that has
+    become full.
+
+    Raises:
+        WriteError: not even that is possible.
+    """
+    content = _encoded(about)
+    try:
+        write_file(path, content.ljust(-(-(len(content) + _ROOM) // _BLOCK) * _BLOCK))
+    except WriteError:
+        if not path.is_file():
+            raise
+        fits = len(content) <= path.stat().st_size
+        overwrite(path, content if fits else _encoded(about._replace(reason="")))
+
+
 def versions() -> dict[str, str]:
     """Of the interpreter, the packages that numbers depend on, and the system."""
     versions = {"python": platform.python_version()}
@@ -48,3 +94,8 @@ def versions() -> dict[str, str]:
             continue
     processors = f"{os.cpu_count()} processors"
     return versions | {"system": f"{platform.system()} {platform.machine()}, {processors}"}
+
+
+def _encoded(about: About) -> bytes:
+    text = json.dumps(about._asdict(), ensure_ascii=False, indent=1)
+    return text.encode("utf-8", errors="replace")

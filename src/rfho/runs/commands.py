@@ -8,6 +8,7 @@ code 130.
 import builtins
 import difflib
 import importlib.metadata
+import json
 import logging
 import shlex
 import sys
@@ -21,14 +22,14 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from rfho.errors import HyperGradientError
+from rfho.errors import HyperGradientError, WriteError
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import USER_ERRORS, Experiment, execute
+from rfho.runs.owner import RunFolderError
 from rfho.runs.report import write_report
-from rfho.runs.run_folder import RunFolderError, create_run_folder, open_run_folder
+from rfho.runs.run_folder import create_run_folder, open_run_folder
 from rfho.runs.settings import assigned, changed, fields_of, read_toml
 from rfho.runs.table import Column, Table, make_table, to_rich
-from rfho.runs.toml import toml_value
 
 FAILED_RUN, BAD_INPUT, BY_CTRL_C = 1, 2, 130
 """Exit codes."""
@@ -54,7 +55,7 @@ def invoke(arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]) -
         return BY_CTRL_C
     except (*USER_ERRORS, RunFolderError, UnknownExperimentError) as error:
         return _said(str(error), BAD_INPUT)
-    except HyperGradientError as error:
+    except (HyperGradientError, WriteError) as error:
         return _said(str(error), FAILED_RUN)
     except Exception as error:
         # Typer's own complaints about a command line have this method, whichever the version.
@@ -169,8 +170,8 @@ def _settings(experiment: Experiment[Any]) -> Table:
         (
             field.key,
             field.type_name,
-            toml_value(getattr(experiment.quick, field.key)),
-            toml_value(getattr(experiment.full, field.key)),
+            json.dumps(getattr(experiment.quick, field.key)),
+            json.dumps(getattr(experiment.full, field.key)),
             field.meaning,
         )
         for field in fields_of(type(experiment.quick))

@@ -10,14 +10,14 @@ ends the experiment. The report is written in either case.
 """
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rich.console import Console
 
-from rfho.errors import DataFormatError, DataNotFoundError
+from rfho.errors import DataFormatError, DataNotFoundError, WriteError
 from rfho.runs.about import FAILED, FINISHED, INTERRUPTED
 from rfho.runs.report import write_report
 from rfho.runs.run_folder import RunFolder
@@ -103,24 +103,43 @@ def execute(
     Raises:
         SettingsError, DataNotFoundError, DataFormatError: the experiment could not start; the
             folder is removed if nothing is in it yet.
+        WriteError: the disk is full, say.
         Exception: whatever else the experiment raises; the report says that it failed.
     """
-    folder.begin(
-        settings,
-        experiment=experiment.name,
-        title=experiment.title,
-        summary=experiment.summary,
-        command=command,
-    )
     try:
+        _carry_out(experiment, settings, folder, command=command, console=console)
+        return Outcome(folder.about().status, write_report(folder))
+    finally:
+        folder.release()
+
+
+def _carry_out(
+    experiment: Experiment[Any],
+    settings: object,
+    folder: RunFolder,
+    *,
+    command: str,
+    console: Console,
+) -> None:
+    """Runs an experiment, and notes how it ended."""
+    described = {"title": experiment.title, "summary": experiment.summary, "command": command}
+    try:
+        folder.begin(settings, experiment=experiment.name, **described)
         experiment.run(settings, folder, console)
     except KeyboardInterrupt:
         folder.finish(INTERRUPTED)
     except Exception as error:
-        folder.finish(FAILED, reason=f"{type(error).__name__}: {error}")
-        if not (isinstance(error, USER_ERRORS) and folder.discard()):
-            write_report(folder)
+        _note_failure(folder, error)
         raise
-    status = INTERRUPTED if folder.about().status == INTERRUPTED else FINISHED
-    folder.finish(status)
-    return Outcome(status, write_report(folder))
+    else:
+        folder.finish(INTERRUPTED if folder.about().status == INTERRUPTED else FINISHED)
+
+
+def _note_failure(folder: RunFolder, error: Exception) -> None:
+    """Says in the folder that the run failed, as far as it can still be written to."""
+    with suppress(WriteError, DataFormatError):
+        folder.finish(FAILED, reason=f"{type(error).__name__}: {error}")
+    if isinstance(error, USER_ERRORS) and folder.discard():
+        return
+    with suppress(WriteError, DataFormatError):
+        write_report(folder)

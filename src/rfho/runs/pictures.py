@@ -4,8 +4,8 @@ Figures are drawn by matplotlib's Agg canvas without pyplot, so nothing global i
 window opens. Colours are those of Okabe and Ito, told apart by line style too.
 """
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -50,9 +50,11 @@ def figure(
         return drawn, drawn.subplots(rows, columns, squeeze=False)
 
 
-def save_png(drawn: Figure, path: Path) -> None:
-    """Writes a figure as PNG: 960 pixels for the usual width, the same bytes every time."""
-    drawn.savefig(path, dpi=_DPI, format="png", metadata={"Software": None}, facecolor="white")
+def to_png(drawn: Figure) -> bytes:
+    """A figure as a PNG file: 960 pixels for the usual width, the same bytes every time."""
+    stream = io.BytesIO()
+    drawn.savefig(stream, dpi=_DPI, format="png", metadata={"Software": None}, facecolor="white")
+    return stream.getvalue()
 
 
 def curves(

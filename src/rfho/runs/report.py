@@ -1,23 +1,35 @@
 """One HTML page that tells a run: results, pictures, settings, history and how it was made.
 
 The page is made of the run's folder alone, so ``rfho report DIR`` can make it again, byte for
-byte. It is self-contained: pictures are embedded, and nothing is loaded from anywhere.
+byte. It is self-contained: pictures are embedded, and nothing is loaded from anywhere. Whatever the folder
+says is text on it, and never markup.
 """
 
 import base64
-import html
-import string
-import zipfile
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rfho.runs.about import About
+import jinja2
+
+from rfho.errors import DataFormatError
+from rfho.files import write_file
 from rfho.runs.run_folder import Item, RunFolder
-from rfho.runs.table import Cell, Column, make_table, to_html
+from rfho.runs.table import Cell, Column, Table, make_table, numeric, texts
 
 _STEPS_SHOWN = 60
 """Longer histories are thinned to about so many rows."""
+
+
+class Result(NamedTuple):
+    """One result as the page shows it: a picture, a table, arrays, or why it cannot be read."""
+
+    item: Item
+    picture: str = ""
+    table: Table | None = None
+    arrays: str = ""
+    complaint: str = ""
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -25,9 +37,11 @@ def write_report(folder: RunFolder) -> Path:
 
     Raises:
         RunFolderError: the folder holds no run.
+        DataFormatError: what it holds is damaged.
+        WriteError: there is no room for it.
     """
     path = folder.path / "report.html"
-    path.write_text(render(folder), encoding="utf-8")
+    write_file(path, render(folder).encode())
     return path
 
 
@@ -36,78 +50,72 @@ def render(folder: RunFolder) -> str:
 
     Raises:
         RunFolderError: the folder holds no run.
+        DataFormatError: what it holds is damaged; results that are leave a note on the page instead.
     """
-    about = folder.about()
-    sections = [
-        _section("Results", "".join(_item(folder, item) for item in folder.contents())),
-        _section("Settings", _settings(folder)),
-        _section("Outer steps", _history(folder.history())),
-        _section("How it was made", _made(about)),
-    ]
-    return _PAGE.substitute(
-        title=html.escape(about.title),
-        summary=html.escape(about.summary),
-        status=_status(about),
-        sections="\n".join(filter(None, sections)),
-        style=_STYLE,
+    about, history = folder.about(), folder.history()
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            about=about,
+            remarks=folder.remarks(),
+            results=[_result(folder, item) for item in folder.contents()],
+            settings=folder.settings_text(),
+            steps=_steps(history),
+            count=len(history),
+            versions=make_table(
+                "", [Column("what"), Column("version")], list(about.versions.items())
+            ),
+        )
     )
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+def to_html(table: Table) -> str:
+    """A table as a ``figure`` element; numbers are of the class ``number``."""
+    template = '{% from "table.html" import shown with context %}{{ shown(table) }}'
+    return _templates().from_string(template).render(table=table)
 
 
-def _status(about: About) -> str:
-    took = "" if about.seconds is None else f" after {_duration(about.seconds)}"
-    reason = f": {html.escape(about.reason)}" if about.reason else ""
-    badge = f'<strong class="{html.escape(about.status)}">{html.escape(about.status)}</strong>'
-    return f"{badge}{took}{reason} · started {html.escape(about.started.replace('T', ' '))}"
+@functools.cache
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("rfho.runs"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Any] = {"numeric": numeric, "texts": texts, "duration": duration}
+    made.filters.update(filters)
+    return made
 
 
-def _item(folder: RunFolder, item: Item) -> str:
-    """One result; a file that has gone missing leaves a note, not a failure."""
+def _result(folder: RunFolder, item: Item) -> Result:
+    """One result; a file that is damaged or has gone missing leaves a note, not a failure."""
     try:
         match item.kind:
             case "picture":
-                return _picture(folder.picture(item.name), item.caption)
+                png = base64.b64encode(folder.picture(item.name)).decode("ascii")
+                return Result(item, picture=png)
             case "table":
-                return to_html(folder.table(item.name))
+                return Result(item, table=folder.table(item.name))
             case _:
-                return _arrays(folder.arrays(item.name), item)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        named = html.escape(f"The {item.kind} {item.name!r} cannot be read ({error}).")
-        return f'<p class="failed">{named}</p>'
+                shapes = folder.shapes(item.name)
+                named = [f"{name} {shape} {kind}" for name, (shape, kind) in shapes.items()]
+                return Result(item, arrays=", ".join(named) or "nothing")
+    except DataFormatError as error:
+        return Result(item, complaint=str(error))
 
 
-def _picture(png: bytes, caption: str) -> str:
-    text, data = html.escape(caption), base64.b64encode(png).decode("ascii")
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
-
-
-def _arrays(arrays: Mapping[str, Any], item: Item) -> str:
-    shapes = ", ".join(f"{key} {array.shape} {array.dtype}" for key, array in arrays.items())
-    file = f"<code>arrays/{html.escape(item.name)}.npz</code>"
-    return f"<p>{html.escape(item.caption)} {file}: {html.escape(shapes)}.</p>"
-
-
-def _settings(folder: RunFolder) -> str:
-    text = folder.settings_text()
-    return f"<pre>{html.escape(text)}</pre>" if text else ""
-
-
-def _history(rows: Sequence[Mapping[str, Cell]]) -> str:
-    """The outer steps as a table that opens when asked."""
+def _steps(rows: Sequence[Mapping[str, Cell]]) -> Table | None:
+    """The outer steps as a table; none if there are none."""
     if not rows:
-        return ""
+        return None
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    shown = _thinned(rows)
-    note = "" if len(shown) == len(rows) else f"{len(shown)} of {len(rows)} steps are shown."
-    cells = [[row.get(key) for key in keys] for row in shown]
-    table = make_table("", [Column(key) for key in keys], cells, note=note)
-    return f"<details><summary>{len(rows)} steps</summary>{to_html(table)}</details>"
+    kept = _thinned(rows)
+    note = "" if len(kept) == len(rows) else f"{len(kept)} of {len(rows)} steps are shown."
+    cells = [[row.get(key) for key in keys] for row in kept]
+    return make_table("", [Column(key) for key in keys], cells, note=note)
 
 
 def _thinned(rows: Sequence[Mapping[str, Cell]]) -> list[Mapping[str, Cell]]:
@@ -116,69 +124,14 @@ def _thinned(rows: Sequence[Mapping[str, Cell]]) -> list[Mapping[str, Cell]]:
     return [row for number, row in enumerate(rows, 1) if (len(rows) - number) % stride == 0]
 
 
-def _made(about: About) -> str:
-    versions = [(name, version) for name, version in about.versions.items()]
-    table = make_table("", [Column("what"), Column("version")], versions)
-    return f"<pre>{html.escape(about.command)}</pre>{to_html(table)}"
+def duration(seconds: int | float) -> str:
+    """As people say it.
 
-
-def _duration(seconds: int | float) -> str:
-    """As people say it: 12.3 s, 4 min 5 s, 2 h 3 min."""
+    Example:
+        >>> duration(12.34), duration(245), duration(7380)
+        ('12.3 s', '4 min 5 s', '2 h 3 min')
+    """
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-_PAGE = string.Template(
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<header>
-<h1>$title</h1>
-<p class="summary">$summary</p>
-<p class="status">$status</p>
-</header>
-<main>
-$sections
-</main>
-</body>
-</html>
-"""
-)
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --quiet: #5c6470; --paper: #fcfcfa;
-  --raised: #f1f1ec; --line: #d9d9d2; --good: #00704a; --warn: #a15c00; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e0; --quiet: #a2a8b0; --paper: #17181b;
-  --raised: #222429; --line: #3a3d44; --good: #5fcf9c; --warn: #f0b35a; --bad: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 52rem; padding: 3rem 1.25rem 5rem; color: var(--ink);
-  background: var(--paper); font: 1.0625rem/1.6 system-ui, sans-serif; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .75rem; }
-h2 { font-size: 1.3rem; margin: 3rem 0 1rem; padding-bottom: .3rem;
-  border-bottom: 1px solid var(--line); }
-.summary { font-size: 1.15rem; margin: 0 0 .75rem; }
-.status, figcaption, caption { color: var(--quiet); font-size: .95rem; }
-.finished { color: var(--good); } .interrupted, .running { color: var(--warn); }
-.failed { color: var(--bad); }
-figure { margin: 1.75rem 0; overflow-x: auto; }
-figcaption { margin-top: .5rem; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px;
-  border: 1px solid var(--line); }
-table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .4rem; color: var(--ink); }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line); }
-.number { text-align: right; padding-left: .9rem; }
-pre { background: var(--raised); border-radius: 6px; padding: .9rem 1rem; overflow-x: auto; }
-pre, code { font: .875rem/1.5 ui-monospace, "Cascadia Code", Menlo, Consolas, monospace; }
-summary { cursor: pointer; }
-@media print { body { max-width: none; padding: 0; } figure { break-inside: avoid; } }
-"""

@@ -20,7 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from rfho.runs.toml import toml_value
+import tomli_w
+
+from rfho.errors import DataFormatError
+from rfho.files import parsing, read_bytes
+
+_MOST = 2**20
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -138,11 +143,14 @@ def read_toml(path: Path) -> dict[str, object]:
         SettingsError: the file cannot be read or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path} ({error.strerror})") from error
-    except ValueError as error:  # TOML or UTF-8
-        raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
+        content = read_bytes(path, _MOST)
+    except DataFormatError as error:
+        raise SettingsError(f"the settings file {error}") from error
+    try:
+        with parsing(path):  # no UTF-8, no TOML, or nested too deeply
+            return tomllib.loads(content.decode("utf-8"))
+    except DataFormatError as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error.__cause__}") from error
 
 
 def to_toml(settings: object) -> str:
@@ -150,7 +158,7 @@ def to_toml(settings: object) -> str:
     lines: list[str] = []
     for field in fields_of(type(settings)):
         comment = f"# {field.meaning}\n" if field.meaning else ""
-        lines.append(f"{comment}{field.key} = {toml_value(getattr(settings, field.key))}\n")
+        lines.append(comment + tomli_w.dumps({field.key: getattr(settings, field.key)}))
     return "".join(lines)
 
 
@@ -174,7 +182,7 @@ def _known(key: str, value: object, known: Mapping[str, Field]) -> Field:
     if key in known:
         return known[key]
     raise SettingsError(
-        f"unknown setting {key!r} (given {value!r}){_suggestion(key, tuple(known))} "
+        f"unknown setting {_short(key)} (given {_short(value)}){_suggestion(key, tuple(known))} "
         f"(the settings are {', '.join(known)})"
     )
 
@@ -206,9 +214,15 @@ def _typed(field: Field, value: object) -> object:
         if not abs(value) <= 1e308:  # an int may be too large, a float NaN
             raise _wrong(field, value, "must be a finite number")
         return float(value)
+    if isinstance(value, str) and not _can_be_written(value):
+        raise _wrong(field, value, "must be a text that can be written down")
     if not isinstance(value, field.kind) or (isinstance(value, bool) and field.kind is not bool):
         raise _wrong(field, value, f"must be {_EXAMPLES[field.kind]}")
     return value
+
+
+def _can_be_written(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _parsed(field: Field, text: str) -> object:
@@ -233,7 +247,12 @@ def _read(field: Field, text: str) -> object:
 
 def _wrong(field: Field, value: object, complaint: str) -> SettingsError:
     meaning = f" ({field.meaning})" if field.meaning else ""
-    return SettingsError(f"{field.key} = {value!r}: {field.key}{meaning} {complaint}")
+    return SettingsError(f"{field.key} = {_short(value)}: {field.key}{meaning} {complaint}")
+
+
+def _short(value: object) -> str:
+    said = repr(value)
+    return said if len(said) < 200 else f"{said[:197]}…"
 
 
 _EXAMPLES = {

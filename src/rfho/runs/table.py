@@ -1,4 +1,4 @@
-"""A table as data, and the four ways to show it: terminal, Markdown, HTML and JSON.
+"""A table as data, and the ways to show it: terminal, Markdown and JSON; `report` has HTML.
 
 Example:
     >>> accuracy = make_table(
@@ -13,15 +13,20 @@ Example:
     <BLANKLINE>
 """
 
-import html
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich import table as rich_table
 from rich.text import Text
+
+from rfho.files import damaged
+from rfho.files import from_json as read_text
+
+_MOST_DECIMALS = 30
 
 
 class Spread(NamedTuple):
@@ -40,6 +45,20 @@ class Column(NamedTuple):
 
     name: str
     decimals: int | None = None
+
+
+class _StoredSpread(NamedTuple):
+    mean: float | None
+    std: float | None
+
+
+class _Stored(NamedTuple):
+    """A table as JSON has it."""
+
+    title: str
+    columns: list[Column]
+    rows: list[list[bool | int | float | str | _StoredSpread | None]]
+    note: str
 
 
 class Table(NamedTuple):
@@ -116,33 +135,20 @@ def shown(cell: Cell, decimals: int | None = None) -> str:
 def to_rich(table: Table) -> rich_table.Table:
     """For ``rich.console.Console.print``."""
     drawn = rich_table.Table(title=Text(table.title), caption=Text(table.note) or None)
-    for column, numeric in zip(table.columns, _numeric(table), strict=True):
-        drawn.add_column(Text(column.name), justify="right" if numeric else "left")
-    for row in _texts(table):
+    for column, is_numeric in zip(table.columns, numeric(table), strict=True):
+        drawn.add_column(Text(column.name), justify="right" if is_numeric else "left")
+    for row in texts(table):
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table with its title above and its note below."""
-    rule = ["---:" if numeric else ":---" for numeric in _numeric(table)]
+    rule = ["---:" if is_numeric else ":---" for is_numeric in numeric(table)]
     heads = [_piped(column.name) for column in table.columns]
-    lines = [heads, rule, *([_piped(cell) for cell in row] for row in _texts(table))]
+    lines = [heads, rule, *([_piped(cell) for cell in row] for row in texts(table))]
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"**{table.title}**\n\n{body}" + (f"\n{table.note}\n" if table.note else "")
-
-
-def to_html(table: Table) -> str:
-    """A ``figure`` element; numbers are of the class ``number``."""
-    classes = [' class="number"' if numeric else "" for numeric in _numeric(table)]
-    heads = _html_row("th", [column.name for column in table.columns], classes)
-    body = "".join(_html_row("td", row, classes) for row in _texts(table))
-    note = f"<figcaption>{html.escape(table.note)}</figcaption>" if table.note else ""
-    caption = f"<caption>{html.escape(table.title)}</caption>" if table.title else ""
-    return (
-        f"<figure><table>{caption}<thead>{heads}</thead>"
-        f"<tbody>{body}</tbody></table>{note}</figure>"
-    )
 
 
 def to_json(table: Table) -> str:
@@ -156,23 +162,25 @@ def to_json(table: Table) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
 
 
-def from_json(text: str) -> Table:
-    """The table that `to_json` wrote.
+def from_json(text: str | bytes, path: Path) -> Table:
+    """The table that `to_json` wrote, from the file ``path``.
 
     Raises:
-        ValueError: the text is no JSON or no table.
+        DataFormatError: the text is no JSON or no table.
     """
+    stored: _Stored = read_text(text, _Stored, path=path)
+    for column in stored.columns:
+        if column.decimals is not None and not 0 <= column.decimals <= _MOST_DECIMALS:
+            raise damaged(path, f"has a column with {column.decimals} decimals")
+    rows = [[_cell(each) for each in row] for row in stored.rows]
     try:
-        content = json.loads(text)
-        columns = [Column(column["name"], column["decimals"]) for column in content["columns"]]
-        rows = [[_cell(plain) for plain in row] for row in content["rows"]]
-        return make_table(content["title"], columns, rows, note=content["note"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a table: {error!r}") from error
+        return make_table(stored.title, stored.columns, rows, note=stored.note)
+    except ValueError as error:
+        raise damaged(path, f"is no table: {error}") from error
 
 
-def _numeric(table: Table) -> list[bool]:
-    """Which columns hold nothing but numbers."""
+def numeric(table: Table) -> list[bool]:
+    """For each column whether it holds nothing but numbers."""
     columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
     return [
         any(cell is not None for cell in cells)
@@ -181,7 +189,8 @@ def _numeric(table: Table) -> list[bool]:
     ]
 
 
-def _texts(table: Table) -> list[list[str]]:
+def texts(table: Table) -> list[list[str]]:
+    """The cells of all rows as text."""
     return [
         [shown(cell, column.decimals) for cell, column in zip(row, table.columns, strict=True)]
         for row in table.rows
@@ -192,20 +201,13 @@ def _piped(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def _html_row(element: str, cells: Sequence[str], classes: Sequence[str]) -> str:
-    parts = zip(cells, classes, strict=True)
-    inner = "".join(f"<{element}{kind}>{html.escape(cell)}</{element}>" for cell, kind in parts)
-    return f"<tr>{inner}</tr>"
-
-
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Spread):
         return {"mean": _plain(cell.mean), "std": _plain(cell.std)}
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
-def _cell(plain: Any) -> Cell:
-    if not isinstance(plain, dict):
-        return plain
-    mean, std = (math.nan if plain[name] is None else plain[name] for name in Spread._fields)
-    return Spread(mean, std)
+def _cell(stored: "bool | int | float | str | _StoredSpread | None") -> Cell:
+    if not isinstance(stored, _StoredSpread):
+        return stored
+    return Spread(*(math.nan if each is None else each for each in stored))

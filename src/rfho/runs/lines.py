@@ -1,0 +1,74 @@
+"""Files of one JSON value per line, which grow line by line and may be cut off within the last one."""
+
+import json
+import math
+import numbers
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rfho.files import from_json, read_bytes
+
+Row = dict[str, bool | int | float | str | None]
+"""One outer step, or one line of another kind, of a history."""
+
+
+class Lines(NamedTuple):
+    """What a file of lines holds.
+
+    Attributes:
+        values: one for each whole line.
+        torn: whether a line without its end came after them, as a killed process may leave it.
+    """
+
+    values: list[Any]
+    torn: bool
+
+
+def read_lines(path: Path, kind: Any) -> Lines:
+    """The values of a file of lines; none if there is no file.
+
+    Raises:
+        DataFormatError: a line is damaged, or holds a value of another kind; the message names it.
+    """
+    if not path.exists():
+        return Lines([], torn=False)
+    *lines, last = read_bytes(path).split(b"\n")
+    values = [
+        from_json(line, kind, path=path, place=f"line {number}")
+        for number, line in enumerate(lines, start=1)
+    ]
+    return Lines(values, torn=bool(last))
+
+
+def as_line(row: Mapping[str, object]) -> str:
+    """A row as one line of JSON: numbers (null if not finite), text and bools by name.
+
+    Raises:
+        TypeError: a value is an array, or nothing of that kind.
+
+    Example:
+        >>> as_line({"step": 1, "value": math.nan})
+        '{"step": 1, "value": null}'
+    """
+    return json.dumps({key: _plain(key, value) for key, value in row.items()}, allow_nan=False)
+
+
+def _plain(key: str, value: object) -> object:
+    """A number, text or None as JSON holds it; arrays of one element count as numbers."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if not isinstance(value, numbers.Real):
+        array = np.asarray(value)
+        if array.ndim or array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"the history value {key!r} has the shape {array.shape} and the type "
+                f"{array.dtype}: record a number, and save arrays with add_arrays"
+            )
+        value = array.item()
+    if isinstance(value, numbers.Integral):
+        return value if isinstance(value, bool) else int(value)
+    number = float(value)  # type: ignore[arg-type]
+    return number if math.isfinite(number) else None
