@@ -6,6 +6,7 @@ import warnings
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import models
 import numpy as np
 import optax
 import problems
@@ -174,7 +175,8 @@ def test_adam_where_a_gradient_is_exactly_zero():
         return optax.adam(hyper["lr"])
 
     problem = descent(lambda w, hyper, batch: jnp.sum(w**2), optim, init=[1.0, 0.0], horizon=4)
-    assert np.isnan(rfho.hyper_gradient(problem, {"lr": 0.1}).hypergradient["lr"])
+    estimate = rfho.hyper_gradient(problem, {"lr": 0.1}, throw=False)
+    assert np.isnan(estimate.hypergradient["lr"])
     finding = the_only(diagnose(problem, {"lr": 0.1}))
     assert finding.kind is Kind.NON_FINITE_DERIVATIVE
     assert "sqrt" in finding.message
@@ -380,6 +382,101 @@ def test_a_layer_whose_second_derivative_is_wrong():
     diagnosis = diagnose(problem, {"scale": 1.0})
     found = [f for f in diagnosis.findings if f.kind is Kind.WRONG_SECOND_DERIVATIVE]
     assert [finding.where.leaf for finding in found] == ["params"]
+
+
+@jax.custom_vjp
+def doubled(x):
+    """The square, with twice its derivative."""
+    return x**2
+
+
+doubled.defvjp(lambda x: (x**2, x), lambda x, cotangent: (4 * x * cotangent,))
+
+
+@jax.custom_jvp
+def forgotten(x):
+    """The square, with half its derivative in both modes."""
+    return x**2
+
+
+forgotten.defjvp(lambda x, tangents: (x[0] ** 2, x[0] * tangents[0]))
+stopped = jax.lax.stop_gradient
+
+
+def decaying(step=lambda s, hyper, batch: s - hyper["lr"] * s * hyper["l2"], **others):
+    """Ten steps of decay from ones."""
+    init = others.get("init", lambda hyper: jnp.ones(3))
+    objective = others.get("objective", lambda w, hyper, batch: jnp.sum((w - 0.5) ** 2))
+    return rfho.Problem(rfho.Dynamics(init, step), objective, None, None, horizon=10)
+
+
+def cut_late():
+    """From step 8 on, λ has no derivative."""
+
+    def step(s, hyper, batch):
+        down = hyper["lr"] * s["w"] * hyper["l2"]
+        return {"w": s["w"] - jnp.where(s["t"] < 8, down, stopped(down)), "t": s["t"] + 1}
+
+    init = {"w": jnp.ones(3), "t": jnp.zeros((), jnp.int32)}
+    dynamics = rfho.Dynamics(lambda hyper: init, step, lambda s: s["w"])
+    return rfho.Problem(dynamics, squared, None, None, horizon=10)
+
+
+WRONG = {
+    "vjp in a step": (
+        lambda: decaying(lambda s, hyper, batch: s - hyper["lr"] * doubled(s * hyper["l2"])),
+        {Where("state", 5), Where('hyper["l2"]', 5)},
+    ),
+    "jvp in a step": (
+        lambda: decaying(lambda s, hyper, batch: s - hyper["lr"] * forgotten(s) * hyper["l2"]),
+        {Where("state", 5)},
+    ),
+    "one of two uses in a step": (
+        lambda: decaying(
+            lambda s, hyper, batch: s - hyper["lr"] * (hyper["l2"] * s + stopped(hyper["l2"]) * s)
+        ),
+        {Where('hyper["l2"]', 5)},
+    ),
+    "vjp in the start": (
+        lambda: decaying(init=lambda hyper: doubled(hyper["l2"] * jnp.ones(3))),
+        {Where('hyper["l2"]', 0)},
+    ),
+    "parameters in the objective": (
+        lambda: decaying(
+            objective=lambda w, hyper, batch: jnp.sum(w[:2] ** 2) + 3 * stopped(jnp.sum(w[2] ** 2))
+        ),
+        {Where("state", 10)},
+    ),
+    "hyper in the objective": (
+        lambda: decaying(
+            objective=lambda w, hyper, batch: jnp.sum(w**2) * (1 + stopped(hyper["l2"]))
+        ),
+        {Where('hyper["l2"]', 10)},
+    ),
+    "vjp in the objective": (
+        lambda: decaying(objective=lambda w, hyper, batch: jnp.sum(doubled(w))),
+        {Where("state", 10)},
+    ),
+    "one of two objectives": (
+        lambda: decaying(
+            objective={"lr": squared, "l2": lambda w, hyper, batch: jnp.sum(forgotten(w))}
+        ),
+        {Where("state", 10)},
+    ),
+    "late": (cut_late, {Where(None, None)}),
+}
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_derivative_is_found_wherever_it_is(name, wide):
+    """All modes apply the same rules, so that none of them notices: only trainings that differ do."""
+    build, places = WRONG[name]
+    with jax.enable_x64(wide):
+        diagnosis = diagnose(build(), {"lr": 0.1, "l2": 0.5})
+    assert diagnosis.kinds == {Kind.WRONG_DERIVATIVE}, str(diagnosis)
+    assert {finding.where for finding in diagnosis.findings} == places
+    assert not diagnosis.healthy
 
 
 @pytest.mark.parametrize(
@@ -626,6 +723,15 @@ def test_nothing_is_found_in_twenty_five_healthy_problems(family):
         diagnosis = diagnose(member.problem, member.hyper)
         assert diagnosis.findings == (), f"member {i}:\n{diagnosis}"
         assert diagnosis.smoothness.agreement > 0.9
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+@pytest.mark.parametrize("model", models.MODELS, ids=lambda model: model.__name__)
+def test_nothing_is_found_in_healthy_models(model, wide):
+    with jax.enable_x64(wide):
+        problem, hyper = model()
+        diagnosis = diagnose(problem, hyper)
+    assert diagnosis.findings == (), str(diagnosis)
 
 
 # What cannot even be built

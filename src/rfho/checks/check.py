@@ -28,7 +28,8 @@ from rfho.checks.finite_differences import (
     judged,
     rounding_of,
 )
-from rfho.checks.second_order import SecondOrder, second_order
+from rfho.checks.second_order import second_order
+from rfho.checks.slopes import Slope
 from rfho.errors import HyperGradientError, Result, positive_int
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
@@ -76,7 +77,7 @@ class Check(NamedTuple):
 
     agrees: bool
     along: tuple[Along, ...]
-    second_order: tuple[SecondOrder, ...]
+    second_order: tuple[Slope, ...]
 
 
 def check_hyper_gradient(
@@ -245,5 +246,5 @@ def _undecided(check: Check, method: str) -> str:
     )
 
 
-def _bar(found: Along | SecondOrder) -> str:
+def _bar(found: Along | Slope) -> str:
     return f"{found.by_differences:.6g} ± {found.error:.1g}"

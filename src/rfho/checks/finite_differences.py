@@ -22,8 +22,8 @@ from jax import Array
 from rfho import _tree as tree
 from rfho.typing import PyTree
 
-# No simple fraction: the steps of a staircase would be hit alike at every h.
-_SHRINK = 1.9
+SHRINK = 1.9
+"""No simple fraction: the steps of a staircase would be hit alike at every h."""
 
 
 class Difference(NamedTuple):
@@ -48,9 +48,9 @@ class Verdict(enum.Enum):
     UNDECIDED = "finite differences are too coarse to decide"
 
 
-def ladder(step: float = 0.1, shrinkings: int = 17) -> list[float]:
+def ladder(step: float = 0.1, *, shrinkings: int = 17, shrink: float = SHRINK) -> list[float]:
     """The lengths h that `derivative` takes, longest first; for whoever computes φ at all of them at once."""
-    return [step / _SHRINK**shrunk for shrunk in range(shrinkings + 1)]
+    return [step / shrink**shrunk for shrunk in range(shrinkings + 1)]
 
 
 def derivative(
@@ -60,6 +60,7 @@ def derivative(
     *,
     one_sided: bool = False,
     shrinkings: int = 17,
+    shrink: float = SHRINK,
     enough: float = 1e-9,
 ) -> Difference:
     """φ'(0) by Ridders' shrinking step, element by element where φ is an array.
@@ -71,6 +72,7 @@ def derivative(
         step: the first and longest h.
         one_sided: whether φ is defined for h >= 0 alone.
         shrinkings: how often h is made smaller at most; each costs two values of φ, or one.
+        shrink: the factor by which it is made smaller.
         enough: stop as soon as the error is below this part of the value.
 
     Returns:
@@ -85,13 +87,14 @@ def derivative(
     """
     at_rest, row = np.asarray(function(0.0) if one_sided else 0.0), list[Any]()
     best = Difference(np.asarray(math.nan), np.asarray(math.inf), np.asarray(0.0))
-    for h in ladder(step, shrinkings):
+    reach = shrink if one_sided else shrink**2
+    for h in ladder(step, shrinkings=shrinkings, shrink=shrink):
         up, down = np.asarray(function(h)), at_rest if one_sided else np.asarray(function(-h))
         if not (np.isfinite(up).all() and np.isfinite(down).all()):
             row = []
             continue
         size, width = np.maximum(abs(up), abs(down)), h if one_sided else 2 * h
-        row, older = _extrapolated((up - down) / width, row, power=1 if one_sided else 2), row
+        row, older = _extrapolated((up - down) / width, row, reach=reach), row
         for order in range(2, len(row)):
             moved = np.maximum(abs(row[order] - row[order - 1]), abs(row[order] - older[order - 1]))
             best = _better(best, Difference(row[order], moved + rounding * size / h, size))
@@ -100,11 +103,11 @@ def derivative(
     return Difference(*(number.item() if np.ndim(number) == 0 else number for number in best))
 
 
-def _extrapolated(difference: Any, older: list[Any], *, power: int) -> list[Any]:
-    # Neville's scheme in h^power: the entry of order j is free of the first j powers.
+def _extrapolated(difference: Any, older: list[Any], *, reach: float) -> list[Any]:
+    # Neville's scheme in h or h², which shrinks by `reach`: the entry of order j is free of the first j powers.
     row = [difference]
     for order, previous in enumerate(older, start=1):
-        row.append(row[-1] + (row[-1] - previous) / (_SHRINK ** (power * order) - 1))
+        row.append(row[-1] + (row[-1] - previous) / (reach**order - 1))
     return row
 
 

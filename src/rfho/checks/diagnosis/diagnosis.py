@@ -1,5 +1,6 @@
 """One question, "can this hypergradient be trusted?", put to everything that can be looked at."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -9,7 +10,6 @@ from jax import Array
 
 from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.checks.diagnosis.curvature import curvature_findings
 from rfho.checks.diagnosis.growth import Growth, growth_findings, growth_of
 from rfho.checks.diagnosis.idle import effect_findings, zero_findings
 from rfho.checks.diagnosis.keys import key_findings
@@ -19,13 +19,8 @@ from rfho.checks.diagnosis.purity import repeat_findings
 from rfho.checks.diagnosis.self_report import claim_findings
 from rfho.checks.diagnosis.signal import Pushes, Record, leaf_paths, pushed_along, there_and_back
 from rfho.checks.diagnosis.smoothness import Smoothness, smoothness_findings, smoothness_of
-from rfho.checks.finite_differences import (
-    Verdict,
-    balanced_direction,
-    derivative,
-    judged,
-    rounding_of,
-)
+from rfho.checks.diagnosis.whole import Near, whole_findings, whole_run
+from rfho.checks.finite_differences import Verdict, balanced_direction, rounding_of
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
@@ -85,7 +80,8 @@ def diagnose(
 
     First the programs are examined without being run: whether they are functions, whether random
     keys are used once, whether every hyperparameter reaches something. Then training is run there
-    and back with the size of the signal noted at every step, at λ and at four points near it.
+    and back with the size of the signal noted at every step, at λ and at four points near it; two
+    more runs say whether the hypergradient is the derivative of what training computes.
 
     Args:
         problem: what is tuned.
@@ -95,9 +91,9 @@ def diagnose(
         key: a JAX random key, or an int as its seed, for the directions in which to look.
 
     Cost:
-        The time of about five reverse hypergradients, plus one compilation for each method and the
-        second-order check; up to 34 more runs if the signal grows by more than 1/ε. Memory of all T
-        states.
+        The time of about seven reverse hypergradients, plus one compilation for each method; up to 36
+        more runs if finite differences do not confirm the hypergradient at once, and as many
+        evaluations of a step for each leaf if they deny it. Memory of all T states.
 
     Returns:
         A `Diagnosis`. Nothing found is no proof: kinks away from λ, old-style random keys, and
@@ -129,22 +125,27 @@ def diagnose(
         return Diagnosis(tuple(impure))
     found = _idle(problem, hyper) + key_findings(problem, hyper)
     key = tree.as_key(key, "diagnose")
-    for_direction, for_loss = jax.random.split(key)
-    case = _Case(problem, hyper, method, balanced_direction(hyper, for_direction))
-    record = case.record(hyper)
+    for_direction, for_parts = jax.random.split(key)
+    direction = _sparing(balanced_direction(hyper, for_direction), found)
+    case = _Case(problem, hyper, method, direction)
+    record = case.record()
     if isinstance(record, Finding):
         return _without_way_back(case, found, record)
     found += precision_findings(record) + case.non_finite(record)
     if any(map(_stops, found)):
         return Diagnosis(tuple(found))
-    growth = growth_of(record.adjoint, backwards=True)
-    found += case.growth(record, growth)
-    found += curvature_findings(problem, hyper, for_loss, known=found)
-    found += zero_findings(case.gradient(record), found)
-    smoothness = smoothness_of(
-        case.gradient_at, hyper, case.direction, epsilon=rounding_of((hyper, record.final))
+    epsilon = rounding_of((hyper, record.final))
+    near = functools.cache(case.near)
+    whole = functools.cache(
+        lambda: whole_run(near, record.hypergradient, case.direction, epsilon=epsilon)
     )
-    found += smoothness_findings(smoothness) + case.claims(sound=True)
+    growth = growth_of(record.adjoint, backwards=True)
+    found += case.growth(record, growth, probe=lambda: whole().verdict)
+    found += zero_findings(select(problem, hyper, record.hypergradient), found)
+    smoothness = smoothness_of(lambda h: select(problem, hyper, near(h).hypergradient), epsilon)
+    found += smoothness_findings(smoothness)
+    found += whole_findings(problem, hyper, for_parts, whole=whole, known=found)
+    found += case.claims(sound=True)
     return Diagnosis(tuple(found), growth, smoothness)
 
 
@@ -156,21 +157,20 @@ class _Case(NamedTuple):
     method: AbstractHyperGradient | None
     direction: Hyper
 
-    def record(self, hyper: Hyper) -> Record | Finding:
-        return _tried(lambda: there_and_back(self.problem, hyper, jnp.asarray(-1)), "reverse")
+    def record(self) -> Record | Finding:
+        return _tried(lambda: there_and_back(self.problem, self.hyper, jnp.asarray(-1)), "reverse")
+
+    def near(self, h: float) -> Near:
+        moved = lambda leaf, d: (leaf + h * d).astype(leaf.dtype)  # noqa: E731
+        at = jax.tree.map(moved, self.hyper, self.direction)
+        record = there_and_back(self.problem, at, jnp.asarray(-1))
+        return Near(float(jnp.sum(record.value)), record.hypergradient)
 
     def pushes(self) -> Pushes | Finding:
         return _tried(lambda: pushed_along(self.problem, self.hyper, self.direction), "forward")
 
     def paths(self) -> list[str]:
         return leaf_paths(self.problem, self.hyper)
-
-    def gradient(self, record: Record) -> Hyper:
-        return select(self.problem, self.hyper, record.hypergradient)
-
-    def gradient_at(self, hyper: Hyper) -> Hyper:
-        record = there_and_back(self.problem, hyper, jnp.asarray(-1))
-        return self.gradient(record)
 
     def non_finite(self, record: Record) -> list[Finding]:
         def forward() -> Pushes | None:
@@ -186,34 +186,16 @@ class _Case(NamedTuple):
             for f in found
         ]
 
-    def growth(self, record: Record, growth: Growth) -> list[Finding]:
-        def probe() -> Verdict:
-            return self._differences(record)
-
-        sizes, epsilon = record.adjoint, rounding_of((self.hyper, record.final))
-        return growth_findings(growth, self.paths(), sizes, probe=probe, epsilon=epsilon)
+    def growth(
+        self, record: Record, growth: Growth, *, probe: Callable[[], Verdict]
+    ) -> list[Finding]:
+        epsilon = rounding_of((self.hyper, record.final))
+        return growth_findings(growth, self.paths(), record.adjoint, probe=probe, epsilon=epsilon)
 
     def claims(self, *, sound: bool) -> list[Finding]:
         if self.method is None:
             return []
         return claim_findings(self.problem, self.hyper, self.method, sound=sound)
-
-    def _differences(self, record: Record) -> Verdict:
-        """The derivative of the sum of all objectives along the direction, against finite differences."""
-
-        def value(step: float) -> float:
-            moved = lambda leaf, d: (leaf + step * d).astype(leaf.dtype)  # noqa: E731
-            at = jax.tree.map(moved, self.hyper, self.direction)
-            record = there_and_back(self.problem, at, jnp.asarray(-1))
-            return float(jnp.sum(record.value))
-
-        products = jax.tree.map(
-            lambda g, d: float(jnp.sum(g * d)), record.hypergradient, self.direction
-        )
-        parts = jax.tree.leaves(products)
-        rounding = rounding_of((self.hyper, record.final))
-        found = derivative(value, rounding)
-        return judged(sum(parts), found, sum(map(abs, parts)), rounding=rounding)
 
 
 def _idle(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
@@ -226,6 +208,13 @@ def _idle(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
             raise
         return idle
     return []
+
+
+def _sparing(direction: Hyper, known: list[Finding]) -> Hyper:
+    """The direction without the leaves of which something is known already."""
+    told = {finding.where.leaf for finding in known}
+    keep = lambda path, d: jnp.where(tree.path_of(path, "hyper") in told, 0, d)  # noqa: E731
+    return jax.tree.map_with_path(keep, direction)
 
 
 def _without_way_back(case: _Case, found: list[Finding], why: Finding) -> Diagnosis:
@@ -256,7 +245,7 @@ def _tried(run: Callable[[], T], mode: str) -> T | Finding:
             raise
         message = (
             f"training cannot be differentiated in {mode} mode (JAX says: {account}): take the other mode, or a "
-            "method without derivatives such as rfho.hyper_gradients.PersistentEvolutionHyperGradient"
+            "method without derivatives such as rfho.PersistentEvolutionHyperGradient"
         )
         return Finding(Kind.NOT_DIFFERENTIABLE, Where(), message, Severity.ERROR)
 

@@ -41,17 +41,10 @@ class Smoothness(NamedTuple):
     leaf: str
 
 
-def smoothness_of(
-    gradient: Callable[[Hyper], Hyper], hyper: Hyper, direction: Hyper, *, epsilon: float
-) -> Smoothness:
-    """Four hypergradients, at λ ± h d and λ ± h d / 10, with h = ε^(1/5)."""
-    far = epsilon**0.2
-
-    def at(step: float) -> Hyper:
-        moved = lambda leaf, d: (leaf + step * d).astype(leaf.dtype)  # noqa: E731
-        return jax.device_get(gradient(jax.tree.map(moved, hyper, direction)))
-
-    sides = {step: at(step) for step in (far, -far, far / 10, -far / 10)}
+def smoothness_of(gradient: Callable[[float], Hyper], epsilon: float) -> Smoothness:
+    """From four hypergradients, at λ ± h d and λ ± h d / 10 with h = `distance` (ε)."""
+    far = distance(epsilon)
+    sides = {step: jax.device_get(gradient(step)) for step in (far, -far, far / 10, -far / 10)}
     up, down = _flat(sides[far]), _flat(sides[-far])
     up_near, down_near = _flat(sides[far / 10]), _flat(sides[-far / 10])
     return Smoothness(
@@ -61,6 +54,11 @@ def smoothness_of(
         one_sided=max(_distance(up, up_near), _distance(down, down_near)),
         leaf=_largest(jax.tree.map(np.subtract, sides[far / 10], sides[-far / 10])),
     )
+
+
+def distance(epsilon: float) -> float:
+    """H = ε^(1/5), the length of a step to a near point."""
+    return epsilon**0.2
 
 
 def smoothness_findings(smoothness: Smoothness) -> list[Finding]:

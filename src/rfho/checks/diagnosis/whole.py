@@ -1,0 +1,98 @@
+"""Is the hypergradient the derivative of what training computes? The one question that no wrong rule evades.
+
+    ⟨∇f(λ), d⟩    against    (f(λ + h d) - f(λ - h d)) / 2h,    h, h / 10, h / 100
+
+A stop_gradient in the objective, a wrong vjp in a step: both modes apply the same wrong rule, and all their
+numbers look well. The first four trainings are those that `smoothness` has asked for, so that two more are
+enough; only where these do not agree is the question put with all care.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rfho.checks.diagnosis.base import Finding, Kind
+from rfho.checks.diagnosis.parts import part_findings, second_findings, whole_finding
+from rfho.checks.diagnosis.smoothness import distance
+from rfho.checks.finite_differences import Difference, Verdict, derivative, judged
+from rfho.problem.moment import AbstractMoment
+from rfho.typing import Hyper
+
+
+class Near(NamedTuple):
+    """A run at a point near λ.
+
+    Attributes:
+        value: the sum of the objectives.
+        hypergradient: of each objective, stacked if there are several.
+    """
+
+    value: float
+    hypergradient: Hyper
+
+
+class Whole(NamedTuple):
+    """The derivative of a whole run along one direction.
+
+    Attributes:
+        claimed: ⟨∇f, d⟩.
+        found: by finite differences.
+        verdict: the one against the other.
+    """
+
+    claimed: float
+    found: Difference
+    verdict: Verdict
+
+
+def whole_run(
+    near: Callable[[float], Near], hypergradient: Hyper, direction: Hyper, *, epsilon: float
+) -> Whole:
+    """Compares at the three steps that are cheap; if they do not agree, at all that may help.
+
+    Args:
+        near: the run at λ + h d.
+        hypergradient: at λ, as a `Near` has it.
+        direction: d.
+        epsilon: the rounding of a run.
+    """
+    products = jax.tree.map(lambda g, d: float(jnp.sum(g * d)), hypergradient, direction)
+    parts = jax.tree.leaves(products)
+    value = lambda h: near(h).value  # noqa: E731
+
+    def against(found: Difference) -> Whole:
+        verdict = judged(sum(parts), found, sum(map(abs, parts)), rounding=epsilon)
+        return Whole(sum(parts), found, verdict)
+
+    quick = against(derivative(value, epsilon, distance(epsilon), shrinkings=2, shrink=10.0))
+    return quick if quick.verdict is Verdict.AGREES else against(derivative(value, epsilon))
+
+
+def whole_findings(
+    problem: AbstractMoment,
+    hyper: Hyper,
+    key: Array,
+    *,
+    whole: Callable[[], Whole],
+    known: Sequence[Finding],
+) -> list[Finding]:
+    """The part that is wrong if the whole is; nothing where chaos, a kink or roughness are ``known``.
+
+    What cannot be decided of the whole, as in single precision, is asked of the inner loss alone.
+    """
+    kinds = {finding.kind for finding in known}
+    if kinds & {Kind.CHAOS, Kind.KINK, Kind.ROUGH}:
+        return []
+    run = whole()
+    if run.verdict is Verdict.AGREES:
+        return []
+    undecided = run.verdict is Verdict.UNDECIDED
+    look = second_findings if undecided else part_findings
+    told = {finding.where.leaf for finding in known}
+    found = [part for part in look(problem, hyper, key) if part.where.leaf not in told]
+    if found or undecided or Kind.EXPLOSION in kinds:
+        return found
+    return [whole_finding(run.claimed, run.found)]
