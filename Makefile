@@ -5,19 +5,23 @@ PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo 
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+FRAMEWORKS := .venv-frameworks
 
-.PHONY: help demo test soak lint format types docs bench clean
+.PHONY: help demo test test-frameworks soak lint format types docs bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-cli  ## clean a corrupted data set by its hypergradient, from nothing
 	$(BIN)/rfho run data-cleaning
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
+
+test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need frameworks and trackers, in an environment of their own
+	$(FRAMEWORKS)/bin/python -m pytest -n $(WORKERS) --durations=10 tests/frameworks tests/test_tracking.py
 
 soak: $(VENV)/.installed-test  ## run the long versions of the tests of endurance
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak --durations=10
@@ -40,7 +44,7 @@ bench: $(VENV)/.installed-test  ## time and weigh every method against plain tra
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist docs/_build docs/reference/generated \
+	rm -rf $(VENV) $(FRAMEWORKS) build dist docs/_build docs/reference/generated \
 		.pytest_cache .ruff_cache .hypothesis .jupyter_cache
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -50,4 +54,10 @@ $(BIN)/python:
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 		--constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(FRAMEWORKS)/.installed: pyproject.toml constraints-frameworks.txt
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints-frameworks.txt --editable '.[test-frameworks]'
 	@touch $@

@@ -5,6 +5,7 @@ Misuse is an exception before anything is traced. What goes wrong while running 
 """
 
 import enum
+import importlib
 from numbers import Integral
 from typing import Any
 
@@ -91,3 +92,29 @@ def positive_int(value: Any, name: str, of: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{of} got {name}={value!r}, but it must be an int of 1 or more")
     return int(value)
+
+
+def needed(module: str, *, by: str, extra: str) -> Any:
+    """A module that only an extra installs, imported where it is used.
+
+    Args:
+        module: its full name.
+        by: what needs it.
+        extra: of this library.
+
+    Raises:
+        ImportError: it is not installed; the message has the line that installs it.
+
+    Example:
+        >>> import rfho.errors
+        >>> rfho.errors.needed("no_such_module", by="Nothing", extra="cli")
+        Traceback (most recent call last):
+        ImportError: Nothing needs no_such_module: pip install 'rfho[cli]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ImportError(f"{by} needs {package}: pip install 'rfho[{extra}]'") from error

@@ -1,0 +1,83 @@
+"""What all trackers share: events of a run in, named numbers, parameters and texts out."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import rfho
+from rfho.outer import Start
+from rfho.tracking.names import Setting, distinct, of_member, parameters, scalars, setting
+
+
+class AbstractTracker(rfho.Listener, abc.ABC):
+    """A listener that hands a run on to a tool. Write four methods to add one of your own.
+
+    Args:
+        settings: your own parameters of the run, beside those that it has by itself.
+
+    Example:
+        >>> import rfho
+        >>> class Printed(rfho.tracking.AbstractTracker):
+        ...     def open(self, settings):
+        ...         print(settings["horizon"])
+        ...
+        ...     def log(self, numbers, step):
+        ...         print(step, round(numbers["objective"], 2))
+        ...
+        ...     def say(self, kind, text, step):
+        ...         print(text)
+        ...
+        ...     def end(self, result):
+        ...         print(result.value)
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
+        self.settings = dict(settings or {})
+        self._members = 1
+        self._last_step = 0
+        self._is_open = False
+
+    @abc.abstractmethod
+    def open(self, settings: dict[str, Setting]) -> None:
+        """A run begins."""
+
+    @abc.abstractmethod
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        """The numbers of one outer step."""
+
+    @abc.abstractmethod
+    def say(self, kind: str, text: str, step: int) -> None:
+        """A finding."""
+
+    @abc.abstractmethod
+    def end(self, result: rfho.Result) -> None:
+        """The run ends; everything has to be where it is looked for when this returns."""
+
+    def start(self, run: Start) -> None:
+        """Opens a run with its parameters.
+
+        Raises:
+            ImportError: the package of the tracker is not installed.
+        """
+        self._members, self._last_step = len(run.hypers), 0
+        own = [(name, setting(value)) for name, value in self.settings.items()]
+        self.open(distinct([*parameters(run).items(), *own]))
+        self._is_open = True
+
+    def step(self, report: rfho.Report) -> None:
+        """Logs the numbers of a step; of several members each has its number before its names."""
+        self._last_step = report.step
+        before = of_member(report.member, self._members)
+        numbers = {f"{before}{name}": number for name, number in scalars(report).items()}
+        self.log(numbers, report.step)
+
+    def finding(self, finding: rfho.Finding) -> None:
+        """Passes a finding on, at the outer step at which it was made."""
+        step = finding.where.step
+        self.say(finding.kind.name, str(finding), self._last_step + 1 if step is None else step)
+
+    def close(self, result: rfho.Result) -> None:
+        """Ends the run."""
+        if self._is_open:
+            self._is_open = False
+            self.end(result)

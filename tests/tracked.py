@@ -1,0 +1,36 @@
+"""A run that says all that a run can say: numbers, arrays, a static entry, a finding."""
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import rfho
+
+HYPER = {"cut": 2.0, "lr": 0.05, "penalty": {"l2": jnp.array([0.3, 0.1, 0.2])}, "power": 2}
+SETTINGS = {"data": "digits (8 x 8)", "seed": 3}
+
+
+def error(w, hyper, batch):
+    return jnp.mean((w - batch) ** hyper["power"])
+
+
+def loss(w, hyper, batch):
+    # A cut stands on its flat side, so that there is a finding.
+    penalty = hyper["penalty"]["l2"] * jnp.clip(hyper["cut"], 0.0, 1.0)
+    return error(w, hyper, batch) + jnp.sum(penalty * w**2)
+
+
+PROBLEM = rfho.Problem(
+    rfho.Descent(loss, lambda hyper: optax.sgd(hyper["lr"]), jnp.zeros(3)),
+    error,
+    jnp.ones(3),
+    jnp.asarray(2.0),
+    horizon=4,
+)
+OUTER = optax.sgd(0.01)
+
+with_finding = pytest.mark.filterwarnings("ignore::rfho.HyperGradientWarning")
+
+
+def tuned(tracker, optim=OUTER, steps=4, throw=True):
+    return rfho.tune(PROBLEM, HYPER, optim=optim, steps=steps, listeners=[tracker], throw=throw)
