@@ -72,6 +72,10 @@ class DataFormatError(ValueError):
     """A data file is truncated or is not what its name promises."""
 
 
+class SnapshotError(RuntimeError):
+    """A snapshot cannot be used: all that there are are damaged, or it is one of another run."""
+
+
 class WriteError(OSError):
     """A file could not be written; what was there before it still is."""
 
