@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compiler import OLD_EMITTERS
 from jax.flatten_util import ravel_pytree
 from optimiser_rows import ROWS, Row
 
@@ -28,10 +29,6 @@ MODES = {"forward": ForwardHyperGradient(), "reverse": ReverseHyperGradient()}
 HORIZON = 8
 START = {"a": np.array([[0.9, -0.6], [0.4, 0.7]]), "b": np.array([-0.8])}
 WEIGHTS = "initial weights"
-
-# Half the time to compile. With the backend's optimisation off as well, derivatives of maxima come
-# out wrong: the arguments, computed twice and rounded differently, no longer equal the maximum.
-QUICKLY = {"xla_cpu_use_fusion_emitters": False}
 
 Table = dict[str, dict[str, dict[str, str]]]
 """Case, then mode, then setting, to the verdict."""
@@ -136,8 +133,10 @@ def _evaluated(
         return jax.vmap(gradients)(alive, points), jax.vmap(each)(alive, around)
 
     around = _around(points)
+    # Not with the backend's optimisation off as well: derivatives of maxima come out wrong where the arguments,
+    # computed twice and rounded differently, no longer equal the maximum.
     traced = jax.jit(everything).trace(alive, points, around)
-    claims, values = traced.lower().compile(compiler_options=QUICKLY)(alive, points, around)
+    claims, values = traced.lower().compile(compiler_options=OLD_EMITTERS)(alive, points, around)
     shape = (*points.shape, len(_steps(1.0)))
     single = "f32" in str(traced.jaxpr)
     return jax.tree.map(np.asarray, claims), np.asarray(values).reshape(shape), single

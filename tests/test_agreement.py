@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from compiler import OLD_EMITTERS, UNOPTIMISED
 from jax.flatten_util import ravel_pytree
 from problems import FAMILIES, members
 
@@ -19,7 +20,7 @@ from rfho import hyper_gradients as methods
 MEMBERS = 36
 
 # These programs run once and are tiny: what the compiler would save in running it spends many times over.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICKLY = {**UNOPTIMISED, **OLD_EMITTERS}
 
 
 def exact_methods(horizon):

@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiler import UNOPTIMISED
 
 import rfho
 from rfho import hyper_gradients as methods
 from rfho._programs.roofline import work_of
 from rfho.choice.forecast import forecaster, label_of
-
-# Only the size of the programs is asked for: what the compiler would save in running them is not needed.
-QUICKLY = {"xla_backend_optimization_level": 0}
 
 SGD = lambda hyper: optax.sgd(hyper["lr"])  # noqa: E731
 MOMENTUM = lambda hyper: optax.sgd(hyper["lr"], momentum=0.9)  # noqa: E731
@@ -237,7 +235,7 @@ def compiled_memory(problem, hyper, method):
         problem, hyper = eqx.combine(arrays, rest)
         return method.estimate(problem, hyper, method.init(problem, hyper))[0]
 
-    built = jax.jit(program, compiler_options=QUICKLY).lower(arrays).compile()
+    built = jax.jit(program, compiler_options=UNOPTIMISED).lower(arrays).compile()
     return built.memory_analysis().temp_size_in_bytes
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiler import OLD_EMITTERS, UNOPTIMISED
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,11 +120,10 @@ HYPER = {"lr": jnp.asarray(0.3), "l2": jnp.asarray(0.05)}
 def estimate(policy, horizon):
     method = ReverseHyperGradient(POLICIES[policy])
     # The programs run once: what the compiler would save in running them it spends many times over.
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
     arrays, rest = eqx.partition(problem_of(horizon), eqx.is_array)
     run = jax.jit(
         lambda arrays, hyper: method.estimate(eqx.combine(arrays, rest), hyper, None)[0],
-        compiler_options=options,
+        compiler_options={**UNOPTIMISED, **OLD_EMITTERS},
     )
     return jax.device_get(run(arrays, HYPER))
 

@@ -4,15 +4,20 @@ Optimisers that normalise by a second moment take √v of a v that is exactly ze
 is: for a dead unit, a word that is not in the batch, a leaf at rest. The update is finite there, and
 its derivative exists, but the chain rule meets :math:`\sqrt{}'(0) = \infty` times zero and says NaN.
 Along any path on which v stays zero √v does too, so that zero is the right derivative; for v = g²
-it is the mean of both sides of \|g\|. Divisions by zero, whose result some optimisers throw away,
-make the same NaN.
+it is the mean of both sides of \|g\|. Quotients 0/0, which some transformations compute and throw away,
+make the same NaN: by their own derivative, and as a factor of whatever is computed from them before
+they are thrown away.
 
-`safe_roots` gives the operations √x, 1/√x and a/b the derivative zero at those points. It works on
-any optimiser: it looks the operations up in what JAX traced of it, and leaves values as they are.
+So two rules, for every operation and whatever it is part of:
+
+    where √x, 1/√x, x^y, log x or a/b is singular, its derivative is zero;
+    a factor that may come from there is zero in derivatives wherever it is no finite number.
+
+All values stay as they are. `safe_roots` works on any optimiser: it looks the operations up in what JAX
+traced of it, inside of compiled functions, branches, loops and rematerialised parts too.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -20,25 +25,50 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import ArrayLike
 
-from rfho._programs.walk import Equation, bind_inside, evaluate
+from rfho._programs.walk import (
+    Equation,
+    Rule,
+    aval_of,
+    bind,
+    bind_inside,
+    children,
+    evaluate,
+    everywhere,
+    has_own_derivative,
+    is_literal,
+    trace,
+)
 from rfho.typing import PyTree
 
+_never = lambda result, *operands: jnp.zeros((), bool)  # noqa: E731
+_at_zero = lambda result, *operands: result == 0  # noqa: E731
+_SINGULAR: dict[str, Callable[..., Array]] = {
+    "sqrt": _at_zero,
+    "cbrt": _at_zero,
+    "pow": lambda result, x, y: (result == 0) & (y < 1),
+    **dict.fromkeys(("rsqrt", "log", "div", "integer_pow"), _never),
+}
+"""Elementary functions, and where their derivative is infinite though their result is a finite number."""
 
-def safe_roots(
-    optim: optax.GradientTransformation, *, of_negative: float = math.nan
-) -> optax.GradientTransformationExtraArgs:
-    """The same optimiser, with derivative zero of √x and 1/√x at x = 0 and of a/b at b = 0.
+_LINEAR = {
+    *("add", "sub", "neg", "add_any", "reduce_sum", "cumsum", "convert_element_type", "select_n"),
+    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "copy", "copy_p"),
+    *("slice", "concatenate", "pad", "rev", "real", "imag", "stop_gradient"),
+}
+"""Their derivatives do not depend on the values of floating-point operands."""
 
-    Its updates are those of ``optim``, to rounding: the same operations in the same order. Its
-    derivatives too, wherever those are finite. Operations inside loops (`jax.lax.scan`,
-    `jax.lax.while_loop`) and inside functions with derivatives of their own are left as they are.
+
+def safe_roots(optim: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The same optimiser, with derivatives that are finite where roots and quotients are singular.
+
+    Its updates are those of ``optim``: the same operations in the same order. Its derivatives too,
+    wherever those are finite. A `jax.custom_vjp` within is left as it is.
 
     Args:
-        optim: any Optax optimiser.
-        of_negative: the value of √x for x < 0. Optax's RAdam takes such a root while its mask is
-            off, where only a number does not spoil the derivative: 0 is for optimisers like that.
+        optim: any Optax optimiser, a chain for instance.
 
     Returns:
         An optimiser with the same state.
@@ -61,12 +91,12 @@ def safe_roots(
         def inside(updates: PyTree, state: PyTree, params: PyTree, extra: PyTree) -> PyTree:
             return optim.update(updates, state, params, **extra)
 
-        return _with_safe_operations(inside, of_negative)(updates, state, params, extra_args)
+        return _with_safe_derivatives(inside)(updates, state, params, extra_args)
 
     return optax.GradientTransformationExtraArgs(optim.init, update)
 
 
-def safe_sqrt(x: ArrayLike, of_negative: float = math.nan) -> Array:
+def safe_sqrt(x: ArrayLike, of_negative: float = jnp.nan) -> Array:
     """√x with derivative 0 at x = 0, and ``of_negative`` below.
 
     Example:
@@ -81,45 +111,121 @@ def safe_sqrt(x: ArrayLike, of_negative: float = math.nan) -> Array:
     return jnp.where(bad, jax.lax.stop_gradient(elsewhere), jnp.sqrt(jnp.where(bad, 1, x)))
 
 
-def _safe_rsqrt(x: ArrayLike) -> Array:
-    x = jnp.asarray(x)
-    bad = x <= 0
-    value = jax.lax.rsqrt(jax.lax.stop_gradient(x))
-    return jnp.where(bad, value, jax.lax.rsqrt(jnp.where(bad, 1, x)))
-
-
-def _safe_divide(a: ArrayLike, b: ArrayLike) -> Array:
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    bad = b == 0
-    value = jax.lax.div(*jax.lax.stop_gradient((a, b)))
-    return jnp.where(bad, value, jax.lax.div(a, jnp.where(bad, 1, b)))
-
-
-def _with_safe_operations(
-    function: Callable[..., PyTree], of_negative: float
-) -> Callable[..., PyTree]:
-    """``function``, evaluated operation by operation, the dangerous ones replaced."""
-
-    def rule(equation: Equation, operands: list[Any]) -> Sequence[Any]:
-        safe = _safe(equation, operands, of_negative)
-        return bind_inside(equation, operands, rule) if safe is None else [safe]
+def _with_safe_derivatives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """``function``, evaluated operation by operation, the dangerous ones with another derivative."""
 
     def evaluated(*arguments: PyTree) -> PyTree:
         traced, shapes, static = eqx.filter_make_jaxpr(function)(*arguments)
         arrays = jax.tree.leaves(eqx.filter(arguments, eqx.is_array))
-        outputs = evaluate(traced, arrays, rule)
+        outputs = evaluate(traced, arrays, _rule())
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), outputs), static)
 
     return evaluated
 
 
-def _safe(equation: Equation, operands: list[Any], of_negative: float) -> Array | None:
-    match equation.primitive.name:
-        case "sqrt":
-            return safe_sqrt(operands[0], of_negative)
-        case "rsqrt":
-            return _safe_rsqrt(*operands)
-        case "div" if jnp.issubdtype(jnp.result_type(*operands), jnp.inexact):
-            return _safe_divide(*operands)
-        case _:
-            return None
+def _rule() -> Rule:
+    """Evaluates equations, and remembers which variables may come from a singular operation."""
+    exposed: set[Any] = set()
+
+    def rule(equation: Equation, operands: list[Any]) -> Sequence[Any]:
+        reached = [not is_literal(atom) and atom in exposed for atom in equation.invars]
+        inside = children(equation)
+        within = (inner for program in inside for inner in everywhere(program))
+        if any(reached) or _is_singular(equation) or any(map(_is_singular, within)):
+            exposed.update(equation.outvars)
+            exposed.update(variable for program in inside for variable in program.jaxpr.invars)
+        if equation.primitive.name == "custom_jvp_call":
+            return _guarded(equation, operands, reached)
+        if inside and not has_own_derivative(equation):
+            return bind_inside(equation, operands, rule)
+        if _is_singular(equation) or (any(reached) and _depends_on_values(equation)):
+            return _guarded(equation, operands, reached)
+        return bind(equation, operands)
+
+    return rule
+
+
+def _is_singular(equation: Equation) -> bool:
+    is_power = equation.primitive.name == "integer_pow"
+    known = equation.primitive.name in _SINGULAR and _are_real(equation.outvars)
+    return known and not (is_power and equation.params["y"] > 0)
+
+
+def _depends_on_values(equation: Equation) -> bool:
+    """Whether the derivative does."""
+    of_floats = _are_real(equation.outvars) and not has_own_derivative(equation)
+    return of_floats and equation.primitive.name not in _LINEAR
+
+
+def _are_real(atoms: Iterable[Any]) -> bool:
+    dtypes = (getattr(aval_of(atom), "dtype", None) for atom in atoms)
+    return any(dtype is not None and jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
+
+
+def _guarded(equation: Equation, operands: list[Any], reached: list[bool]) -> Sequence[Any]:
+    """The results of an equation, with the derivative that the rules of this module give it."""
+
+    @jax.custom_jvp
+    def results(*operands: Any) -> list[Any]:
+        return list(bind(equation, operands))
+
+    def derivative(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        values = results(*primals)
+        mask = _mask(equation, values, primals) if _is_singular(equation) else None
+        if mask is None:
+            pairs = zip(primals, reached, strict=True)
+            harmless = [_finite(x) if known else x for x, known in pairs]
+        else:
+            harmless = [jnp.where(mask, jnp.ones((), x.dtype), x) for x in primals]
+        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
+
+        def moved(*parts: Any) -> list[Any]:
+            here = dict(zip(moving, parts, strict=True))
+            return list(bind(equation, [here.get(i, x) for i, x in enumerate(harmless)]))
+
+        push = lambda *both: jax.jvp(moved, *both)[1]  # noqa: E731
+        push = _without_infinities(push) if equation.primitive.name == "custom_jvp_call" else push
+        # A number may stand beside an array.
+        along = [jnp.broadcast_to(tangents[i], jnp.shape(harmless[i])) for i in moving]
+        pushed = push([harmless[i] for i in moving], along)
+        return values, pushed if mask is None else [_zero_where(mask, pushed[0])]
+
+    results.defjvp(derivative, symbolic_zeros=True)
+    return results(*operands)
+
+
+def _mask(equation: Equation, results: Sequence[Any], operands: Sequence[Any]) -> Array:
+    """Where an elementary function has no derivative that is finite."""
+    (result,) = results
+    return ~jnp.isfinite(result) | _SINGULAR[equation.primitive.name](result, *operands)
+
+
+def _zero_where(mask: Array, value: Any) -> Any:
+    return jnp.where(mask, jnp.zeros((), value.dtype), value)
+
+
+def _finite(value: Any) -> Any:
+    if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        return value
+    return _zero_where(~jnp.isfinite(value), value)
+
+
+def _without_infinities(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """``function``, with zero where an operation in it is singular: for derivatives written by users."""
+
+    def rule(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:
+        if not _is_singular(equation):
+            return bind_inside(equation, operands, rule)
+        if equation.primitive.name != "div":
+            return [_finite(*bind(equation, operands))]
+        # The numerator may be a tangent, in which all is to be linear.
+        numerator, denominator = operands
+        mask = denominator == 0
+        instead = jnp.where(mask, jnp.ones((), denominator.dtype), denominator)
+        return [_zero_where(mask, *bind(equation, [numerator, instead]))]
+
+    def run(*arguments: Any) -> list[Any]:
+        program, _ = trace(function, *arguments)
+        return evaluate(program, jax.tree.leaves(arguments), rule)
+
+    return run

@@ -4,7 +4,6 @@ Each is `safe_roots` around the optimiser of the same name; its documentation is
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -20,13 +19,12 @@ _Alias = Callable[_Arguments, optax.GradientTransformationExtraArgs]
 def _differentiable(
     name: str,
     alias: Callable[_Arguments, optax.GradientTransformation],
-    of_negative: float = math.nan,
 ) -> _Alias[_Arguments]:
     @functools.wraps(alias)
     def build(
         *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> optax.GradientTransformationExtraArgs:
-        return safe_roots(alias(*args, **kwargs), of_negative=of_negative)
+        return safe_roots(alias(*args, **kwargs))
 
     build.__module__ = __name__
     build.__name__ = build.__qualname__ = name.rpartition(".")[2]
@@ -53,8 +51,7 @@ nadamw = _differentiable("optax.nadamw", optax.nadamw)
 novograd = _differentiable("optax.novograd", optax.novograd)
 optimistic_adam_v2 = _differentiable("optax.optimistic_adam_v2", optax.optimistic_adam_v2)
 prodigy = _differentiable("optax.contrib.prodigy", contrib.prodigy)
-# Its rectification takes the root of a negative number in the first steps, and masks it.
-radam = _differentiable("optax.radam", optax.radam, of_negative=0.0)
+radam = _differentiable("optax.radam", optax.radam)
 rmsprop = _differentiable("optax.rmsprop", optax.rmsprop)
 schedule_free_adamw = _differentiable(
     "optax.contrib.schedule_free_adamw", contrib.schedule_free_adamw
