@@ -23,7 +23,8 @@ DOMAINS = {
 MEMORY = {"Anchored", "Binomial", "DiskShelf", "HostShelf", "Recompute", "Replay", "StoreAll"}
 CONDITIONS = {"FixedPoint", "Stationary"}
 METHODS = {
-    *("AutoHyperGradient", "ForwardHyperGradient", "ImplicitHyperGradient"),
+    *("AlternatingHyperGradient", "AutoHyperGradient", "ForwardHyperGradient"),
+    *("ImplicitHyperGradient", "SingleLoopHyperGradient", "T1T2HyperGradient"),
     *("LongReverseHyperGradient", "OnlineTruncatedHyperGradient"),
     *("PersistentEvolutionHyperGradient", "RandomForwardHyperGradient", "RealTimeHyperGradient"),
     *("ReverseHyperGradient", "ReversibleHyperGradient", "SingleEvolutionHyperGradient"),

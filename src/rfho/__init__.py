@@ -21,6 +21,7 @@ from rfho.domains import (
 from rfho.dynamics import Descent, Dynamics, HeavyBall, Keep, ReversibleDescent, grad
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
+    AlternatingHyperGradient,
     FixedPoint,
     ForwardHyperGradient,
     ImplicitHyperGradient,
@@ -32,7 +33,9 @@ from rfho.hyper_gradients import (
     ReverseHyperGradient,
     ReversibleHyperGradient,
     SingleEvolutionHyperGradient,
+    SingleLoopHyperGradient,
     Stationary,
+    T1T2HyperGradient,
     TruncatedHyperGradient,
     WarmRestartHyperGradient,
     hyper_gradient,
@@ -64,6 +67,7 @@ from rfho.problem import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlternatingHyperGradient",
     "Anchored",
     "AutoHyperGradient",
     "Binomial",
@@ -104,10 +108,12 @@ __all__ = [
     "RichProgress",
     "Simplex",
     "SingleEvolutionHyperGradient",
+    "SingleLoopHyperGradient",
     "Solution",
     "Stationary",
     "StoreAll",
     "Stream",
+    "T1T2HyperGradient",
     "TruncatedHyperGradient",
     "Tuner",
     "UnitInterval",

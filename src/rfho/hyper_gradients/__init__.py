@@ -2,6 +2,7 @@
 
 from rfho._implicit.audit import Audit
 from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
+from rfho.hyper_gradients.alternating import AlternatingHyperGradient, T1T2HyperGradient
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, Mode
 from rfho.hyper_gradients.evolution import (
     PersistentEvolutionHyperGradient,
@@ -15,6 +16,7 @@ from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.reversible import ReversibleHyperGradient
+from rfho.hyper_gradients.single_loop import SingleLoopHyperGradient
 from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
 from rfho.hyper_gradients.warm_restart import WarmRestartHyperGradient
 
@@ -26,6 +28,7 @@ SingleEvolution = SingleEvolutionHyperGradient
 __all__ = [
     "AbstractCondition",
     "AbstractHyperGradient",
+    "AlternatingHyperGradient",
     "Audit",
     "Aux",
     "Estimate",
@@ -41,7 +44,9 @@ __all__ = [
     "ReverseHyperGradient",
     "ReversibleHyperGradient",
     "SingleEvolutionHyperGradient",
+    "SingleLoopHyperGradient",
     "Stationary",
+    "T1T2HyperGradient",
     "TruncatedHyperGradient",
     "WarmRestartHyperGradient",
     "hyper_gradient",
