@@ -370,7 +370,7 @@ def test_each_hyperparameter_may_follow_its_own_objective():
         return jnp.sum(w["coefficients"] ** 2) + w["intercept"]
 
     def of(objective):
-        problem_of = eqx.tree_at(lambda p: p.dynamics.loss, problem, shifted)
+        problem_of = eqx.tree_at(lambda p: p.dynamics.inner.loss, problem, shifted)
         problem_of = eqx.tree_at(lambda p: p.objective, problem_of, objective)
         fixed = {"log_l2": None, "shift": None, "lr": jnp.asarray(0.5)}
         return fixing(problem_of, fixed)

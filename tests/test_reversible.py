@@ -66,7 +66,8 @@ def test_a_sum_is_rounded_to_the_last_place_and_can_be_undone(x, y):
     number = fixed_point.add(fixed_point.zeros(()), jnp.asarray(x), 44)
     total = fixed_point.add(number, jnp.asarray(y), 44)
     there = fixed_point.decoded(total, 44, jnp.dtype(jnp.float64))
-    assert abs(float(there) - (x + y)) <= 2.0**-43 + 1e-16 * abs(x + y)
+    # Half a unit for each of the two roundings to float64.
+    assert abs(float(there) - (x + y)) <= 2.0**-43 + 2.0**-52 * abs(x + y)
     back = fixed_point.subtract(total, jnp.asarray(y), 44)
     assert (int(back.high), int(back.low)) == (int(number.high), int(number.low))
 
@@ -313,7 +314,8 @@ def test_by_default_anchors_are_as_far_apart_as_single_precision_allows():
 
 def test_anchors_too_far_apart_give_nan_rather_than_a_wrong_hypergradient():
     method = ReverseHyperGradient(rfho.Anchored(100))
-    estimate = rfho.hyper_gradient(problem_of(FLOAT, T), HYPER | {"momentum": 0.2}, method)
+    hyper = HYPER | {"momentum": 0.2}
+    estimate = rfho.hyper_gradient(problem_of(FLOAT, T), hyper, method, throw=False)
     assert all(np.isnan(leaf) for leaf in jax.tree.leaves(estimate.hypergradient))
 
 

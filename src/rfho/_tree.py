@@ -69,19 +69,6 @@ def nbytes(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def leaves_beside(tree: PyTree, known: PyTree) -> tuple[Array, ...]:
-    """The leaves of ``tree`` that *are* none of the leaves of ``known``: what has to be kept of it."""
-    at_hand = {id(leaf) for leaf in jax.tree.leaves(known)}
-    return tuple(leaf for leaf in jax.tree.leaves(tree) if id(leaf) not in at_hand)
-
-
-def with_leaves(tree: PyTree, kept: tuple[Array, ...], known: PyTree) -> PyTree:
-    """``tree`` with ``kept`` in place of its `leaves_beside` ``known``."""
-    at_hand = {id(leaf) for leaf in jax.tree.leaves(known)}
-    fresh = iter(kept)
-    return jax.tree.map(lambda leaf: leaf if id(leaf) in at_hand else next(fresh), tree)
-
-
 def is_none(node: Any) -> bool:
     """Whether a node is None, which stands where a leaf belongs to another tree."""
     return node is None

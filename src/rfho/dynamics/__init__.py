@@ -1,7 +1,7 @@
 """Training algorithms as dynamical systems."""
 
 from rfho.dynamics._grad import grad
-from rfho.dynamics.base import AbstractDynamics, Keep, Way
+from rfho.dynamics.base import AbstractDescent, AbstractDynamics, Keep, Way
 from rfho.dynamics.descent import Descent, DescentState
 from rfho.dynamics.function import Dynamics
 from rfho.dynamics.heavy_ball import (
@@ -11,9 +11,11 @@ from rfho.dynamics.heavy_ball import (
     steps_undone_within,
 )
 from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
+from rfho.dynamics.variables import Variables
 from rfho.dynamics.with_value import DescentWithValue
 
 __all__ = [
+    "AbstractDescent",
     "AbstractDynamics",
     "Descent",
     "DescentState",
@@ -24,6 +26,7 @@ __all__ = [
     "Keep",
     "ReversibleDescent",
     "ReversibleState",
+    "Variables",
     "Way",
     "grad",
     "reversal_error",

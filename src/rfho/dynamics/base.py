@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from rfho import _tree as tree
+from rfho._programs.residuals import linearised
 from rfho.dynamics._grad import pulling_back
-from rfho.typing import Batch, Hyper, Params, PyTree, State
+from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State
 
 
 class Keep(enum.Enum):
@@ -75,6 +76,26 @@ class AbstractDynamics(eqx.Module):
         """How to pull one step back when ``keep`` is kept of it."""
 
 
+class AbstractDescent(AbstractDynamics):
+    """Dynamics whose step is the gradient of a loss, followed by an update that sees nothing else of it.
+
+    What needs the loss itself, or its gradient, or an optimiser's step on another gradient, asks for these
+    dynamics, whichever they are. ``params`` is what the loss gets, ``state.params``.
+    """
+
+    @abc.abstractmethod
+    def loss(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
+        """L(w, λ, b)."""
+
+    @abc.abstractmethod
+    def gradient(self, params: Params, hyper: Hyper, batch: Batch) -> PyTree:
+        """∇_w L(w, λ, b)."""
+
+    @abc.abstractmethod
+    def update(self, state: State, gradient: PyTree, hyper: Hyper) -> State:
+        """The state after ``gradient`` in place of ∇_w L; what is carried beside parameters stays."""
+
+
 class Given(eqx.Module):
     """Initial parameters that do not depend on λ, as a function of λ."""
 
@@ -106,21 +127,22 @@ def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
 def way_through_step(step: Callable[[State, Hyper, Batch], State], keep: Keep) -> Way:
     """The way back of any step function: its vjp, computed anew or with its residuals kept."""
 
+    def vjp(state: State, hyper: Hyper, batch: Batch) -> tuple[State, Any]:
+        return _vjp_of_step(step, state, hyper, batch)
+
     def recompute(state: State, hyper: Hyper, batch: Batch) -> tuple[State, PyTree]:
         return step(state, hyper, batch), ()
 
     def remember(state: State, hyper: Hyper, batch: Batch) -> tuple[State, PyTree]:
-        after, vjp = _vjp_of_step(step, state, hyper, batch)
-        return after, tree.leaves_beside(vjp, (state, hyper, batch))
+        linear = linearised(vjp, state, hyper, batch)
+        return linear.outputs, linear.kept()
 
     def pull_back(
         adjoint: PyTree, state: State, memory: PyTree, hyper: Hyper, batch: Batch
     ) -> tuple[PyTree, PyTree]:
-        _, vjp = _vjp_of_step(step, state, hyper, batch)
-        if keep is Keep.RESIDUALS:
-            # The residuals just traced are dead code once those that were kept take their place.
-            vjp = tree.with_leaves(vjp, memory, (state, hyper, batch))
-        return vjp(adjoint)
+        if keep is not Keep.RESIDUALS:
+            return vjp(state, hyper, batch)[1](adjoint)
+        return linearised(vjp, state, hyper, batch).recalled(memory)(adjoint)
 
     return Way(remember if keep is Keep.RESIDUALS else recompute, pull_back)
 

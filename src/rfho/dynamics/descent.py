@@ -1,25 +1,18 @@
-"""Gradient descent under any Optax optimiser, with the Hessian-vector product in its cheapest form.
+"""Gradient descent under any Optax optimiser.
 
-One step is a gradient g = ∇_w L(w, λ, b) followed by an update of parameters and slots. The way
-back pulls the adjoint through the update by reverse mode, which gives the cotangent v of g, and
-through the gradient by *forward* mode: since second derivatives commute,
-
-    v ↦ (∂g/∂(w, λ))ᵀ v = d/dε ∇_(w,λ) L(w + ε v, λ, b) |_ε=0,
-
-one jvp of a gradient, which needs neither the memory nor the time of reverse-over-reverse
-(arXiv 2505.00793 calls it mixed mode).
+One step is a gradient g = ∇_w L(w, λ, b) followed by an update of parameters and slots; see
+`inner_gradient` for the way back.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import optax
 
-from rfho import _tree as tree
-from rfho.dynamics.base import AbstractDynamics, Keep, Way, as_init, save_products
-from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar
+from rfho.dynamics.base import AbstractDescent, Keep, Way, as_init
+from rfho.dynamics.inner_gradient import InnerGradient, Slope, way_through_gradient
+from rfho.dynamics.variables import like, parted
+from rfho.typing import Batch, Hyper, Params, PyTree, Scalar
 
 
 class DescentState(NamedTuple):
@@ -29,7 +22,7 @@ class DescentState(NamedTuple):
     slots: PyTree
 
 
-class Descent(AbstractDynamics):
+class Descent(AbstractDescent):
     """Gradient descent on ``loss`` under the Optax optimiser that ``optim`` builds from the hyperparameters.
 
     The optimiser is built inside the trace, so that every float it depends on (rate, momentum, β1,
@@ -65,15 +58,19 @@ class Descent(AbstractDynamics):
         ['l2', 'lr']
     """
 
-    loss: Loss
+    inner: InnerGradient
     optim: Callable[[Hyper], optax.GradientTransformation]
     _init: Any
+    _output: Callable[[Params, PyTree], Params] | None
 
     def __init__(
         self,
-        loss: Loss,
+        loss: Callable[[Params, Hyper, Batch], Any],
         optim: Callable[[Hyper], optax.GradientTransformation],
         init: Params | Callable[[Hyper], Params],
+        *,
+        has_aux: bool = False,
+        output: Callable[[Params, PyTree], Params] | None = None,
     ) -> None:
         if not callable(loss):
             raise TypeError(
@@ -84,92 +81,48 @@ class Descent(AbstractDynamics):
                 "Descent's optim must be a function of hyper, so that its settings can be learned: "
                 "write optim=lambda hyper: optax.sgd(hyper['lr'])"
             )
-        self.loss = loss
+        if output is not None and not callable(output):
+            raise TypeError(
+                f"Descent got output={output!r}, but output must be a function (params, slots)"
+            )
+        self.inner = InnerGradient(loss, has_aux)
         self.optim = optim
         self._init = as_init(init)
+        self._output = output
 
     def init(self, hyper: Hyper) -> DescentState:
         """s_0: initial parameters and empty slots."""
         params: Any = self._init(hyper)
-        return DescentState(params, self.optim(hyper).init(params))
+        return DescentState(params, self.optim(hyper).init(parted(params).params))
 
     def step(self, state: DescentState, hyper: Hyper, batch: Batch) -> DescentState:
         """s_t: one gradient, one update."""
-        return self.update(state, self.gradient(state.params, hyper, batch), hyper)
+        return self._take(state, self.inner.at(state.params, hyper, batch), hyper)
 
     def output(self, state: DescentState) -> Params:
-        """w_t."""
-        return state.params
+        """The weights that objectives see: w_t, or what ``output`` makes of it."""
+        return state.params if self._output is None else self._output(state.params, state.slots)
+
+    def loss(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
+        """L(w, λ, b)."""
+        return self.inner.value(params, hyper, batch)
 
     def gradient(self, params: Params, hyper: Hyper, batch: Batch) -> PyTree:
         """G = ∇_w L(w, λ, b)."""
-        return jax.grad(self.loss)(params, hyper, batch)
+        return self.inner.at(params, hyper, batch).gradient
 
     def update(self, state: DescentState, gradient: PyTree, hyper: Hyper) -> DescentState:
         """Slots and parameters after the optimiser has seen ``gradient``."""
-        updates, slots = self.optim(hyper).update(gradient, state.slots, state.params)
-        return DescentState(optax.apply_updates(state.params, updates), slots)
+        trained, carried = parted(state.params)
+        updates, slots = self.optim(hyper).update(gradient, state.slots, trained)
+        trained = optax.apply_updates(trained, updates)
+        return DescentState(like(state.params, trained, carried), slots)
 
     def way(self, keep: Keep) -> Way:
-        """Reverse mode through the update, forward-over-reverse through the gradient."""
-        return Way(
-            lambda state, hyper, batch: self._remember(state, hyper, batch, keep=keep),
-            lambda adjoint, state, memory, hyper, batch: self._pull_back(
-                adjoint, state, memory, hyper=hyper, batch=batch, keep=keep
-            ),
-            again=self.update if keep is Keep.GRADIENTS else None,
-        )
+        """Reverse mode through the update, mixed mode through the gradient."""
+        return way_through_gradient(self.inner, self._take, keep)
 
-    def _remember(
-        self, state: DescentState, hyper: Hyper, batch: Batch, *, keep: Keep
-    ) -> tuple[DescentState, PyTree]:
-        if keep is Keep.RESIDUALS:
-            (gradient, _), push = self._linearised(state.params, hyper, batch, remat=save_products)
-            memory = gradient, tree.leaves_beside(push, (state, hyper, batch))
-        else:
-            gradient = self.gradient(state.params, hyper, batch)
-            memory = gradient if keep is Keep.GRADIENTS else ()
-        return self.update(state, gradient, hyper), memory
-
-    def _pull_back(
-        self,
-        adjoint: PyTree,
-        state: DescentState,
-        memory: PyTree,
-        *,
-        hyper: Hyper,
-        batch: Batch,
-        keep: Keep,
-    ) -> tuple[PyTree, PyTree]:
-        # What was kept takes the place of what is traced here, which then is dead code.
-        if keep is Keep.RESIDUALS:
-            _, push = self._linearised(state.params, hyper, batch, remat=save_products)
-            gradient, residuals = memory
-            push = tree.with_leaves(push, residuals, (state, hyper, batch))
-        else:
-            (gradient, _), push = self._linearised(state.params, hyper, batch)
-            gradient = memory if keep is Keep.GRADIENTS else gradient
-        _, vjp = eqx.filter_vjp(self.update, state, gradient, hyper)
-        adjoint, cotangent, hyper_cotangent = vjp(adjoint)
-        through_params, through_hyper = push(cotangent)
-        return (
-            adjoint._replace(params=tree.add(adjoint.params, through_params)),
-            tree.add(hyper_cotangent, through_hyper),
-        )
-
-    def _linearised(
-        self,
-        params: Params,
-        hyper: Hyper,
-        batch: Batch,
-        *,
-        remat: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
-    ) -> tuple[tuple[PyTree, PyTree], Callable[[PyTree], tuple[PyTree, PyTree]]]:
-        """∇_(w,λ) L at w, and its derivative along a direction of w."""
-        inside, rest = tree.split(hyper)
-
-        def loss(params: Params, inside: PyTree) -> Scalar:
-            return self.loss(params, eqx.combine(inside, rest), batch)
-
-        gradients = remat(lambda w: jax.grad(loss, argnums=(0, 1))(w, inside))
-        return jax.linearize(gradients, params)
+    def _take(self, state: DescentState, slope: Slope, hyper: Hyper) -> DescentState:
+        after = self.update(state, slope.gradient, hyper)
+        params = like(after.params, parted(after.params).params, slope.carried)
+        return after._replace(params=params)

@@ -12,20 +12,18 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
 from rfho import _tree as tree
-from rfho.dynamics.base import AbstractDynamics, Keep, Way, as_init, save_products
+from rfho.dynamics.base import AbstractDescent, Keep, Way, as_init
+from rfho.dynamics.inner_gradient import InnerGradient, Slope, way_through_gradient
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, Step
 
 Coefficient = Callable[[Hyper, Step], PyTree]
 """``(hyper, t) -> `` a scalar for all parameters, or a tree prefix of them with one for each leaf."""
-
-_Push = Callable[[PyTree], tuple[PyTree, PyTree]]
 
 
 class HeavyBallState(NamedTuple):
@@ -42,7 +40,7 @@ class HeavyBallState(NamedTuple):
     t: Int[Array, ""]
 
 
-class HeavyBall(AbstractDynamics):
+class HeavyBall(AbstractDescent):
     """Gradient descent with momentum on ``loss``; the trajectory of ``optax.sgd(rate, momentum)``.
 
     Use it instead of `Descent` where memory is short: with `rfho.Anchored` the reverse sweep undoes
@@ -77,7 +75,7 @@ class HeavyBall(AbstractDynamics):
         1.0
     """
 
-    loss: Loss
+    inner: InnerGradient
     rate: Coefficient
     momentum: Coefficient
     _init: Any
@@ -96,7 +94,7 @@ class HeavyBall(AbstractDynamics):
                     f"HeavyBall got {name}={function!r}, but {name} must be a function"
                     + (": write lambda hyper, t: ..." if name != "loss" else "")
                 )
-        self.loss = loss
+        self.inner = InnerGradient(loss)
         self.rate = rate
         self.momentum = momentum
         self._init = as_init(init)
@@ -115,9 +113,13 @@ class HeavyBall(AbstractDynamics):
         """w_t."""
         return state.params
 
+    def loss(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
+        """L(w, λ, b)."""
+        return self.inner.value(params, hyper, batch)
+
     def gradient(self, params: Params, hyper: Hyper, batch: Batch) -> PyTree:
         """∇_w L(w, λ, b)."""
-        return jax.grad(self.loss)(params, hyper, batch)
+        return self.inner.at(params, hyper, batch).gradient
 
     def update(self, state: HeavyBallState, gradient: PyTree, hyper: Hyper) -> HeavyBallState:
         """The velocity m ← μ m + g and the parameters w ← w - η m."""
@@ -127,34 +129,8 @@ class HeavyBall(AbstractDynamics):
         params = jax.tree.map(lambda w, η, m: w - η * m, state.params, rate, velocity)
         return HeavyBallState(params, velocity, state.t + 1)
 
-    def observe(
-        self, params: Params, hyper: Hyper, batch: Batch, *, keep: Keep
-    ) -> tuple[PyTree, PyTree]:
-        """The gradient at ``params``, and what is kept of the way there."""
-        if keep is Keep.RESIDUALS:
-            (gradient, _), push = self._linearised(params, hyper, batch, remat=save_products)
-            return gradient, (gradient, tree.leaves_beside(push, (params, hyper, batch)))
-        gradient = self.gradient(params, hyper, batch)
-        return gradient, gradient if keep is Keep.GRADIENTS else ()
-
     def way(self, keep: Keep) -> Way:
-        """Reverse mode through the update, forward-over-reverse through the gradient; and back in floats."""
-
-        def remember(
-            state: HeavyBallState, hyper: Hyper, batch: Batch
-        ) -> tuple[HeavyBallState, PyTree]:
-            gradient, memory = self.observe(state.params, hyper, batch, keep=keep)
-            return self.update(state, gradient, hyper), memory
-
-        def pull_back(
-            adjoint: PyTree, state: HeavyBallState, memory: PyTree, hyper: Hyper, batch: Batch
-        ) -> tuple[PyTree, PyTree]:
-            gradient, push = self._recalled(state.params, hyper, batch, memory=memory, keep=keep)
-            _, vjp = eqx.filter_vjp(self.update, state, gradient, hyper)
-            adjoint, cotangent, by_update = vjp(adjoint)
-            by_params, by_hyper = push(cotangent)
-            params = tree.add(adjoint.params, by_params)
-            return adjoint._replace(params=params), tree.add(by_update, by_hyper)
+        """Reverse mode through the update, mixed mode through the gradient; and back in floats."""
 
         def invert(
             state: HeavyBallState, hyper: Hyper, batch: Batch
@@ -163,39 +139,15 @@ class HeavyBall(AbstractDynamics):
             rate = spread(self.rate(hyper, t), state.params, "rate")
             momentum = spread(self.momentum(hyper, t), state.params, "momentum")
             params = jax.tree.map(lambda w, η, m: w + η * m, state.params, rate, state.velocity)
-            gradient, memory = self.observe(params, hyper, batch, keep=keep)
-            velocity = jax.tree.map(lambda m, g, μ: (m - g) / μ, state.velocity, gradient, momentum)
+            slope, memory = self.inner.remember(params, hyper, batch, keep=keep)
+            undo = lambda m, g, μ: (m - g) / μ  # noqa: E731
+            velocity = jax.tree.map(undo, state.velocity, slope.gradient, momentum)
             return HeavyBallState(params, velocity, t), memory
 
-        again = self.update if keep is Keep.GRADIENTS else None
-        return Way(remember, pull_back, invert, again)
+        return way_through_gradient(self.inner, self._take, keep)._replace(invert=invert)
 
-    def _recalled(
-        self, params: Params, hyper: Hyper, batch: Batch, *, memory: PyTree, keep: Keep
-    ) -> tuple[PyTree, _Push]:
-        # What was kept takes the place of what is traced here, which then is dead code.
-        if keep is Keep.RESIDUALS:
-            gradient, residuals = memory
-            _, push = self._linearised(params, hyper, batch, remat=save_products)
-            return gradient, tree.with_leaves(push, residuals, (params, hyper, batch))
-        (gradient, _), push = self._linearised(params, hyper, batch)
-        return memory if keep is Keep.GRADIENTS else gradient, push
-
-    def _linearised(
-        self,
-        params: Params,
-        hyper: Hyper,
-        batch: Batch,
-        *,
-        remat: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
-    ) -> tuple[tuple[PyTree, PyTree], _Push]:
-        """∇_(w,λ) L at w, and its derivative along a direction of w."""
-        inside, rest = tree.split(hyper)
-
-        def loss(params: Params, inside: PyTree) -> Scalar:
-            return self.loss(params, eqx.combine(inside, rest), batch)
-
-        return jax.linearize(remat(lambda w: jax.grad(loss, argnums=(0, 1))(w, inside)), params)
+    def _take(self, state: HeavyBallState, slope: Slope, hyper: Hyper) -> HeavyBallState:
+        return self.update(state, slope.gradient, hyper)
 
 
 def spread(coefficient: PyTree, params: Params, name: str) -> PyTree:

@@ -1,4 +1,4 @@
-"""A gradient pulled back by forward-over-reverse, with what the loss brings back beside its value.
+"""A gradient pulled back by forward-over-reverse, with what the loss returns beside its value.
 
 Pulling a cotangent v back through g = ∇_w L(w, θ) by reverse mode differentiates a reverse sweep in
 reverse. Because second derivatives commute, the same comes from one forward sweep over a gradient,
@@ -18,27 +18,22 @@ import jax.numpy as jnp
 from rfho import _tree as tree
 from rfho.typing import Params, PyTree, Scalar
 
+Outputs = Callable[[Params, PyTree], tuple[Scalar, PyTree]]
+"""``(w, θ) -> (L, a)``, all of them inexact arrays."""
+
+
+def slopes(
+    outputs: Outputs, params: Params, others: PyTree, *, seed: PyTree
+) -> tuple[Params, PyTree]:
+    """∇_(w,θ) L + (∂a/∂(w, θ))ᵀ c, c the seed."""
+    value, vjp = jax.vjp(outputs, params, others)
+    return vjp((jnp.ones_like(value[0]), seed))
+
 
 def pulled_back(
-    function: Callable[[Params, PyTree], tuple[Scalar, PyTree]],
-    params: Params,
-    others: PyTree,
-    *,
-    cotangents: tuple[Params, PyTree],
-) -> tuple[PyTree, PyTree]:
-    """The cotangents of ``params`` and ``others`` from those of the gradient by ``params``, and of aux.
-
-    Args:
-        function: ``(params, others) -> (L, aux)``; aux of inexact arrays.
-        params: w, of inexact arrays.
-        others: θ, likewise.
-        cotangents: v in the structure of ``params``, and c in that of aux.
-    """
-    along, seed = cotangents
-
-    def slopes(params: Params, seed: PyTree) -> tuple[PyTree, PyTree]:
-        value, vjp = jax.vjp(function, params, others)
-        return vjp((jnp.ones_like(value[0]), seed))
-
-    _, (by_params, by_others) = jax.jvp(slopes, (params, tree.zeros_like(seed)), (along, seed))
-    return by_params, by_others
+    outputs: Outputs, params: Params, others: PyTree, *, cotangents: tuple[Params, PyTree]
+) -> tuple[Params, PyTree]:
+    """The cotangents of w and θ from those of ∇_w L and of a."""
+    v, c = cotangents
+    along = lambda w, seed: slopes(outputs, w, others, seed=seed)  # noqa: E731
+    return jax.jvp(along, (params, tree.zeros_like(c)), (v, c))[1]

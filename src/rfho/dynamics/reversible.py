@@ -21,10 +21,11 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho.dynamics import exact_momentum
 from rfho.dynamics import integers as fixed_point
-from rfho.dynamics.base import AbstractDynamics, Keep, Way
+from rfho.dynamics.base import AbstractDescent, Keep, Way
 from rfho.dynamics.exact_momentum import Digits, Plan, Turn
 from rfho.dynamics.heavy_ball import Coefficient, HeavyBall, HeavyBallState, spread
-from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Step
+from rfho.dynamics.inner_gradient import Slope
+from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, Step
 
 
 class ReversibleState(NamedTuple):
@@ -45,7 +46,7 @@ class ReversibleState(NamedTuple):
     bound: PyTree
 
 
-class ReversibleDescent(AbstractDynamics):
+class ReversibleDescent(AbstractDescent):
     """Gradient descent with momentum on ``loss``, in arithmetic that forgets nothing.
 
     Under `ReversibleHyperGradient` the way back needs no stored states. It works with every other
@@ -120,6 +121,10 @@ class ReversibleDescent(AbstractDynamics):
         """w_t."""
         return state.params
 
+    def loss(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
+        """L(w, λ, b)."""
+        return self.smooth.loss(params, hyper, batch)
+
     def gradient(self, params: Params, hyper: Hyper, batch: Batch) -> PyTree:
         """∇_w L(w, λ, b), computed in the same way whatever surrounds it."""
         return _isolated(self.smooth.gradient)(params, hyper, batch)
@@ -146,8 +151,8 @@ class ReversibleDescent(AbstractDynamics):
         def remember(
             state: ReversibleState, hyper: Hyper, batch: Batch
         ) -> tuple[ReversibleState, PyTree]:
-            gradient, memory = rounded.observe(state.params, hyper, batch, keep=keep)
-            return self.update(state, gradient, hyper), memory
+            slope, memory = rounded.inner.remember(state.params, hyper, batch, keep=keep)
+            return self.update(state, slope.gradient, hyper), memory
 
         def pull_back(
             adjoint: PyTree, state: ReversibleState, memory: PyTree, hyper: Hyper, batch: Batch
@@ -155,8 +160,10 @@ class ReversibleDescent(AbstractDynamics):
             before, by_hyper = way.pull_back(_smooth(adjoint), _smooth(state), memory, hyper, batch)
             return adjoint._replace(params=before.params, velocity=before.velocity), by_hyper
 
-        again = self.update if keep is Keep.GRADIENTS else None
-        return Way(remember, pull_back, again=again)
+        def again(state: ReversibleState, memory: Slope, hyper: Hyper) -> ReversibleState:
+            return self.update(state, memory.gradient, hyper)
+
+        return Way(remember, pull_back, again=again if keep is Keep.GRADIENTS else None)
 
     def plan(self, params: Params, hyper: Hyper, horizon: int) -> Plan:
         """How ``horizon`` steps use the buffer; ``params`` gives structure alone."""
@@ -181,12 +188,12 @@ class ReversibleDescent(AbstractDynamics):
         tape: PyTree,
         like: Params,
     ) -> tuple[Digits, PyTree]:
-        """Step t undone: the digits before it, and the gradient there.
+        """Step t undone: the digits before it, and what ``Keep.GRADIENTS`` keeps of it.
 
         ``tape`` holds the 16 bits that every head spilled before the step, if the turn says so.
         """
         gradient = lambda params: self.gradient(params, hyper, batch)  # noqa: E731
-        return exact_momentum.undo(
+        digits, g = exact_momentum.undo(
             digits,
             gradient,
             self._move(hyper, t),
@@ -195,6 +202,7 @@ class ReversibleDescent(AbstractDynamics):
             like=like,
             bits=self.fraction_bits,
         )
+        return digits, Slope(g, None)
 
     def view(self, digits: Digits, like: ReversibleState) -> ReversibleState:
         """The state ``like`` with other digits."""

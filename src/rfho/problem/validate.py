@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from rfho import _tree as tree
 from rfho._programs.liveness import inputs_used
+from rfho.dynamics import AbstractDescent
 from rfho.problem.first_use import check_scalar, first_use
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.objective import is_objective
@@ -109,15 +110,13 @@ def _step(problem: AbstractMoment, hyper: Hyper, state: State) -> State:
 
 
 def _ask_loss(problem: AbstractMoment, hyper: Hyper, state: State) -> None:
-    loss = getattr(problem.dynamics, "loss", None)
-    if loss is None:
+    dynamics, whole = problem.dynamics, problem.whole(hyper)
+    if not isinstance(dynamics, AbstractDescent):
         return
-    batch, whole = problem.train_batch(_t()), problem.whole(hyper)
-    what = "loss"
-    with first_use(what, hyper=whole):
-        value = loss(problem.dynamics.output(state), whole, batch)
-    if not getattr(problem.dynamics, "has_aux", False):
-        check_scalar(value, what)
+    batch = problem.train_batch(_t())
+    with first_use("loss", hyper=whole):
+        value = dynamics.loss(state.params, whole, batch)
+    check_scalar(value, "loss")
 
 
 def _check_same(before: PyTree, after: PyTree) -> None:
