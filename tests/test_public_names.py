@@ -13,9 +13,17 @@ VERBS = {
     *("iterate_many", "over_tasks", "train", "tune", "tune_many"),
 }
 NOUNS = {
-    *("Descent", "Dynamics", "Fresh", "HeavyBall", "HostStream", "Indexed", "Keep", "Listener"),
-    *("Objective", "Problem", "Result", "ReversibleDescent", "RichProgress", "Solution"),
-    *("Stream", "Tuner", "HyperGradientError", "HyperGradientWarning"),
+    *("Descent", "Dynamics", "Fresh", "HeavyBall", "HostStream", "Indexed", "Keep", "Keyed"),
+    *(
+        "Listener",
+        "Objective",
+        "Problem",
+        "Result",
+        "ReversibleDescent",
+        "RichProgress",
+        "Solution",
+    ),
+    *("Stream", "Tuner", "Variables", "HyperGradientError", "HyperGradientWarning"),
 }
 DOMAINS = {
     *("Box", "CappedL1", "Fixed", "NonNegative", "Positive", "Reals", "Simplex", "UnitInterval"),

@@ -18,7 +18,7 @@ from rfho.domains import (
     Simplex,
     UnitInterval,
 )
-from rfho.dynamics import Descent, Dynamics, HeavyBall, Keep, ReversibleDescent, grad
+from rfho.dynamics import Descent, Dynamics, HeavyBall, Keep, ReversibleDescent, Variables, grad
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
     AlternatingHyperGradient,
@@ -57,6 +57,7 @@ from rfho.problem import (
     Fresh,
     HostStream,
     Indexed,
+    Keyed,
     Objective,
     Problem,
     Stream,
@@ -88,6 +89,7 @@ __all__ = [
     "ImplicitHyperGradient",
     "Indexed",
     "Keep",
+    "Keyed",
     "Listener",
     "LongReverseHyperGradient",
     "NonNegative",
@@ -117,6 +119,7 @@ __all__ = [
     "TruncatedHyperGradient",
     "Tuner",
     "UnitInterval",
+    "Variables",
     "WarmRestartHyperGradient",
     "check_hyper_gradient",
     "checks",

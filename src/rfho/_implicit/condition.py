@@ -22,7 +22,7 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._programs.liveness import inputs_used
-from rfho.dynamics import AbstractDescent, AbstractDynamics, Keep
+from rfho.dynamics import AbstractDescent, AbstractDynamics, Keep, Variables
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskBatches, TaskDynamics
@@ -96,12 +96,12 @@ class Stationary(AbstractCondition):
     def check(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """A loss, a full batch, and no leaf that only the optimiser sees."""
         loss, batch = loss_of(problem.dynamics), _full_batch(problem, self.batch, "Stationary")
+        _refuse_more_than_parameters(problem.dynamics, jax.eval_shape(problem.init, hyper))
 
         def seen(hyper: Hyper) -> PyTree:
-            params = problem.dynamics.output(problem.init(hyper))
-            constant = jax.lax.stop_gradient(params)
-            slope = jax.grad(lambda w: loss(w, problem.whole(hyper), batch))(constant)
-            return slope, problem.evaluate(constant, hyper)
+            state = jax.lax.stop_gradient(problem.init(hyper))
+            slope = jax.grad(lambda w: loss(w, problem.whole(hyper), batch))(state.params)
+            return slope, problem.evaluate(problem.dynamics.output(state), hyper)
 
         def tangents(directions: Hyper) -> PyTree:
             return jax.jvp(seen, (hyper,), (directions,))[1]
@@ -120,7 +120,7 @@ class Stationary(AbstractCondition):
             )
 
     def unknowns(self, state: State) -> Params:
-        """W."""
+        """The parameters w."""
         return state.params
 
     def replaced(self, state: State, unknowns: Params) -> State:
@@ -242,6 +242,20 @@ def loss_of(dynamics: AbstractDynamics) -> Loss:
         f"the condition Stationary needs a loss, but the dynamics are a {type(dynamics).__name__}: "
         "describe training as a rfho.Descent, or use the condition rfho.FixedPoint()"
     )
+
+
+def _refuse_more_than_parameters(dynamics: AbstractDynamics, state: State) -> None:
+    if isinstance(state.params, Variables):
+        raise TypeError(
+            "the condition Stationary is one of the trained parameters, but the loss also carries arrays "
+            "(rfho.Variables), which move with them: use the condition rfho.FixedPoint(), or ReverseHyperGradient"
+        )
+    (used,) = inputs_used(dynamics.output, state)
+    if any(jax.tree.leaves(used._replace(params=None))):
+        raise TypeError(
+            "the condition Stationary is one of the parameters, but objectives see what Descent's output makes "
+            "of the slots: leave output out, as both agree at the end of training, or use ReverseHyperGradient"
+        )
 
 
 def _full_batch(problem: AbstractMoment, batch: Batch, condition: str) -> Batch:

@@ -19,24 +19,26 @@ from jax import Array
 from rfho import _tree as tree
 from rfho.checks.finite_differences import balanced_direction
 from rfho.checks.slopes import Slope, slopes_of
-from rfho.dynamics import AbstractDynamics, Descent
+from rfho.dynamics import AbstractDescent, AbstractDynamics
+from rfho.dynamics.variables import like, parted
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar
 
 
 def second_order(problem: AbstractMoment, hyper: Hyper, key: Array) -> tuple[Slope, ...]:
-    """v·∇²L u for u in each leaf of parameters and λ; none unless the dynamics is a `Descent`.
+    """v·∇²L u for u in each leaf of parameters and λ; none unless the dynamics descend a loss.
 
     Taken at the first batch, somewhat off the initial parameters, since a symmetric start may hide
     a fault. Of many tasks the first is looked at.
     """
-    dynamics, params, batch = _one_task(problem, hyper)
-    if not isinstance(dynamics, Descent):
+    dynamics, start, batch = _one_task(problem, hyper)
+    if not isinstance(dynamics, AbstractDescent):
         return ()
     off, for_v, for_u = jax.random.split(key, 3)
+    params = parted(start).params
     params = jax.tree.map(lambda w, d: w + 0.1 * d, params, balanced_direction(params, off))
-    slope = _Slope(problem, dynamics, batch, balanced_direction(params, for_v))
+    slope = _Slope(problem, dynamics, start, batch, balanced_direction(params, for_v))
     return slopes_of(
         slope, {"params": params, "hyper": hyper}, slope.pulled_back(params, hyper), key=for_u
     )
@@ -46,7 +48,8 @@ class _Slope(eqx.Module):
     """The slope v · ∇_w L of the inner loss on one batch."""
 
     problem: AbstractMoment
-    dynamics: Descent
+    dynamics: AbstractDescent
+    start: Params
     batch: Batch
     v: Params
 
@@ -61,12 +64,14 @@ class _Slope(eqx.Module):
         return {"params": by_params, "hyper": by_hyper}
 
     def _loss(self, params: Params, hyper: Hyper) -> Scalar:
+        params = like(self.start, params, parted(self.start).carried)
         return self.dynamics.loss(params, self.problem.whole(hyper), self.batch)
 
 
 def _one_task(problem: AbstractMoment, hyper: Hyper) -> tuple[AbstractDynamics, Params, Batch]:
     dynamics, batch = problem.dynamics, problem.train_batch(0)
-    params: PyTree = dynamics.output(problem.init(hyper))
+    state: PyTree = problem.init(hyper)
+    params = getattr(state, "params", state)
     if not isinstance(dynamics, TaskDynamics):
         return dynamics, params, batch
     first: Any = lambda leaf: leaf[0]  # noqa: E731

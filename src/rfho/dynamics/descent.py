@@ -32,13 +32,19 @@ class Descent(AbstractDescent):
         loss: ``(params, hyper, batch) -> scalar``, the inner loss L.
         optim: ``hyper -> optax.GradientTransformation``. Optax's own `exponential_decay`,
             `warmup_cosine_decay_schedule` and `piecewise_constant_schedule` cannot be traced in
-            their
-            parameters: use `rfho.schedules`.
-        init: the initial parameters (an Equinox model's arrays among them), or a function
-            ``hyper -> params`` when they are learned.
-            Optimisers that normalise by a second moment have an infinite derivative where a
-            gradient is exactly zero (√ at 0): give Adam an ``eps_root`` > 0, or use
-            `rfho.optim.adam`.
+            their parameters: use `rfho.schedules`. Optimisers that normalise by a second moment have
+            an infinite derivative where a gradient is exactly zero (√ at 0): give Adam an
+            ``eps_root`` > 0, or use `rfho.optim.adam`.
+        init: the initial parameters (an Equinox model's arrays among them), `Variables` where the
+            loss carries arrays from step to step, or a function ``hyper ->`` either.
+        has_aux: whether ``loss`` returns ``(scalar, aux)``. Of `Variables` aux are the carried arrays
+            of the next step; otherwise it (metrics, say) is left out of training.
+        output: ``(params, slots) -> weights``, what objectives see; ``params`` by default. For
+            optimisers that are to be evaluated elsewhere than where they take gradients:
+            schedule-free, lookahead, averages of weights.
+
+    Raises:
+        TypeError: an argument is not of its kind, or the loss does not return what ``has_aux`` says.
 
     Cost:
         A step costs one gradient. The way back costs one Hessian-vector product per step, and one
@@ -56,6 +62,15 @@ class Descent(AbstractDescent):
         ... )
         >>> sorted(rfho.hyper_gradient(problem, {"lr": 0.1, "l2": 1.0}).hypergradient)
         ['l2', 'lr']
+
+        Weights that are averaged by the optimiser (arXiv 2405.15682):
+
+        >>> free = rfho.Descent(
+        ...     loss=lambda w, hyper, batch: (w - 1) ** 2,
+        ...     optim=lambda hyper: optax.contrib.schedule_free_sgd(hyper["lr"]),
+        ...     init=jnp.zeros(()),
+        ...     output=lambda w, slots: optax.contrib.schedule_free_eval_params(slots, w),
+        ... )
     """
 
     inner: InnerGradient

@@ -2,6 +2,7 @@
 
 from rfho.problem.chunks import InChunks, in_chunks
 from rfho.problem.fresh import Fresh
+from rfho.problem.keyed import Keyed
 from rfho.problem.moment import AbstractMoment, Moment
 from rfho.problem.objective import Objective, Reading
 from rfho.problem.problem import Problem
@@ -14,6 +15,7 @@ __all__ = [
     "HostStream",
     "InChunks",
     "Indexed",
+    "Keyed",
     "Moment",
     "Objective",
     "Problem",
