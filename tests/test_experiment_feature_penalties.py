@@ -89,7 +89,7 @@ def test_the_seconds_of_compiling_are_not_drawn():
         {"method": "a", "step": k, "seconds": s, "validation loss": 1.0}
         for k, s in ((1, 90.0), (2, 1.0), (3, 2.0))
     ]
-    (line,) = draw(rows).axes[0].lines
+    (line,) = draw({"a": rows}).axes[0].lines
     np.testing.assert_allclose(line.get_xdata(), [1.5, 2.5, 4.5])
 
 

@@ -15,12 +15,12 @@ from rfho.experiments.hyper_representation import (
     RepresentationSettings,
     estimate,
     last_layer,
-    nearest,
 )
 from rfho.experiments.hyper_representation.few_shot import (
     Pools,
     draw_episodes,
     invent_characters,
+    nearest,
     random_representation,
     represent_episodes,
 )
@@ -106,7 +106,8 @@ def test_the_hypergradient_is_that_of_training_written_out(episodes):
 
 def test_nearest_drawing_is_right_where_all_drawings_of_a_class_are_one():
     pool = np.repeat(POOL[:5, :1], 20, axis=1)
-    assert nearest(pool, 2, SETTINGS, count=3) == pytest.approx(100)
+    drawn = draw_episodes(pool, np.random.default_rng(0), count=3, ways=3, drawings=6)
+    assert nearest(drawn, 2) == pytest.approx(100)
 
 
 def test_an_episode_has_each_class_and_each_drawing_once(episodes):

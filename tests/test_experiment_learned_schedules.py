@@ -10,7 +10,7 @@ from rfho.experiments.learned_schedules import (
     LEARNED_SCHEDULES,
     ScheduleSettings,
     constant_rates,
-    new_minibatches,
+    reordered,
     training,
 )
 from rfho.experiments.parts.image_data import load_image_split
@@ -53,12 +53,11 @@ def test_learned_rates_are_compared_with_constant_ones(folder):
 
 
 def test_every_outer_step_sees_other_minibatches(data):
-    problem = training(data, TINY)
-    draw = new_minibatches(problem)
-    batches = [np.asarray(draw(k)[0](0)[0]) for k in (0, 1)]
+    stream = training(data, TINY).train
+    batches = [np.asarray(reordered(stream, k)(0)[0]) for k in (0, 1, 1)]
     assert batches[0].shape == (20, 64)
     assert not np.array_equal(batches[0], batches[1])
-    assert draw(1)[1] is problem.valid
+    assert np.array_equal(batches[1], batches[2])
 
 
 def test_constant_rates_have_the_shape_of_the_network(data):

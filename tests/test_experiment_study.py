@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from rfho.runs.run_folder import create_run_folder
-from rfho.runs.study import Measure, Study, gained, grouped, median, tabulated, traced
+from rfho.runs.study import Study, gained, grouped, median, tabulated, traced
 from rfho.runs.table import Spread
 
 
@@ -17,7 +17,7 @@ class NoSettings:
     pass
 
 
-MEASURES = (Measure("method"), Measure("accuracy", 1), Measure("gain", 1), Measure("note"))
+COLUMNS = {"method": None, "accuracy": 1, "gain": 1, "note": None}
 
 
 def on_seed(seed):
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 class TestRecords:
     def test_every_method_is_run_on_every_seed(self, folder):
-        study = Study({}, range(3), on_seed, MEASURES)
+        study = Study({}, range(3), on_seed, COLUMNS)
         records = study.carry_out(folder, Console(file=io.StringIO()))
         assert [(record["case"], record["method"]) for record in records] == [
             (seed, method) for seed in range(3) for method in ("b", "a")
@@ -45,13 +45,13 @@ class TestRecords:
             yield {"method": "a", "accuracy": 1.0}
             raise KeyboardInterrupt
 
-        study = Study({}, range(3), interrupted, MEASURES)
+        study = Study({}, range(3), interrupted, COLUMNS)
         assert len(study.carry_out(folder, Console(file=io.StringIO()))) == 1
         assert folder.about().status == "interrupted"
 
     def test_each_record_is_said_as_soon_as_it_is_known(self, folder):
         said = io.StringIO()
-        Study({}, [7], on_seed, MEASURES).carry_out(folder, Console(file=said))
+        Study({}, [7], on_seed, COLUMNS).carry_out(folder, Console(file=said))
         assert said.getvalue().splitlines()[0] == "7: method b, accuracy 17.0, note as it is"
 
 
@@ -60,12 +60,12 @@ class TestTables:
         return [{"case": seed, **record} for seed in range(2) for record in on_seed(seed)]
 
     def test_a_method_has_one_row_with_mean_and_deviation(self):
-        table = Study({}, range(2), on_seed, MEASURES).table("t", self.records())
+        table = Study({}, range(2), on_seed, COLUMNS).table("t", self.records())
         assert table.rows[0] == ("b", Spread(10.5, 0.5**0.5), None, "as it is")
         assert [column.decimals for column in table.columns] == [None, 1, 1, None]
 
     def test_rows_are_in_the_order_of_the_methods_and_say_what_they_mean(self):
-        table = Study({"a": "the first", "b": ""}, (), on_seed, MEASURES).table("t", self.records())
+        table = Study({"a": "the first", "b": ""}, (), on_seed, COLUMNS).table("t", self.records())
         assert [row[0] for row in table.rows] == ["a: the first", "b"]
 
     def test_a_gain_is_that_on_the_same_seed(self):
@@ -81,12 +81,12 @@ class TestTables:
 
     def test_numbers_of_an_array_count_one_by_one(self):
         records = [{"method": "a", "loss": np.array([1.0, 2.0])}, {"method": "a", "loss": 6.0}]
-        table = tabulated("t", records, [Measure("loss", of=median)], by="method")
+        table = tabulated("t", records, {"loss": None}, by="method", of={"loss": median})
         assert table.rows == ((2.0,),)
 
     def test_records_may_be_rows_as_they_are(self):
         records = [{"n": 3, "x": np.float32(0.5)}, {"n": 4, "x": None}]
-        assert tabulated("t", records, [Measure("n"), Measure("x")]).rows == ((3, 0.5), (4, None))
+        assert tabulated("t", records, {"n": None, "x": None}).rows == ((3, 0.5), (4, None))
 
 
 class TestCurves:

@@ -43,7 +43,7 @@ def test_the_penalty_is_that_of_the_paper():
         c[j, k] * np.sum((weights[:, j] - weights[:, k]) ** 2) for j in range(10) for k in range(10)
     )
     hyper = {"C": jnp.asarray(c), "rho": jnp.asarray(0.5)}
-    penalty = penalised_loss(network, hyper, batch) - cross_entropy(network, batch)
+    penalty = penalised_loss(network, hyper, batch) - cross_entropy(network, hyper, batch)
     assert float(penalty) == pytest.approx(expected)
 
 

@@ -11,15 +11,16 @@ Example:
     ...         {"method": "half", "loss": 1.0 + seed},
     ...         {"method": "same", "loss": 4.0},
     ...     ],
-    ...     measures=[Measure("method"), Measure("loss", 2)],
+    ...     columns={"method": None, "loss": 2},
     ... )
     >>> records = [record for seed in study.cases for record in study.run_one(seed)]
-    >>> [shown(row[1], 2) for row in study.table("Losses", records).rows]
-    ['1.50 ± 0.71', '4.00 ± 0.00']
+    >>> [(name, shown(loss, 2)) for name, loss in study.table("Losses", records).rows]
+    [('half: λ / 2', '1.50 ± 0.71'), ('same: λ', '4.00 ± 0.00')]
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -34,44 +35,32 @@ C = TypeVar("C")
 Record = Mapping[str, Any]
 """Numbers, arrays of numbers, text or None, by name."""
 
+Columns = Mapping[str, int | None]
+"""The headings of a table, which are the records' names for what stands below; and decimals."""
 
-class Measure(NamedTuple):
-    """A column of a table, and how it is read from the records of a row.
-
-    Attributes:
-        name: the heading, which is the records' name for it.
-        decimals: as of `Column`.
-        of: makes one cell of all numbers of a row.
-    """
-
-    name: str
-    decimals: int | None = None
-    of: Callable[[np.ndarray], Cell] = spread
-
-    def cell(self, records: Iterable[Record]) -> Cell:
-        """Of these records: None if none knows the number; text is the same in all of them."""
-        known = [record[self.name] for record in records if record.get(self.name) is not None]
-        if not known:
-            return None
-        if isinstance(known[0], str | Spread) or (len(known) == 1 and isinstance(known[0], int)):
-            return known[0]
-        return self.of(np.concatenate([np.atleast_1d(each) for each in known]))
+Reductions = Mapping[str, Callable[[np.ndarray], Cell]]
+"""What makes one cell of all numbers of a row, where it is not mean and deviation."""
 
 
-class Study(NamedTuple, Generic[C]):
-    """Methods, the seeds or other cases on which they are compared, and what is measured.
+@dataclass(frozen=True)
+class Study(Generic[C]):
+    """Methods, the seeds or other cases on which they are compared, and what is shown of them.
 
     Attributes:
         methods: their meanings by name, in the order of the table; may be empty.
         cases: seeds, mostly.
         run_one: on one case, a record for each method, each as soon as it is known.
-        measures: the columns of the table.
+        columns: of the table.
+        of: as of `tabulated`.
+        by: what the records call the method.
     """
 
     methods: Mapping[str, str]
     cases: Iterable[C]
     run_one: Callable[[C], Iterable[Record]]
-    measures: Sequence[Measure]
+    columns: Columns
+    of: Reductions = field(default_factory=dict)
+    by: str = "method"
 
     def carry_out(self, folder: RunFolder, console: Console) -> list[Record]:
         """All cases, until Ctrl-C; what is known then is what the study is made of."""
@@ -80,42 +69,49 @@ class Study(NamedTuple, Generic[C]):
             for case in self.cases:
                 for record in self.run_one(case):
                     records.append({"case": case, **record})
-                    console.print(f"{case}: {_line(record, self.measures)}", highlight=False)
+                    said = tabulated("", [record], self.columns).rows[0]
+                    cells = zip(self.columns.items(), said, strict=True)
+                    known = [
+                        f"{name} {shown(cell, k)}" for (name, k), cell in cells if cell is not None
+                    ]
+                    console.print(f"{case}: {', '.join(known)}", highlight=False)
         return records
 
-    def table(self, title: str, records: Sequence[Record], note: str = "") -> Table:
+    def table(self, title: str, records: Iterable[Record], note: str = "") -> Table:
         """A row for each method."""
         order = {method: place for place, method in enumerate(self.methods)}
-        ordered = sorted(records, key=lambda record: order.get(record["method"], len(order)))
+        meant = {name: f"{name}: {meaning}" for name, meaning in self.methods.items() if meaning}
         named = [
-            {**record, "method": f"{record['method']}: {meaning}" if meaning else record["method"]}
-            for record in ordered
-            for meaning in [self.methods.get(record["method"])]
+            {**record, self.by: meant.get(record[self.by], record[self.by])}
+            for record in sorted(records, key=lambda record: order.get(record[self.by], 0))
         ]
-        return tabulated(title, named, self.measures, by="method", note=note)
+        return tabulated(title, named, self.columns, by=self.by, of=self.of, note=note)
 
 
 def tabulated(
     title: str,
     records: Iterable[Record],
-    measures: Sequence[Measure],
+    columns: Columns,
     *,
     by: str | None = None,
+    of: Reductions | None = None,
     note: str = "",
 ) -> Table:
-    """A table of records.
+    """A table of records; a cell shows what they know, or a dash.
 
     Args:
         title: stands above it.
         records: what is shown.
-        measures: the columns.
+        columns: headings and decimals.
         by: records that have the same under this name make one row; by default each is a row.
+        of: how numbers of a row become a cell, by heading; by default `spread`.
         note: stands below it.
     """
     groups = [[record] for record in records] if by is None else grouped(records, by).values()
-    rows = [[measure.cell(group) for measure in measures] for group in groups]
-    columns = [Column(measure.name, measure.decimals) for measure in measures]
-    return make_table(title, columns, rows, note=note)
+    rows = [
+        [_cell(group, name, (of or {}).get(name, spread)) for name in columns] for group in groups
+    ]
+    return make_table(title, [Column(*column) for column in columns.items()], rows, note=note)
 
 
 def grouped(records: Iterable[Record], by: str) -> dict[Any, list[Record]]:
@@ -149,12 +145,12 @@ def traced(
 
 
 def gained(records: Sequence[Record], name: str, *, over: str, as_name: str) -> list[Record]:
-    """The records with one number more: by how much ``over`` is exceeded in the same case.
+    """The records with one number more: by how much they exceed ``over`` in the same case.
 
     Args:
-        records: with a ``method`` and a ``case``.
+        records: of `Study.carry_out`.
         name: of what is compared.
-        over: the method that is compared with, whose own gain is None.
+        over: the method that is compared with; itself it has no gain.
         as_name: of the gain.
     """
     base = {record["case"]: record[name] for record in records if record["method"] == over}
@@ -166,8 +162,8 @@ def gained(records: Sequence[Record], name: str, *, over: str, as_name: str) -> 
     ]
 
 
-def median(values: np.ndarray) -> Cell:
-    """The median, as the ``of`` of a `Measure`."""
+def median(values: np.ndarray) -> float:
+    """In a table in place of mean and deviation."""
     return float(np.median(values))
 
 
@@ -178,8 +174,11 @@ def add_tables(folder: RunFolder, console: Console, tables: Mapping[str, Table])
         console.print(to_rich(table))
 
 
-def _line(record: Record, measures: Sequence[Measure]) -> str:
-    """What a record says, for the console."""
-    cells = {measure.name: (measure.cell([record]), measure.decimals) for measure in measures}
-    known = [f"{name} {shown(*cell)}" for name, cell in cells.items() if cell[0] is not None]
-    return ", ".join(known)
+def _cell(records: Iterable[Record], name: str, of: Callable[[np.ndarray], Cell]) -> Cell:
+    """None if no record knows the number; text is the same in all of them."""
+    known = [record[name] for record in records if record.get(name) is not None]
+    if not known:
+        return None
+    if isinstance(known[0], str | Spread) or (len(known) == 1 and isinstance(known[0], int)):
+        return known[0]
+    return of(np.concatenate([np.atleast_1d(each) for each in known]))

@@ -26,13 +26,13 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.parts.image_data import IMAGE_SETS, load_image_split
-from rfho.experiments.parts.network import Examples, Network, cross_entropy, random_network
+from rfho.experiments.parts.network import cross_entropy, random_network
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import COLOURS, figure
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
-from rfho.runs.study import Measure, Record, add_tables, median, tabulated
+from rfho.runs.study import Record, add_tables, median, tabulated
 from rfho.runs.table import Table
 
 _KEYS = ("value", "hypergradient", "seed_norm", "adjoint_norm")
@@ -40,12 +40,15 @@ _KEYS = ("value", "hypergradient", "seed_norm", "adjoint_norm")
 NOTHING = "nothing"
 """What is said where `rfho.diagnose` has no finding."""
 
-_COUNTED = (
-    Measure("how many", 0, len),
-    Measure("from", of=lambda rates: float(rates.min())),
-    Measure("to", of=lambda rates: float(rates.max())),
-    Measure("same sign as the slope around", 2, lambda same: float(same.mean())),
-)
+_COUNTED = {"how many": 0, "from": None, "to": None, "same sign as the slope around": 2}
+_REDUCTIONS = {
+    "how many": len,
+    "from": lambda rates: float(rates.min()),
+    "to": lambda rates: float(rates.max()),
+    "same sign as the slope around": lambda same: float(same.mean()),
+    "median |hypergradient|": median,
+    "median |slope around|": median,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,26 +73,21 @@ def training(settings: ChaosSettings) -> rfho.Problem:
     """A network with two hidden layers; E is the training loss itself, λ the logarithm of the rate."""
     data = load_image_split(settings.data, (settings.train, 10, 10), seed=settings.seed)
     widths = (data.pixels, settings.hidden, settings.hidden, len(data.class_names))
-
-    def loss(network: Network, hyper: Array, batch: Examples) -> Array:
-        return cross_entropy(network, batch)
-
     dynamics = rfho.HeavyBall(
-        loss,
+        cross_entropy,
         rate=lambda log_rate, t: jnp.exp(log_rate),
         momentum=lambda log_rate, t: settings.momentum,
         init=random_network(widths, seed=settings.seed),
     )
-    return rfho.Problem(dynamics, loss, data.train, data.train, settings.horizon)
+    return rfho.Problem(dynamics, cross_entropy, data.train, data.train, settings.horizon)
 
 
 @eqx.filter_jit
 def estimates(problem: rfho.Problem, log_rates: Array) -> dict[str, Array]:
     """f, df / d log η and the norms of the adjoint at its end and its start, for several rates."""
-    method = rfho.hyper_gradients.ReverseHyperGradient()
 
     def one(log_rate: Array) -> dict[str, Array]:
-        estimate, _ = method.estimate(problem, log_rate, None)
+        estimate = rfho.hyper_gradient(problem, log_rate)
         seen = {"value": estimate.value, "hypergradient": estimate.hypergradient}
         return seen | estimate.aux.stats
 
@@ -170,7 +168,6 @@ def tables(
     ]
     known = np.isfinite(exact) & np.isfinite(secant)
     best = int(np.nanargmin(arrays["value"]))
-    sizes = [Measure(f"median |{name}|", of=median) for name in ("hypergradient", "slope around")]
     note = (
         f"The slope around a rate is fitted to the losses within {settings.span:g} decades. The "
         f"lowest loss, {arrays['value'][best]:.3g}, is at rate {arrays['rate'][best]:.3g}."
@@ -178,15 +175,22 @@ def tables(
     by_growth = tabulated(
         "Is the hypergradient of use?",
         sorted(itertools.compress(records, known), key=lambda record: record["adjoint"]),
-        [Measure("adjoint"), *_COUNTED, *sizes],
+        {
+            "adjoint": None,
+            **_COUNTED,
+            "median |hypergradient|": None,
+            "median |slope around|": None,
+        },
         by="adjoint",
+        of=_REDUCTIONS,
         note=note,
     )
     by_finding = tabulated(
         "What the diagnosis says of the same points",
         [records[index] for index in findings],
-        [Measure("rfho.diagnose finds"), *_COUNTED],
+        {"rfho.diagnose finds": None, **_COUNTED},
         by="rfho.diagnose finds",
+        of=_REDUCTIONS,
     )
     return {"usefulness": by_growth, "diagnosis": by_finding}
 
@@ -211,10 +215,7 @@ def draw(arrays: Mapping[str, np.ndarray], findings: Mapping[int, str], *, limit
 
 
 def _draw_growth(
-    axis: Axes,
-    arrays: Mapping[str, np.ndarray],
-    findings: Mapping[int, str],
-    limit: float,
+    axis: Axes, arrays: Mapping[str, np.ndarray], findings: Mapping[int, str], limit: float
 ) -> None:
     """The growth of the adjoint; upon it, the rates that were examined."""
     rates, growth = arrays["rate"], arrays["growth"]

@@ -29,12 +29,7 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.data_cleaning.data import CleaningData, load_cleaning_data
-from rfho.experiments.data_cleaning.report import (
-    FinalModels,
-    Tuned,
-    add_results,
-    add_tuned,
-)
+from rfho.experiments.data_cleaning.report import FinalModels, Tuned, add_results, add_tuned
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
@@ -209,10 +204,8 @@ def _method(settings: CleaningSettings) -> rfho.hyper_gradients.AbstractHyperGra
     # Keeping the logits too (N x classes per step) spares one of five products with the images.
     policy = rfho.StoreAll(rfho.Keep.RESIDUALS)
     if settings.window:
-        return rfho.hyper_gradients.OnlineTruncatedHyperGradient(
-            settings.window, settings.window, policy
-        )
-    return rfho.hyper_gradients.ReverseHyperGradient(policy)
+        return rfho.OnlineTruncatedHyperGradient(settings.window, settings.window, policy)
+    return rfho.ReverseHyperGradient(policy)
 
 
 def _stepped(tuned: Tuned, rows: Sequence[rfho.outer.Report | None]) -> Tuned:
@@ -232,10 +225,9 @@ def _stepped(tuned: Tuned, rows: Sequence[rfho.outer.Report | None]) -> Tuned:
 @eqx.filter_jit
 def _predicted(problem: rfho.Problem, shares: Array, rate: Array) -> list[Int[Array, "models _"]]:
     """The labels that models give to the images that judge them and to those that they learn from."""
-    method = rfho.hyper_gradients.ReverseHyperGradient()
 
     def one(weights: Array) -> list[Array]:
-        _, params = method.conclude(problem, {"weights": weights, "rate": rate}, None)
+        params = rfho.train(problem, {"weights": weights, "rate": rate}).params
         sets = problem.valid[0], problem.train[0]
         return [jnp.argmax(logits(params, images), axis=1) for images in sets]
 

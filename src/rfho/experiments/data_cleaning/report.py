@@ -9,28 +9,22 @@ from jaxtyping import Bool, Float, Int
 from rfho.experiments.data_cleaning.data import CleaningData
 from rfho.runs.pictures import curves, histograms, image_grid
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.study import Measure, Record, grouped, tabulated, traced
+from rfho.runs.study import Record, grouped, tabulated, traced
 from rfho.runs.table import Table
 
 _IMAGES = 40
 """Suspects in the picture."""
 
-_ACCURACIES = (
-    Measure("training set"),
-    Measure("test %", 2),
-    Measure("weighted %", 2),
-    Measure("F1", 4),
-    Measure("precision", 3),
-    Measure("recall", 3),
-    Measure("suspects", 0),
-)
-_TIMES = (
-    Measure("run"),
-    Measure("steps"),
-    Measure("s per step", 2),
-    Measure("tuning s", 1),
-    Measure("final models s", 1),
-)
+_ACCURACIES = {
+    "training set": None,
+    "test %": 2,
+    "weighted %": 2,
+    "F1": 4,
+    "precision": 3,
+    "recall": 3,
+    "suspects": 0,
+}
+_TIMES = {"run": None, "steps": None, "s per step": 2, "tuning s": 1, "final models s": 1}
 
 
 def detection(suspect: Bool[np.ndarray, " n"], wrong: Bool[np.ndarray, " n"]) -> dict[str, float]:

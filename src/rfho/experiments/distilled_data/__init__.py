@@ -29,19 +29,14 @@ from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import curves, image_grid
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.study import Measure, Record, add_tables, tabulated, traced
+from rfho.runs.study import Record, add_tables, tabulated, traced
 
 Hyper = dict[str, Array]
 
 RATES = tuple(np.geomspace(0.01, 30, 12).tolist())
 """The rates among which the real images choose theirs, by the validation loss."""
 
-_MEASURES = (
-    Measure("training set"),
-    Measure("test accuracy %", 1),
-    Measure("validation loss", 3),
-    Measure("sets", 0),
-)
+_COLUMNS = {"training set": None, "test accuracy %": 1, "validation loss": 3, "sets": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +60,12 @@ def training(valid: Part, settings: DistillSettings) -> rfho.Problem:
     labels = jnp.arange(classes)
 
     def loss(network: Network, hyper: Hyper, batch: None) -> Array:
-        return cross_entropy(network, (hyper["images"], labels))
-
-    def validation_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
-        return cross_entropy(network, batch)
+        return cross_entropy(network, hyper, (hyper["images"], labels))
 
     dynamics = rfho.Descent(
         loss, lambda hyper: optax.sgd(hyper["rate"]), blank_network(pixels, classes)
     )
-    return rfho.Problem(dynamics, validation_loss, None, valid, settings.horizon)
+    return rfho.Problem(dynamics, cross_entropy, None, valid, settings.horizon)
 
 
 def learn(
@@ -119,7 +111,7 @@ def run(settings: DistillSettings, folder: RunFolder, console: Console) -> None:
     table = tabulated(
         "What ten images teach",
         comparison(problem, data, settings, images=images, real=real, rate=rate),
-        _MEASURES,
+        _COLUMNS,
         note=f"Learned images: {len(history)} outer steps, {settings.horizon} inner steps at rate "
         f"{settings.rate:g}. Real images: random, one per class, trained for as many steps at rate "
         f"{rate:.3g}, the best of {len(RATES)} by validation loss; mean ± standard deviation over "
@@ -181,31 +173,22 @@ def comparison(
 
 def all_images(data: ImageSplit) -> float:
     """Of a model trained on the whole validation set."""
-
-    def loss(network: Network, hyper: Array, batch: Examples) -> Array:
-        return cross_entropy(network, batch)
-
     dynamics = rfho.Descent(
-        loss,
+        cross_entropy,
         lambda rate: optax.sgd(rate, momentum=0.9),
         blank_network(data.pixels, len(data.class_names)),
     )
-    problem = rfho.Problem(dynamics, loss, data.valid, data.valid, 500)
-    estimate = rfho.hyper_gradient(
-        problem, jnp.float32(0.1), rfho.hyper_gradients.ForwardHyperGradient()
-    )
-    test = jnp.asarray(data.test[0]), jnp.asarray(data.test[1])
-    return 100 * float(accuracy(estimate.aux.params, test))
+    problem = rfho.Problem(dynamics, cross_entropy, data.valid, data.valid, 500)
+    network = rfho.train(problem, jnp.float32(0.1)).params
+    return 100 * float(accuracy(network, (jnp.asarray(data.test[0]), jnp.asarray(data.test[1]))))
 
 
 @eqx.filter_jit
 def _trained(
     problem: rfho.Problem, test: Examples, images: Array, rate: Array
 ) -> tuple[Float[Array, " sets"], Float[Array, " sets"]]:
-    method = rfho.hyper_gradients.ReverseHyperGradient()
-
     def one(images: Array) -> tuple[Array, Array]:
-        value, network = method.conclude(problem, {"images": images, "rate": rate}, None)
+        value, network = rfho.train(problem, {"images": images, "rate": rate})
         return value, accuracy(network, test)
 
     return jax.vmap(one)(images)

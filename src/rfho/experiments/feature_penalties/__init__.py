@@ -12,31 +12,25 @@ back): the methods take turns, so that all of them meet the same machine.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jaxtyping import Float
 from rich.console import Console
 
 import rfho
 from rfho.experiments.feature_penalties.data import (
     FEATURE_SETS,
     FeatureSplit,
+    SparseExamples,
     load_feature_split,
 )
 from rfho.experiments.feature_penalties.report import CG_NAME, add_losses, add_penalties
-from rfho.experiments.feature_penalties.sparse_regression import (
-    Hyper,
-    Params,
-    accuracy,
-    cross_entropy,
-    penalised_loss,
-)
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ImplicitHyperGradient,
@@ -47,8 +41,20 @@ from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
 from rfho.runs.stopwatch import clock
-from rfho.runs.table import Cell, Column, Table, make_table, to_rich
+from rfho.runs.study import add_tables, grouped, tabulated
 from rfho.solvers import CG, Neumann, Nystrom
+
+Hyper = Float[Array, " features"]
+Params = Float[Array, "features classes"]
+
+COLUMNS = {
+    "penalties": None,
+    "training loss": 3,
+    "validation loss": 3,
+    "validation accuracy %": 1,
+    "test accuracy %": 1,
+    "seconds per outer step": 3,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,39 +80,17 @@ class PenaltySettings:
     seed: int = setting(0, "of the split", at_least(0))
 
 
-class Start(NamedTuple):
-    """Where all methods begin: the shared penalty of the lowest validation loss.
-
-    Attributes:
-        hyper: λ, the same number for each feature.
-        params: W, trained there.
-    """
-
-    hyper: Hyper
-    params: Params
+def cross_entropy(params: Params, hyper: Hyper, batch: SparseExamples) -> Float[Array, ""]:
+    """The mean over examples: E, on the validation set."""
+    inputs, labels = batch
+    losses = optax.softmax_cross_entropy_with_integer_labels(inputs @ params, labels)
+    return jnp.mean(losses)
 
 
-def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
-    """A grid for one shared penalty, then all methods in turn for one penalty per feature."""
-    sizes = (settings.train, settings.valid, settings.test)
-    data = load_feature_split(
-        settings.data, sizes, noise=settings.noise, words=settings.words, seed=settings.seed
-    )
-    learned: dict[str, Hyper] = {}
-    with until_interrupted(folder, console):
-        start = best_shared(data, settings, folder, console=console)
-        learned["one shared penalty, by grid"] = start.hyper
-        problem = training(data, settings, start.params, settings.inner)
-        for name, hyper in learn(problem, start.hyper, settings, folder=folder, console=console):
-            learned[name] = hyper
-    if len(learned) < 2:
-        return
-    history = [row for row in folder.history() if "step" in row]
-    add_losses(folder, history)
-    table = results(learned, data, settings, history=history)
-    folder.add_table("results", table)
-    console.print(to_rich(table))
-    add_penalties(folder, learned, data)
+def penalised_loss(params: Params, hyper: Hyper, batch: SparseExamples) -> Float[Array, ""]:
+    """L: the cross-entropy, and half of Σ_j exp(λ_j) ‖w_j‖²."""
+    penalty = jnp.sum(jnp.exp(hyper) * jnp.sum(params**2, axis=1))
+    return cross_entropy(params, hyper, batch) + 0.5 * penalty
 
 
 def training(
@@ -136,27 +120,56 @@ def methods(settings: PenaltySettings) -> dict[str, AbstractHyperGradient]:
     return found
 
 
-def best_shared(
-    data: FeatureSplit, settings: PenaltySettings, folder: RunFolder, *, console: Console
-) -> Start:
-    """Trains from zero at every penalty of the grid."""
+def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
+    """A grid for one shared penalty, then all methods in turn for one penalty per feature."""
+    sizes = (settings.train, settings.valid, settings.test)
+    data = load_feature_split(
+        settings.data, sizes, noise=settings.noise, words=settings.words, seed=settings.seed
+    )
     zeros = jnp.zeros((data.features, data.classes), jnp.float32)
-    problem = training(data, settings, zeros, settings.settle)
-    best, lowest = Start(jnp.zeros(data.features, jnp.float32), zeros), math.inf
+    anew = training(data, settings, zeros, settings.settle)
+    learned: dict[str, Hyper] = {}
+    with until_interrupted(folder, console):
+        grid = shared(anew, data, settings, folder=folder, console=console)
+        _, start, params = min(grid, key=lambda tried: tried[0])
+        learned["one shared penalty, by grid"] = start
+        problem = training(data, settings, params, settings.inner)
+        for name, hyper in learn(problem, start, settings, folder=folder, console=console):
+            learned[name] = hyper
+    if len(learned) < 2:
+        return
+    history = grouped((row for row in folder.history() if "step" in row), "method")
+    add_losses(folder, history)
+    records = [of_penalties(name, hyper, anew, data) for name, hyper in learned.items()]
+    for record in records:
+        seconds = [row["seconds"] for row in history.get(record["penalties"], [])][1:]
+        record["seconds per outer step"] = float(np.median(seconds)) if seconds else None
+    note = (
+        f"{data.train[0].shape[0]} training, {data.valid[0].shape[0]} validation and "
+        f"{data.test[0].shape[0]} test examples, {data.features} features, {data.classes} classes; "
+        f"T = {settings.inner}, K = {settings.products}, up to {settings.steps} outer steps. All models "
+        f"are trained from zero for {settings.settle} steps. CPU seconds, median, without compilation."
+    )
+    title = f"One penalty per feature: {settings.data}"
+    add_tables(folder, console, {"results": tabulated(title, records, COLUMNS, note=note)})
+    add_penalties(folder, learned, data)
+
+
+def shared(
+    problem: rfho.Problem,
+    data: FeatureSplit,
+    settings: PenaltySettings,
+    *,
+    folder: RunFolder,
+    console: Console,
+) -> Iterator[tuple[float, Hyper, Params]]:
+    """Trainings from zero at every penalty of the grid: validation loss (∞ where it is none), λ and W."""
     for penalty in np.geomspace(settings.penalties[0], settings.penalties[-1], settings.grid):
         hyper = jnp.full(data.features, np.log(penalty), jnp.float32)
-        value, params = settled(problem, hyper)
+        value, params = rfho.train(problem, hyper)
         folder.record({"shared penalty": penalty, "validation loss": float(value)})
         console.print(f"shared penalty {penalty:.2g}: validation loss {float(value):.4f}")
-        if value < lowest:
-            best, lowest = Start(hyper, params), float(value)
-    return best
-
-
-@eqx.filter_jit
-def settled(problem: rfho.Problem, hyper: Hyper) -> tuple[Array, Params]:
-    """f(λ) and W after T steps."""
-    return ReverseHyperGradient().conclude(problem, hyper, None)
+        yield float(jnp.nan_to_num(value, nan=jnp.inf)), hyper, params
 
 
 def learn(
@@ -197,39 +210,25 @@ def learn(
             console.print(f"outer step {step} of {settings.steps}")
 
 
-def results(
-    learned: Mapping[str, Hyper],
-    data: FeatureSplit,
-    settings: PenaltySettings,
-    *,
-    history: Sequence[Mapping[str, Any]],
-) -> Table:
-    """Models trained from zero with the penalties that were found, and what finding them took."""
-    zeros = jnp.zeros((data.features, data.classes), jnp.float32)
-    problem = training(data, settings, zeros, settings.settle)
-    rows: list[list[Cell]] = []
-    for name, hyper in learned.items():
-        value, params = settled(problem, hyper)
-        of_train = cross_entropy(params, hyper, data.train)
-        rows.append([name, float(of_train), float(value)])
-        rows[-1] += [100 * float(accuracy(params, part)) for part in (data.valid, data.test)]
-        seconds = [row["seconds"] for row in history if row["method"] == name]
-        rows[-1].append(float(np.median(seconds[1:])) if len(seconds) > 1 else None)
-    columns = [
-        Column("penalties"),
-        Column("training loss", 3),
-        Column("validation loss", 3),
-        Column("validation accuracy %", 1),
-        Column("test accuracy %", 1),
-        Column("seconds per outer step", 3),
-    ]
-    note = (
-        f"{data.train[0].shape[0]} training, {data.valid[0].shape[0]} validation and "
-        f"{data.test[0].shape[0]} test examples, {data.features} features, {data.classes} classes; "
-        f"T = {settings.inner}, K = {settings.products}, up to {settings.steps} outer steps. All models "
-        f"are trained from zero for {settings.settle} steps. CPU seconds, median, without compilation."
-    )
-    return make_table(f"One penalty per feature: {settings.data}", columns, rows, note=note)
+def of_penalties(
+    name: str, hyper: Hyper, problem: rfho.Problem, data: FeatureSplit
+) -> dict[str, Any]:
+    """What a model comes to that is trained from zero with the penalties."""
+    value, params = rfho.train(problem, hyper)
+    return {
+        "penalties": name,
+        "training loss": float(cross_entropy(params, hyper, data.train)),
+        "validation loss": float(value),
+        "validation accuracy %": 100 * float(accuracy(params, data.valid)),
+        "test accuracy %": 100 * float(accuracy(params, data.test)),
+    }
+
+
+@jax.jit
+def accuracy(params: Params, examples: SparseExamples) -> Float[Array, ""]:
+    """The share of examples whose largest logit is that of their label."""
+    inputs, labels = examples
+    return jnp.mean((jnp.argmax(inputs @ params, axis=1) == labels).astype(params.dtype))
 
 
 FEATURE_PENALTIES = Experiment(

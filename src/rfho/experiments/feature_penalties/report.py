@@ -1,7 +1,6 @@
 """What one penalty for each feature shows: losses against seconds, and the penalties learned."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jax import Array
@@ -11,17 +10,22 @@ from matplotlib.figure import Figure
 from rfho.experiments.feature_penalties.data import FeatureSplit
 from rfho.runs.pictures import COLOURS, LINES, figure, histograms
 from rfho.runs.run_folder import RunFolder
+from rfho.runs.study import Record
 
 CG_NAME = "implicit, CG"
 """The method whose penalties are drawn."""
 
 
-def draw(history: Sequence[Mapping[str, Any]]) -> Figure:
+def add_losses(folder: RunFolder, history: Mapping[str, Sequence[Record]]) -> None:
+    """The picture of `draw`."""
+    folder.add_picture("losses", draw(history), _LOSSES)
+
+
+def draw(history: Mapping[str, Sequence[Record]]) -> Figure:
     """Validation loss against seconds, compilation left out."""
     drawn, axes = figure(height=4.4)
     axis = axes[0, 0]
-    for number, name in enumerate(dict.fromkeys(row["method"] for row in history)):
-        rows = [row for row in history if row["method"] == name]
+    for number, (name, rows) in enumerate(history.items()):
         seconds = np.array([row["seconds"] for row in rows])
         seconds[0] = np.median(seconds[1:]) if len(rows) > 1 else 0.0  # the first one compiles
         style = {"color": COLOURS[number % 7], "linestyle": LINES[number % 4], "linewidth": 1.8}
@@ -29,11 +33,6 @@ def draw(history: Sequence[Mapping[str, Any]]) -> Figure:
     axis.set(xlabel="CPU seconds of outer steps", ylabel="validation loss (cross-entropy)")
     axis.legend(frameon=False)
     return drawn
-
-
-def add_losses(folder: RunFolder, history: Sequence[Mapping[str, Any]]) -> None:
-    """The picture of `draw`."""
-    folder.add_picture("losses", draw(history), _LOSSES)
 
 
 def add_penalties(

@@ -14,6 +14,8 @@ Reverse-HO gives the hypergradient by the representations, and the chain rule th
 """
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -22,40 +24,36 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jaxtyping import Float
 from rich.console import Console
 
 import rfho
 from rfho.experiments.hyper_representation.few_shot import (
     DRAWING_SETS,
     Classes,
+    Episodes,
     Pools,
     draw_episodes,
+    labels,
     load_pools,
+    nearest,
     random_representation,
+    represent_episodes,
 )
-from rfho.experiments.hyper_representation.ground_models import (
-    Episodes,
-    Hyper,
-    accuracies,
-    estimate,
-    last_layer,
-    nearest_accuracies,
-)
-from rfho.experiments.hyper_representation.report import Learned, add_curves, add_episode, results
+from rfho.experiments.hyper_representation.report import add_curves, add_episode
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, setting
-from rfho.runs.table import Cell, Spread, to_rich
+from rfho.runs.study import Record, add_tables, grouped, tabulated
+from rfho.runs.table import Spread
 
+Hyper = dict[str, Any]
+"""``network`` and ``log_rate``; of `last_layer` ``features`` and ``log_rate``."""
+
+COLUMNS = {"learner": None, "examples per class": 0, "test accuracy %": 1, "inner rate": None}
 RATES = (0.01, 0.03, 0.1, 0.3)
 """The inner rates among which the untrained representation has the best."""
-
-_LEARNED, _UNTRAINED, _NEAREST = (
-    "hyper-representation",
-    "untrained representation",
-    "nearest drawing, pixel by pixel",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,21 +80,58 @@ class RepresentationSettings:
     seed: int = setting(0, "of classes, network and episodes", at_least(0))
 
 
-def run(settings: RepresentationSettings, folder: RunFolder, console: Console) -> None:
-    """Learns a representation for each number of shots, and compares on classes not seen before."""
-    pools = load_pools(settings.data, seed=settings.seed)
-    _check(settings, pools)
-    add_episode(folder, _test_episodes(pools.testing, 1, settings, 1)[0][0])
-    rows: list[list[Cell]] = []
-    learned: dict[int, Learned] = {}
-    for shots in settings.shots:
-        if folder.about().status != INTERRUPTED:
-            learned[shots] = meta_train(pools, shots, settings, folder=folder, console=console)
-            rows += compare(pools, shots, learned[shots].hyper, settings)
-    add_curves(folder, learned)
-    table = results(rows, settings.data, note=_note(learned, settings))
-    folder.add_table("accuracy", table)
-    console.print(to_rich(table))
+def last_layer(ways: int, horizon: int) -> rfho.Problem:
+    """The ground models of any number of episodes side by side; what represents them is λ."""
+
+    def loss(heads: Array, hyper: Hyper, batch: None) -> Array:
+        # Episodes share no parameters: the gradient of the sum is that of each.
+        return jnp.sum(_losses(heads, hyper["features"].support))
+
+    def query_loss(heads: Array, hyper: Hyper, batch: None) -> Array:
+        return jnp.mean(_losses(heads, hyper["features"].query))
+
+    def blank(hyper: Hyper) -> Array:
+        episodes, _, width = hyper["features"].support.shape
+        return jnp.zeros((episodes, width + 1, ways), hyper["features"].support.dtype)
+
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(jnp.exp(hyper["log_rate"])), blank)
+    return rfho.Problem(dynamics, query_loss, None, None, horizon)
+
+
+def estimate(
+    problem: rfho.Problem, hyper: Hyper, episodes: Episodes, *, shots: int
+) -> tuple[Array, Hyper]:
+    """f on these episodes, and its hypergradient by the network and the logarithm of the rate."""
+    features, pull_back = jax.vjp(
+        lambda network: represent_episodes(network, episodes, shots), hyper["network"]
+    )
+    inner = {"features": features, "log_rate": hyper["log_rate"]}
+    found = rfho.hyper_gradient(problem, inner)
+    (by_network,) = pull_back(found.hypergradient["features"])
+    return found.value, {"network": by_network, "log_rate": found.hypergradient["log_rate"]}
+
+
+@eqx.filter_jit
+def accuracies(
+    problem: rfho.Problem, hyper: Hyper, episodes: Episodes, shots: int
+) -> Float[Array, " episodes"]:
+    """Of the trained ground model in each episode, in percent; ``hyper`` as in `estimate`."""
+    features = represent_episodes(hyper["network"], episodes, shots)
+    inner = {"features": features, "log_rate": hyper["log_rate"]}
+    logits = _logits(rfho.train(problem, inner).params, features.query)
+    right = jnp.argmax(logits, axis=2) == labels(*logits.shape[1:])
+    return 100 * jnp.mean(right.astype(logits.dtype), axis=1)
+
+
+def _losses(heads: Array, rows: Float[Array, "episodes n width"]) -> Float[Array, " episodes"]:
+    """The mean cross-entropy in each episode; rows are sorted by class."""
+    logits = _logits(heads, rows)
+    expected = jnp.broadcast_to(labels(*logits.shape[1:]), logits.shape[:2])
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, expected), axis=1)
+
+
+def _logits(heads: Array, rows: Array) -> Float[Array, "episodes n ways"]:
+    return rows @ heads[:, :-1] + heads[:, -1:]
 
 
 def untrained(settings: RepresentationSettings, rate: float) -> Hyper:
@@ -106,94 +141,26 @@ def untrained(settings: RepresentationSettings, rate: float) -> Hyper:
 
 
 def meta_train(
-    pools: Pools,
-    shots: int,
-    settings: RepresentationSettings,
-    *,
-    folder: RunFolder,
-    console: Console,
-) -> Learned:
-    """Adam on the hypergradients of ever new episodes."""
+    pool: Classes, shots: int, settings: RepresentationSettings
+) -> Iterator[tuple[int, Hyper, float]]:
+    """Adam on the hypergradients of ever new episodes: now and then the step, λ and the mean loss since."""
     problem = last_layer(settings.ways, settings.horizon)
     optim = optax.adam(optax.cosine_decay_schedule(settings.outer_rate, settings.steps, 0.05))
     hyper = untrained(settings, settings.rate)
-    slots, values = optim.init(hyper), list[float]()
-    learned = Learned(hyper, [], [])
-    with until_interrupted(folder, console):
-        for step in range(settings.steps + 1):
-            if step % settings.every == 0 or step == settings.steps:
-                few = max(2, settings.tests // 4)
-                right = float(np.mean(judge(pools.testing, hyper, shots, settings, count=few)))
-                learned = Learned(hyper, [*learned.steps, step], [*learned.accuracies, right])
-                row = {"shots": shots, "step": step, "test accuracy %": right}
-                loss = float(np.mean(values)) if values else float("nan")
-                rate = float(jnp.exp(hyper["log_rate"]))
-                folder.record(row | {"loss on queries": loss, "inner rate": rate})
-                console.print(f"{shots} of each class, step {step}: {right:.1f} % right")
-                values = []
-            episodes = draw_episodes(
-                pools.training,
-                np.random.default_rng((settings.seed, shots, step)),
-                count=settings.episodes,
-                ways=settings.ways,
-                drawings=shots + settings.queries,
-            )
-            hyper, slots, value = _outer_step((problem, optim), hyper, slots, episodes, shots)
-            values.append(float(value))
-    return learned
-
-
-def judge(
-    pool: Classes, hyper: Hyper, shots: int, settings: RepresentationSettings, *, count: int
-) -> np.ndarray:
-    """The accuracy of the ground model in each of ``count`` test episodes, in percent."""
-    problem = last_layer(settings.ways, settings.horizon)
-    drawn = _test_episodes(pool, shots, settings, count)
-    return np.concatenate([accuracies(problem, hyper, episodes, shots) for episodes in drawn])
-
-
-def nearest(
-    pool: Classes, shots: int, settings: RepresentationSettings, *, count: int
-) -> np.ndarray:
-    """The accuracy of nearest neighbours on pixels in each of the same episodes, in percent."""
-    drawn = _test_episodes(pool, shots, settings, count)
-    return np.concatenate([nearest_accuracies(episodes, shots) for episodes in drawn])
-
-
-def compare(
-    pools: Pools, shots: int, hyper: Hyper, settings: RepresentationSettings
-) -> list[list[Cell]]:
-    """Accuracies on the test episodes, with half of their intervals of 95 % confidence."""
-    random = [untrained(settings, rate) for rate in RATES]
-    few = max(2, settings.tests // 4)
-    seen = [judge(pools.training, each, shots, settings, count=few).mean() for each in random]
-    best = random[int(np.argmax(seen))]
-    found = {
-        _LEARNED: judge(pools.testing, hyper, shots, settings, count=settings.tests),
-        _UNTRAINED: judge(pools.testing, best, shots, settings, count=settings.tests),
-        _NEAREST: nearest(pools.testing, shots, settings, count=settings.tests),
-    }
-    rates = {_LEARNED: hyper, _UNTRAINED: best}
-    return [
-        [
-            name,
-            shots,
-            Spread(float(right.mean()), float(1.96 * right.std(ddof=1) / len(right) ** 0.5)),
-            float(jnp.exp(rates[name]["log_rate"])) if name in rates else None,
-        ]
-        for name, right in found.items()
-    ]
-
-
-def _note(learned: dict[int, Learned], settings: RepresentationSettings) -> str:
-    steps = ", ".join(str(each.steps[-1]) for each in learned.values() if each.steps)
-    return (
-        f"{settings.ways} classes at a time, none of them seen in meta-training; mean and half of the "
-        f"95 % confidence interval over {settings.tests} episodes with {settings.test_queries} "
-        f"queries per class. T = {settings.horizon}; outer steps of {settings.episodes} episodes: "
-        f"{steps or 'none'}. The rate of the untrained representation is the best of {len(RATES)} on "
-        "classes of meta-training."
-    )
+    slots, losses = optim.init(hyper), list[float]()
+    for step in range(settings.steps + 1):
+        if step % settings.every == 0 or step == settings.steps:
+            yield step, hyper, float(np.mean(losses)) if losses else float("nan")
+            losses = []
+        episodes = draw_episodes(
+            pool,
+            np.random.default_rng((settings.seed, shots, step)),
+            count=settings.episodes,
+            ways=settings.ways,
+            drawings=shots + settings.queries,
+        )
+        hyper, slots, loss = _outer_step((problem, optim), hyper, slots, episodes, shots)
+        losses.append(float(loss))
 
 
 @eqx.filter_jit
@@ -211,7 +178,78 @@ def _outer_step(
     return stepped, slots, value
 
 
-def _test_episodes(
+def run(settings: RepresentationSettings, folder: RunFolder, console: Console) -> None:
+    """Learns a representation for each number of shots, and compares on classes not seen before."""
+    pools = load_pools(settings.data, seed=settings.seed)
+    most = max(settings.shots) + max(settings.queries, settings.test_queries)
+    if not pools.have(settings.ways, most):
+        raise SettingsError(
+            f"ways = {settings.ways} and shots + queries = {most}: {settings.data} has {min(map(len, pools))} "
+            f"classes with {pools.training.shape[1]} drawings each; lower one of them"
+        )
+    add_episode(folder, test_episodes(pools.testing, 1, settings, 1)[0][0])
+    few = max(2, settings.tests // 4)
+    records: list[Record] = []
+    for shots in settings.shots:
+        if folder.about().status == INTERRUPTED:
+            break
+        learned = untrained(settings, settings.rate)
+        with until_interrupted(folder, console):
+            for step, learned, loss in meta_train(pools.training, shots, settings):
+                right = float(np.mean(judge(pools.testing, learned, shots, settings, count=few)))
+                row = {"shots": shots, "step": step, "test accuracy %": right}
+                rate = float(jnp.exp(learned["log_rate"]))
+                folder.record(row | {"loss on queries": loss, "inner rate": rate})
+                console.print(f"{shots} of each class, step {step}: {right:.1f} % right")
+        records += compare(pools, shots, learned, settings)
+    add_curves(folder)
+    looked = grouped(folder.history(), "shots").values()
+    steps = ", ".join(str(rows[-1]["step"]) for rows in looked)
+    note = (
+        f"{settings.ways} classes at a time, none of them seen in meta-training; mean and half of the "
+        f"95 % confidence interval over {settings.tests} episodes with {settings.test_queries} "
+        f"queries per class. T = {settings.horizon}; outer steps of {settings.episodes} episodes: "
+        f"{steps or 'none'}. The rate of the untrained representation is the best of {len(RATES)} on "
+        "classes of meta-training."
+    )
+    title = f"Few-shot classification of new classes: {settings.data}"
+    add_tables(folder, console, {"accuracy": tabulated(title, records, COLUMNS, note=note)})
+
+
+def compare(
+    pools: Pools, shots: int, learned: Hyper, settings: RepresentationSettings
+) -> Iterator[Record]:
+    """Accuracies on the test episodes, with half of their intervals of 95 % confidence."""
+    few = max(2, settings.tests // 4)
+    random = [untrained(settings, rate) for rate in RATES]
+    seen = [judge(pools.training, each, shots, settings, count=few).mean() for each in random]
+    best = random[int(np.argmax(seen))]
+    for learner, hyper in {
+        "hyper-representation": learned,
+        "untrained representation": best,
+        "nearest drawing, pixel by pixel": None,
+    }.items():
+        right = judge(pools.testing, hyper, shots, settings, count=settings.tests)
+        half = 1.96 * right.std(ddof=1) / len(right) ** 0.5
+        yield {
+            "learner": learner,
+            "examples per class": shots,
+            "test accuracy %": Spread(float(right.mean()), float(half)),
+            "inner rate": float(jnp.exp(hyper["log_rate"])) if hyper else None,
+        }
+
+
+def judge(
+    pool: Classes, hyper: Hyper | None, shots: int, settings: RepresentationSettings, *, count: int
+) -> np.ndarray:
+    """The accuracy in each of ``count`` test episodes in percent; without λ by nearest neighbours."""
+    problem = last_layer(settings.ways, settings.horizon)
+    of = nearest if hyper is None else functools.partial(accuracies, problem, hyper)
+    drawn = test_episodes(pool, shots, settings, count)
+    return np.concatenate([of(episodes, shots) for episodes in drawn])
+
+
+def test_episodes(
     pool: Classes, shots: int, settings: RepresentationSettings, count: int
 ) -> list[np.ndarray]:
     """The same for every learner, a few dozen at once."""
@@ -229,16 +267,6 @@ def _test_episodes(
     ]
 
 
-def _check(settings: RepresentationSettings, pools: Pools) -> None:
-    most = max(settings.shots) + max(settings.queries, settings.test_queries)
-    classes, drawings = min(map(len, pools)), pools.training.shape[1]
-    if settings.ways > classes or most > drawings:
-        raise SettingsError(
-            f"ways = {settings.ways} and shots + queries = {most}: {settings.data} has {classes} "
-            f"classes with {drawings} drawings each; lower one of them"
-        )
-
-
 HYPER_REPRESENTATION = Experiment(
     name="hyper-representation",
     title="A representation that episodes share",
@@ -248,12 +276,7 @@ HYPER_REPRESENTATION = Experiment(
     ),
     quick=RepresentationSettings(),
     full=RepresentationSettings(
-        data="omniglot",
-        channels=(64, 64, 64, 64),
-        rate=0.03,
-        steps=1500,
-        every=100,
-        tests=600,
+        data="omniglot", channels=(64, 64, 64, 64), rate=0.03, steps=1500, every=100, tests=600
     ),
     run=run,
 )

@@ -8,6 +8,7 @@ different ones.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -23,6 +24,9 @@ DRAWING_SETS = one_of("invented", "omniglot")
 Classes = UInt8[np.ndarray, "classes drawings height width"]
 """As many drawings of each class; 255 is ink."""
 
+Episodes = UInt8[Array | np.ndarray, "episodes ways drawings height width"]
+"""The first drawings of each class are its support, the others its queries."""
+
 _INVENTED = (300, 120)
 """How many characters are invented for meta-training and meta-testing."""
 
@@ -32,6 +36,10 @@ class Pools(NamedTuple):
 
     training: Classes
     testing: Classes
+
+    def have(self, ways: int, drawings: int) -> bool:
+        """Whether both have so many classes, with so many drawings each."""
+        return all(len(pool) >= ways and pool.shape[1] >= drawings for pool in self)
 
 
 class Features(NamedTuple):
@@ -114,11 +122,7 @@ def represent(
     return pooled(network, pixels)
 
 
-def represent_episodes(
-    network: Convolutions,
-    episodes: UInt8[Array | np.ndarray, "episodes ways drawings height width"],
-    shots: int,
-) -> Features:
+def represent_episodes(network: Convolutions, episodes: Episodes, shots: int) -> Features:
     """Every image of the episodes once; the first ``shots`` drawings of a class are its support."""
     count, ways, drawings = episodes.shape[:3]
     rows = represent(network, episodes.reshape(-1, *episodes.shape[3:]))
@@ -126,3 +130,22 @@ def represent_episodes(
     support, query = rows[:, :, :shots], rows[:, :, shots:]
     width = rows.shape[-1]
     return Features(support.reshape(count, -1, width), query.reshape(count, -1, width))
+
+
+@eqx.filter_jit
+def nearest(episodes: Episodes, shots: int) -> Float[Array, " episodes"]:
+    """Of nearest neighbours on pixels in each episode, in percent."""
+    count, ways = episodes.shape[:2]
+    ink = episodes.reshape(*episodes.shape[:3], -1).astype(jnp.float32) / 255
+    support = ink[:, :, :shots].reshape(count, ways * shots, -1)
+    query = ink[:, :, shots:].reshape(count, -1, ink.shape[-1])
+    # |q - s|^2 without |q|^2, which is the same for every s.
+    far = jnp.sum(support**2, axis=2)[:, None] - 2 * query @ jnp.swapaxes(support, 1, 2)
+    guess = jnp.argmin(far, axis=2) // shots
+    right = guess == labels(query.shape[1], ways)
+    return 100 * jnp.mean(right.astype(ink.dtype), axis=1)
+
+
+def labels(count: int, ways: int) -> Array:
+    """Of images that are sorted by class."""
+    return jnp.repeat(jnp.arange(ways), count // ways)

@@ -1,41 +1,11 @@
-"""What a run of few-shot learning shows: an episode, curves of meta-testing, and accuracies."""
-
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+"""Pictures of few-shot learning: an episode, and curves of meta-testing."""
 
 import numpy as np
 from jaxtyping import UInt8
 
-from rfho.experiments.hyper_representation.ground_models import Hyper
 from rfho.runs.pictures import curves, image_grid
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.table import Cell, Column, Table, make_table
-
-
-class Learned(NamedTuple):
-    """What meta-training with some number of shots came to.
-
-    Attributes:
-        hyper: the network and the logarithm of the inner rate.
-        steps: the outer steps after which meta-testing was looked at, 0 among them.
-        accuracies: in percent, on the first quarter of the test episodes.
-    """
-
-    hyper: Hyper
-    steps: list[int]
-    accuracies: list[float]
-
-
-def results(rows: Sequence[Sequence[Cell]], data: str, *, note: str) -> Table:
-    """All that was compared."""
-    columns = [
-        Column("learner"),
-        Column("examples per class", 0),
-        Column("test accuracy %", 1),
-        Column("inner rate"),
-    ]
-    title = f"Few-shot classification of new classes: {data}"
-    return make_table(title, columns, rows, note=note)
+from rfho.runs.study import grouped, traced
 
 
 def add_episode(
@@ -50,20 +20,19 @@ def add_episode(
     folder.add_picture("episode", drawn, _EPISODE)
 
 
-def add_curves(folder: RunFolder, learned: Mapping[int, Learned]) -> None:
+def add_curves(folder: RunFolder) -> None:
     """Accuracies of meta-testing by outer step, for each number of shots."""
-    looked = [each for each in learned.values() if len(each.steps) > 1]
-    if not looked:
+    looked = grouped(folder.history(), "shots")
+    rows = min((rows for rows in looked.values() if len(rows) > 1), key=len, default=[])
+    if not rows:
         return
-    steps = min((each.steps for each in looked), key=len)
+    steps = np.array([row["step"] for row in rows])
     series = {
-        f"{shots} of each class to learn from": np.array(each.accuracies[: len(steps)])
-        for shots, each in learned.items()
-        if len(each.steps) > 1
+        f"{shots} of each class to learn from": traced(rows[: len(steps)], "test accuracy %")
+        for shots, rows in looked.items()
+        if len(rows) > 1
     }
-    drawn = curves(
-        series, np.array(steps), x_label="outer step", y_label="accuracy on new classes in %"
-    )
+    drawn = curves(series, steps, x_label="outer step", y_label="accuracy on new classes in %")
     folder.add_picture("accuracy", drawn, _CURVES)
 
 

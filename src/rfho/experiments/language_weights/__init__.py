@@ -13,6 +13,7 @@ weights that are exactly zero.
 
 import dataclasses
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -30,7 +31,7 @@ from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, setting
-from rfho.runs.table import Cell, Column, Table, make_table, spread, to_rich
+from rfho.runs.study import Record, Study, add_tables, traced
 
 Hyper = dict[str, Array]
 
@@ -104,36 +105,6 @@ class Transformer(eqx.Module):
         return jax.vmap(lambda y: self.read(self.norm(y)))(x)
 
 
-def run(settings: LanguageSettings, folder: RunFolder, console: Console) -> None:
-    """Learns the weights, then trains longer on the learned mixture and on two others."""
-    if settings.width % settings.heads:
-        raise SettingsError(f"width = {settings.width}: heads = {settings.heads} must divide it")
-    text = load_mixed_text(
-        settings.data, settings.context + 1, held_out=settings.valid, seed=settings.seed
-    )
-    weights = [np.full(len(SOURCES), 1 / len(SOURCES), np.float32)]
-    losses: list[float] = []
-    with until_interrupted(folder, console):
-        for report in rfho.iterate(
-            training(text, settings),
-            {"weights": jnp.asarray(weights[0])},
-            optim=optax.adam(settings.outer_rate),
-            domain={"weights": rfho.Simplex()},
-            steps=settings.steps,
-        ):
-            weights.append(report.hyper["weights"])
-            losses.append(report.value)
-            named = dict(zip(SOURCES, weights[-1].tolist(), strict=True))
-            folder.record({"step": report.step, "validation loss": report.value} | named)
-            shown = ", ".join(f"{name} {weight:.3f}" for name, weight in named.items())
-            console.print(f"step {report.step}: loss {report.value:.3f}; {shown}")
-    _add_pictures(folder, np.array(weights), losses)
-    with until_interrupted(folder, console):
-        table = compare(text, weights[-1], settings, steps=len(losses))
-        folder.add_table("loss", table)
-        console.print(to_rich(table))
-
-
 def training(
     text: MixedText, settings: LanguageSettings, *, repeat: int = 0, final: bool = False
 ) -> rfho.Problem:
@@ -171,51 +142,83 @@ def training(
     )
 
 
-def compare(
-    text: MixedText, learned: np.ndarray, settings: LanguageSettings, *, steps: int
-) -> Table:
-    """Test losses of models trained from scratch on three mixtures, in bits per character."""
+def run(settings: LanguageSettings, folder: RunFolder, console: Console) -> None:
+    """Learns the weights, then trains longer on the learned mixture and on two others."""
+    if settings.width % settings.heads:
+        raise SettingsError(f"width = {settings.width}: heads = {settings.heads} must divide it")
+    text = load_mixed_text(
+        settings.data, settings.context + 1, held_out=settings.valid, seed=settings.seed
+    )
+    weights = [np.full(len(SOURCES), 1 / len(SOURCES), np.float32)]
+    with until_interrupted(folder, console):
+        for report in rfho.iterate(
+            training(text, settings),
+            {"weights": jnp.asarray(weights[0])},
+            optim=optax.adam(settings.outer_rate),
+            domain={"weights": rfho.Simplex()},
+            steps=settings.steps,
+        ):
+            weights.append(report.hyper["weights"])
+            named = dict(zip(SOURCES, weights[-1].tolist(), strict=True))
+            folder.record({"step": report.step, "validation loss": report.value} | named)
+            shown = ", ".join(f"{name} {weight:.3f}" for name, weight in named.items())
+            console.print(f"step {report.step}: loss {report.value:.3f}; {shown}")
+    add_pictures(folder, np.array(weights))
     mixtures = {
-        "learned weights": learned,
-        "equal weights": np.full_like(learned, 1 / len(SOURCES)),
-        "the clean source alone": np.eye(len(SOURCES), dtype=learned.dtype)[0],
+        "learned weights": weights[-1],
+        "equal weights": weights[0],
+        "the clean source alone": np.eye(len(SOURCES), dtype=np.float32)[0],
     }
+    study = compare(text, mixtures, settings)
+    records = study.carry_out(folder, console)
+    if records:
+        note = (
+            f"{settings.final} training steps of {settings.batch} windows from each source; mean ± standard "
+            f"deviation over {settings.repeats} networks and orders of batches. Weights: {len(weights) - 1} outer "
+            f"steps with T = {settings.horizon}. A guess without any knowledge costs "
+            f"{math.log2(len(text.alphabet)):.2f} bits."
+        )
+        table = study.table(f"Learning from mixed text: {settings.data}", records, note)
+        add_tables(folder, console, {"loss": table})
+
+
+def compare(
+    text: MixedText, mixtures: Mapping[str, np.ndarray], settings: LanguageSettings
+) -> Study[int]:
+    """Models trained from scratch on each mixture, judged by the test text."""
     hyper = {"weights": jnp.asarray(np.stack(list(mixtures.values())))}
     # The repeats are one problem with other numbers in it: that of the first is run for all.
-    problems = [
-        training(text, settings, repeat=repeat, final=True) for repeat in range(settings.repeats)
-    ]
-    static = eqx.partition(problems[0], eqx.is_array)[1]
-    bits = np.stack(
-        [_test_losses(eqx.combine(eqx.filter(p, eqx.is_array), static), hyper) for p in problems]
-    ) / math.log(2)
-    rows: list[list[Cell]] = []
-    for number, (name, mixture) in enumerate(mixtures.items()):
-        rows.append([name, spread(bits[:, number]), *mixture.tolist()])
-    columns = [Column("training text"), Column("test loss, bits per character", 3)]
-    columns += [Column(f"weight: {source}", 3) for source in SOURCES]
-    note = (
-        f"{settings.final} training steps of {settings.batch} windows from each source; mean ± standard "
-        f"deviation over {settings.repeats} networks and orders of batches. Weights: {steps} outer "
-        f"steps with T = {settings.horizon}. A guess without any knowledge costs "
-        f"{math.log2(len(text.alphabet)):.2f} bits."
+    static = eqx.filter(training(text, settings, final=True), eqx.is_array, inverse=True)
+    headings = [f"weight: {source}" for source in SOURCES]
+
+    def on_repeat(repeat: int) -> Iterator[Record]:
+        problem = eqx.filter(training(text, settings, repeat=repeat, final=True), eqx.is_array)
+        losses = np.asarray(_test_losses(eqx.combine(problem, static), hyper)) / math.log(2)
+        for (name, mixture), bits in zip(mixtures.items(), losses.tolist(), strict=True):
+            weights = dict(zip(headings, mixture.tolist(), strict=True))
+            yield {"training text": name, "test loss, bits per character": bits} | weights
+
+    columns = {"training text": None, "test loss, bits per character": 3} | dict.fromkeys(
+        headings, 3
     )
-    return make_table(f"Learning from mixed text: {settings.data}", columns, rows, note=note)
+    same = dict.fromkeys(headings, lambda weights: float(weights[0]))
+    return Study({}, range(settings.repeats), on_repeat, columns, same, by="training text")
 
 
 @eqx.filter_jit
 def _test_losses(problem: rfho.Problem, hyper: Hyper) -> Float[Array, " mixtures"]:
-    method = rfho.hyper_gradients.ReverseHyperGradient()
-    return jax.vmap(lambda one: method.conclude(problem, one, None)[0])(hyper)
+    return jax.vmap(lambda one: rfho.train(problem, one).value)(hyper)
 
 
-def _add_pictures(folder: RunFolder, weights: np.ndarray, losses: list[float]) -> None:
+def add_pictures(folder: RunFolder, weights: np.ndarray) -> None:
+    """The weights by outer step, and what they minimise."""
     series = {source: weights[:, number] for number, source in enumerate(SOURCES)}
     drawn = curves(series, x_label="outer step", y_label="weight of the source")
     folder.add_picture("weights", drawn, "The weight of each source by outer step.")
-    if losses:
+    losses = traced(folder.history(), "validation loss")
+    if losses.size:
         drawn = curves(
-            {"validation": np.array(losses) / math.log(2)},
+            {"validation": losses / math.log(2)},
             x_label="outer step",
             y_label="validation loss after T steps,\nbits per character",
         )

@@ -10,6 +10,7 @@ training loss at the end. Each outer step sees other minibatches:
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,6 @@ import rfho
 from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_image_split
 from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
 from rfho.experiments.parts.network import (
-    Examples,
     Network,
     accuracy,
     cross_entropy,
@@ -30,7 +30,7 @@ from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import COLOURS, LINES, curves, figure
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.study import Measure, add_tables, tabulated, traced
+from rfho.runs.study import add_tables, tabulated, traced
 from rfho.runs.table import Table
 
 MOMENTUM = 0.9
@@ -54,17 +54,14 @@ class ScheduleSettings:
 def training(data: ImageSplit, settings: ScheduleSettings) -> rfho.Problem:
     """The network, trained on minibatches with momentum at rates η; judged by its training loss."""
 
-    def loss(network: Network, rates: Network, batch: Examples) -> jax.Array:
-        return cross_entropy(network, batch)
-
     dynamics = rfho.HeavyBall(
-        loss,
+        cross_entropy,
         rate=lambda rates, t: jax.tree.map(lambda schedule: schedule[t], rates),
         momentum=lambda rates, t: MOMENTUM,
         init=initial_network(data, settings),
     )
     stream = rfho.Stream(data.train, min(settings.batch, settings.train), settings.seed)
-    return rfho.Problem(dynamics, loss, stream, data.train, settings.horizon)
+    return rfho.Problem(dynamics, cross_entropy, stream, data.train, settings.horizon)
 
 
 def initial_network(data: ImageSplit, settings: ScheduleSettings) -> Network:
@@ -79,13 +76,9 @@ def constant_rates(data: ImageSplit, settings: ScheduleSettings, rate: float) ->
     return jax.tree.map(lambda leaf: flat, initial_network(data, settings))
 
 
-def with_new_minibatches(problem: rfho.Problem) -> rfho.Problem:
-    """The problem with other minibatches at every outer step."""
-    stream = problem.train
-    fresh = rfho.Fresh(
-        lambda k: rfho.Stream(stream.data, stream.size, jax.random.fold_in(stream.key, k))
-    )
-    return rfho.Problem(problem.dynamics, problem.objective, fresh, problem.valid, problem.horizon)
+def reordered(stream: rfho.Stream, k: Any) -> rfho.Stream:
+    """Other minibatches at every outer step k."""
+    return rfho.Stream(stream.data, stream.size, jax.random.fold_in(stream.key, k))
 
 
 def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None:
@@ -93,9 +86,10 @@ def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None
     data = load_image_split(settings.data, (settings.train, 10, settings.test), seed=settings.seed)
     problem = training(data, settings)
     rates = constant_rates(data, settings, settings.rate)
+    fresh = rfho.Fresh(jax.tree_util.Partial(reordered, problem.train))
     with until_interrupted(folder, console):
         for report in rfho.iterate(
-            with_new_minibatches(problem),
+            eqx.tree_at(lambda whole: whole.train, problem, fresh),
             rates,
             optim=optax.adam(settings.outer_rate),
             domain=rfho.Positive(),
@@ -141,7 +135,7 @@ def compare(
             {"schedule": name, "training loss": each["loss"], **each}
             for name, each in compared.items()
         ],
-        (Measure("schedule"), Measure("training loss", 4), Measure("test accuracy %", 2)),
+        {"schedule": None, "training loss": 4, "test accuracy %": 2},
         note=f"{sum(schedule.size for schedule in jax.tree.leaves(rates))} rates, {settings.steps} outer "
         f"steps, momentum {MOMENTUM:g}. The best of {len(CONSTANT_RATES)} constant rates. Mean ± "
         f"standard deviation over {settings.repeats} new orders of minibatches.",

@@ -21,13 +21,7 @@ CONSTANT_RATES = tuple(np.geomspace(0.003, 1.0, 16).tolist())
 
 
 def trained_anew(
-    problem: rfho.Problem,
-    hyper: Any,
-    accuracy: Accuracy,
-    *,
-    test: Part,
-    repeats: int,
-    seed: int,
+    problem: rfho.Problem, hyper: Any, accuracy: Accuracy, *, test: Part, repeats: int, seed: int
 ) -> dict[str, np.ndarray]:
     """E(w_T) as ``loss`` and ``test accuracy %``, once for each of several orders of minibatches.
 
@@ -49,11 +43,9 @@ def trained_anew(
 def _trained(
     problem: rfho.Problem, hyper: Any, accuracy: Accuracy, *, test: Examples, keys: Array
 ) -> tuple[Array, Array]:
-    method = rfho.hyper_gradients.ReverseHyperGradient()
-
     def one(key: Array) -> tuple[Array, Array]:
         fresh = eqx.tree_at(lambda p: p.train.key, problem, key)
-        value, params = method.conclude(fresh, hyper, None)
+        value, params = rfho.train(fresh, hyper)
         return value, accuracy(params, test)
 
     return jax.lax.map(one, keys)

@@ -9,6 +9,7 @@ softmax regression.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,9 +54,9 @@ def logits(network: Network, inputs: Float[Array, "n inputs"]) -> Float[Array, "
     return inputs @ last["weight"] + last["bias"]
 
 
-def cross_entropy(network: Network, examples: Examples) -> Float[Array, ""]:
-    """The mean over examples."""
-    inputs, labels = examples
+def cross_entropy(network: Network, hyper: Any, batch: Examples) -> Float[Array, ""]:
+    """The mean over examples, as loss or objective that does not depend on λ itself."""
+    inputs, labels = batch
     losses = optax.softmax_cross_entropy_with_integer_labels(logits(network, inputs), labels)
     return jnp.mean(losses)
 

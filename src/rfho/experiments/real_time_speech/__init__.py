@@ -35,7 +35,7 @@ from rfho.experiments.parts.network import Network, random_network
 from rfho.experiments.real_time_speech.data import FRAME_SETS, Frames, FrameSplit, load_frame_split
 from rfho.experiments.real_time_speech.network import accuracy, cross_entropy, logits, two_heads
 from rfho.experiments.real_time_speech.report import (
-    MEASURES,
+    COLUMNS,
     METHODS,
     RS,
     RTHO,
@@ -55,11 +55,7 @@ Hyper = dict[str, Array]
 Look = dict[str, int | float]
 """What is seen of a run: inner ``step``, processor ``seconds``, ``accuracy`` in percent, and λ."""
 
-DOMAIN = {
-    "rate": rfho.NonNegative(),
-    "momentum": rfho.Box(0.0, 0.99),
-    "rho": rfho.NonNegative(),
-}
+DOMAIN = {"rate": rfho.NonNegative(), "momentum": rfho.Box(0.0, 0.99), "rho": rfho.NonNegative()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +132,7 @@ def real_time(settings: SpeechSettings) -> rfho.Tuner:
         "rho": settings.rho_step,
     }
     return rfho.Tuner(
-        rfho.hyper_gradients.RealTimeHyperGradient(settings.every, settings.discount),
+        rfho.RealTimeHyperGradient(settings.every, settings.discount),
         optax.partition(
             {name: optax.adam(step) for name, step in steps.items()}, {name: name for name in steps}
         ),
@@ -248,7 +244,7 @@ def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
                 folder.record({"seed": seed, "method": found["method"], **look})
             yield found
 
-    study = Study(METHODS, range(settings.seed, settings.seed + settings.seeds), on_seed, MEASURES)
+    study = Study(METHODS, range(settings.seed, settings.seed + settings.seeds), on_seed, COLUMNS)
     records = study.carry_out(folder, console)
     if not records:
         return

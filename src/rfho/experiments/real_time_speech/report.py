@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from rfho.runs.pictures import COLOURS, LINES, figure
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.study import Measure, Record, grouped
+from rfho.runs.study import Record, grouped
 
 VANILLA, RS, RTHO, RTHO_NT = "vanilla", "RS", "RTHO", "RTHO-NT"
 METHODS = {
@@ -18,14 +18,14 @@ METHODS = {
     RTHO_NT: "likewise, from zero",
 }
 
-MEASURES = (
-    Measure("method"),
-    Measure("test frames %", 2),
-    Measure("more than RS", 2),
-    Measure("validation frames %", 2),
-    Measure("processor minutes", 2),
-    Measure("training runs", 1),
-)
+COLUMNS = {
+    "method": None,
+    "test frames %": 2,
+    "more than RS": 2,
+    "validation frames %": 2,
+    "processor minutes": 2,
+    "training runs": 1,
+}
 
 
 def add_pictures(folder: RunFolder, records: Sequence[Record]) -> None:

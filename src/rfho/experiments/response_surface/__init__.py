@@ -11,8 +11,6 @@ random search never looks down.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,8 +31,10 @@ from rfho.experiments.parts.network import (
 )
 from rfho.experiments.response_surface.report import (
     CAPTION,
+    FORWARD,
     RANDOM,
     REAL_TIME,
+    REVERSE,
     Path,
     Surface,
     draw,
@@ -44,15 +44,12 @@ from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
 from rfho.runs.stopwatch import compiled, ratios, whole_run
-from rfho.runs.table import to_rich
+from rfho.runs.study import add_tables
 
 Hyper = dict[str, Array]
 
 STARTS = ((0.003, 0.1), (0.0025, 0.002), (1.0, 4e-5))
 """The rates and penalties from which every method starts."""
-
-REVERSE = rfho.hyper_gradients.ReverseHyperGradient()
-FORWARD = rfho.hyper_gradients.ForwardHyperGradient()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,24 +76,52 @@ class SurfaceSettings:
     level: float = setting(2.2, "losses above it are drawn alike", above(0))
 
 
+def training(data: ImageSplit, settings: SurfaceSettings, horizon: int) -> rfho.Problem:
+    """A network with one hidden layer, trained on the whole batch by momentum."""
+    widths = (data.pixels, settings.hidden, len(data.class_names))
+
+    def loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
+        return cross_entropy(network, hyper, batch) + hyper["penalty"] * squared_weights(network)
+
+    dynamics = rfho.Descent(
+        loss,
+        lambda hyper: optax.sgd(hyper["rate"], settings.momentum),
+        init=random_network(widths, seed=settings.seed),
+    )
+    return rfho.Problem(dynamics, cross_entropy, data.train, data.valid, horizon)
+
+
+def methods(settings: SurfaceSettings) -> dict[str, rfho.hyper_gradients.AbstractHyperGradient]:
+    """Those that walk; the last of them updates while it trains, once."""
+    return {
+        REVERSE: rfho.ReverseHyperGradient(),
+        FORWARD: rfho.ForwardHyperGradient(),
+        REAL_TIME: rfho.RealTimeHyperGradient(min(settings.every, settings.online)),
+    }
+
+
 def run(settings: SurfaceSettings, folder: RunFolder, console: Console) -> None:
     """Draws the surface, then walks on it with each method from each start."""
     sizes = (settings.train, settings.valid, 10)
     data = load_image_split(settings.data, sizes, seed=settings.seed)
     problem = training(data, settings, settings.horizon)
     one_run = training(data, settings, settings.online)
-    rates, penalties = axis_of(settings.rates, settings), axis_of(settings.penalties, settings)
+    problems = {REVERSE: problem, FORWARD: problem, REAL_TIME: one_run}
+    rates, penalties = (
+        np.geomspace(ends[0], ends[-1], settings.grid)
+        for ends in (settings.rates, settings.penalties)
+    )
     surface = Surface(rates, penalties, np.full((settings.grid, settings.grid), np.nan))
     paths: list[Path] = []
     with until_interrupted(folder, console):
         console.print(f"The surface: {settings.grid}² training runs")
-        for row, penalty in enumerate(penalties):
-            surface.losses[row] = final_losses(problem, rates, np.full(settings.grid, penalty))
-        prices = measured_prices(problem, one_run, settings)
-        for method in (REVERSE, FORWARD, real_time(settings)):
-            task = problem if method.limit(problem) is None else one_run
-            paths += walk(task, method, settings, folder=folder, prices=prices)
-            console.print(f"{paths[-1].method}: done")
+        for row, penalty in enumerate(surface.penalties):
+            penalties = np.full(settings.grid, penalty)
+            surface.losses[row] = final_losses(problem, surface.rates, penalties)
+        prices = measured_prices(problems, settings)
+        for name, task in problems.items():
+            paths += walk(name, task, settings, folder=folder, price=prices[name])
+            console.print(f"{name}: done")
         paths += random_search(problem, settings)
     folder.add_arrays("surface", {"loss": surface.losses}, "The surface (a row per penalty):")
     for path in paths:
@@ -106,51 +131,25 @@ def run(settings: SurfaceSettings, folder: RunFolder, console: Console) -> None:
     if paths:
         ends = np.array([path.end for path in paths])
         table = result_table(paths, final_losses(problem, *ends.T).tolist())
-        folder.add_table("results", table)
-        console.print(to_rich(table))
-
-
-def training(data: ImageSplit, settings: SurfaceSettings, horizon: int) -> rfho.Problem:
-    """A network with one hidden layer, trained on the whole batch by momentum."""
-    widths = (data.pixels, settings.hidden, len(data.class_names))
-
-    def loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
-        return cross_entropy(network, batch) + hyper["penalty"] * squared_weights(network)
-
-    def validation_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
-        return cross_entropy(network, batch)
-
-    dynamics = rfho.Descent(
-        loss,
-        lambda hyper: optax.sgd(hyper["rate"], settings.momentum),
-        init=random_network(widths, seed=settings.seed),
-    )
-    return rfho.Problem(dynamics, validation_loss, data.train, data.valid, horizon)
-
-
-def real_time(settings: SurfaceSettings) -> rfho.hyper_gradients.AbstractHyperGradient:
-    """The method that updates while it trains."""
-    return rfho.hyper_gradients.RealTimeHyperGradient(min(settings.every, settings.online))
+        add_tables(folder, console, {"results": table})
 
 
 def walk(
+    name: str,
     problem: rfho.Problem,
-    method: rfho.hyper_gradients.AbstractHyperGradient,
     settings: SurfaceSettings,
     *,
     folder: RunFolder,
-    prices: Mapping[str, float],
+    price: float,
 ) -> list[Path]:
     """The paths of one method from all starts, side by side."""
-    once = method.limit(problem) is not None
-    starts = [_hyper(*start) for start in STARTS]
-    points = [[_point(hyper)] for hyper in starts]
-    values: list[list[float]] = [[] for _ in starts]
-    name = _NAMES[type(method)]
+    once = name == REAL_TIME
+    points = [[start] for start in STARTS]
+    values: list[list[float]] = [[] for _ in STARTS]
     for rows in rfho.iterate_many(
         problem,
-        starts,
-        method=method,
+        [_hyper(*start) for start in STARTS],
+        method=methods(settings)[name],
         optim=optax.adam(settings.online_rate if once else settings.outer_rate),
         domain=rfho.Positive(),
         steps=None if once else settings.steps,
@@ -158,15 +157,15 @@ def walk(
         reports = [report for report in rows if report is not None]
         for report in reports:
             start = report.member
-            points[start].append(_point(report.hyper))
+            points[start].append((float(report.hyper["rate"]), float(report.hyper["penalty"])))
             values[start].append(report.value)
         seen = {f"loss {report.member + 1}": report.value for report in reports}
         folder.record({"method": name, "step": reports[0].step, **seen})
     runs = settings.price * (settings.online / settings.horizon if once else settings.steps)
-    measured = prices[name] * (1 if once else settings.steps)
+    measured = price * (1 if once else settings.steps)
     return [
         Path(name, start, np.array(points[start]), np.array(values[start]), runs, measured)
-        for start in range(len(starts))
+        for start in range(len(STARTS))
     ]
 
 
@@ -185,50 +184,33 @@ def random_search(problem: rfho.Problem, settings: SurfaceSettings) -> list[Path
 
 
 def measured_prices(
-    problem: rfho.Problem, one_run: rfho.Problem, settings: SurfaceSettings
+    problems: dict[str, rfho.Problem], settings: SurfaceSettings
 ) -> dict[str, float]:
     """In plain training runs of T steps: one hypergradient, or the whole one run of real-time HO."""
     hyper = _hyper(*STARTS[0])
-    plain = compiled(lambda p, h: REVERSE.conclude(p, h, None)[0], problem, hyper)
-    tasks = ((REVERSE, problem), (FORWARD, problem), (real_time(settings), one_run))
+    plain = compiled(lambda p, h: rfho.train(p, h).value, problems[REVERSE], hyper)
     programs = {
-        _NAMES[type(method)]: compiled(whole_run(method), task, hyper) for method, task in tasks
+        name: compiled(whole_run(method), problems[name], hyper)
+        for name, method in methods(settings).items()
     }
     return ratios(plain, programs, settings.rounds)
 
 
 def final_losses(problem: rfho.Problem, rates: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     """f at several points, side by side."""
-    hyper = {
-        "rate": jnp.asarray(rates, jnp.float32),
-        "penalty": jnp.asarray(penalties, jnp.float32),
-    }
-    return np.asarray(_concluded(problem, hyper))
+    columns = {"rate": rates, "penalty": penalties}
+    hyper = {name: jnp.asarray(column, jnp.float32) for name, column in columns.items()}
+    return np.asarray(_values(problem, hyper))
 
 
 @eqx.filter_jit
-def _concluded(problem: rfho.Problem, hyper: Hyper) -> Array:
-    return jax.vmap(lambda one: REVERSE.conclude(problem, one, None)[0])(hyper)
-
-
-def axis_of(ends: tuple[float, ...], settings: SurfaceSettings) -> np.ndarray:
-    """The points of the surface along one axis."""
-    return np.geomspace(ends[0], ends[-1], settings.grid)
+def _values(problem: rfho.Problem, hyper: Hyper) -> Array:
+    return jax.vmap(lambda one: rfho.train(problem, one).value)(hyper)
 
 
 def _hyper(rate: float, penalty: float) -> Hyper:
     return {"rate": jnp.float32(rate), "penalty": jnp.float32(penalty)}
 
-
-def _point(hyper: Mapping[str, Any]) -> tuple[float, float]:
-    return float(hyper["rate"]), float(hyper["penalty"])
-
-
-_NAMES: dict[type, str] = {
-    rfho.hyper_gradients.ReverseHyperGradient: "Reverse-HO",
-    rfho.hyper_gradients.ForwardHyperGradient: "Forward-HO",
-    rfho.hyper_gradients.RealTimeHyperGradient: REAL_TIME,
-}
 
 RESPONSE_SURFACE = Experiment(
     name="response-surface",

@@ -10,9 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfho.runs.pictures import COLOURS, LINES, figure
-from rfho.runs.table import Cell, Column, Table, make_table
+from rfho.runs.study import tabulated
+from rfho.runs.table import Table
 
-RANDOM, REAL_TIME = "random search", "RTHO"
+REVERSE, FORWARD, REAL_TIME, RANDOM = "Reverse-HO", "Forward-HO", "RTHO", "random search"
+
+_COLUMNS = {
+    "method": None,
+    "start": 0,
+    "rate η": 4,
+    "penalty ρ": None,
+    "f(η, ρ)": 4,
+    "loss of the run itself": 4,
+    "cost in training runs, measured": 0,
+    "budgeted": 0,
+}
 
 
 class Surface(NamedTuple):
@@ -56,21 +68,18 @@ class Path(NamedTuple):
 
 def result_table(paths: Sequence[Path], ends: Sequence[float]) -> Table:
     """The validation loss f with which each path ends, and its price."""
-    rows: list[list[Cell]] = []
-    for path, ended in zip(paths, ends, strict=True):
-        rate, penalty = map(float, path.end)
-        seen = float(path.values[-1]) if path.method == REAL_TIME else None
-        rows.append([path.method, path.start + 1, rate, penalty, float(ended), seen])
-        rows[-1] += [path.measured, path.runs]
-    columns = [
-        Column("method"),
-        Column("start", 0),
-        Column("rate η", 4),
-        Column("penalty ρ"),
-        Column("f(η, ρ)", 4),
-        Column("loss of the run itself", 4),
-        Column("cost in training runs, measured", 0),
-        Column("budgeted", 0),
+    records = [
+        {
+            "method": path.method,
+            "start": path.start + 1,
+            "rate η": float(path.end[0]),
+            "penalty ρ": float(path.end[1]),
+            "f(η, ρ)": ended,
+            "loss of the run itself": float(path.values[-1]) if path.method == REAL_TIME else None,
+            "cost in training runs, measured": path.measured,
+            "budgeted": path.runs,
+        }
+        for path, ended in zip(paths, ends, strict=True)
     ]
     note = (
         f"Forward-HO follows Reverse-HO to within {_gap(paths):.1e} in η and ρ: both compute the "
@@ -78,7 +87,7 @@ def result_table(paths: Sequence[Path], ends: Sequence[float]) -> Table:
         "while it trains, so the loss of its own run is the one to look at. Measured by CPU seconds "
         "against plain training, without compilation and outer updates; random search has the budget."
     )
-    return make_table("Where each path ends", columns, rows, note=note)
+    return tabulated("Where each path ends", records, _COLUMNS, note=note)
 
 
 def draw(surface: Surface, paths: Sequence[Path], *, level: float) -> Figure:
@@ -121,12 +130,8 @@ def _draw_method(axis: Axes, paths: Sequence[Path], number: int) -> None:
 
 def _gap(paths: Sequence[Path]) -> float:
     """The largest difference between the points of Reverse-HO and Forward-HO."""
-    ends = {(path.method, path.start): path.points for path in paths}
-    gaps = [
-        float(np.max(np.abs(points - ends["Forward-HO", start])))
-        for (method, start), points in ends.items()
-        if method == "Reverse-HO" and ("Forward-HO", start) in ends
-    ]
+    found = [[path.points for path in paths if path.method == name] for name in (REVERSE, FORWARD)]
+    gaps = [float(np.max(np.abs(back - forth))) for back, forth in zip(*found, strict=False)]
     return max(gaps, default=float("nan"))
 
 

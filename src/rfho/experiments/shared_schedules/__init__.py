@@ -44,7 +44,7 @@ from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
 from rfho.runs.stopwatch import clock
-from rfho.runs.study import Measure, add_tables, tabulated
+from rfho.runs.study import add_tables, tabulated
 from rfho.runs.table import Table
 
 Hyper = dict[str, Any]
@@ -78,7 +78,8 @@ def training(data: ImageSplit, rate: Rate, settings: SharedSettings) -> rfho.Pro
     """The network, trained on minibatches with momentum and a penalty, judged by validation."""
 
     def objective(network: PictureNetwork, hyper: Hyper, batch: Examples) -> Array:
-        return cross_entropy(*seen(network, batch, data.shape))
+        dense, examples = seen(network, batch, data.shape)
+        return cross_entropy(dense, hyper, examples)
 
     def loss(network: PictureNetwork, hyper: Hyper, batch: Examples) -> Array:
         penalty = hyper["decay"] * squared_picture_weights(network)
@@ -119,7 +120,7 @@ def learn(problem: rfho.Problem, settings: SharedSettings) -> Iterator[Trial]:
         "momentum": rfho.Box(0.0, LARGEST_MOMENTUM),
         "decay": rfho.NonNegative(),
     }
-    method = rfho.hyper_gradients.ForwardHyperGradient()
+    method = rfho.ForwardHyperGradient()
     hyper, begin = constant(settings, 0.0, momentum=0.0), clock()
     for report in rfho.iterate(
         problem, hyper, method=method, optim=by_sign(lengths), domain=domain, steps=settings.steps
@@ -210,13 +211,13 @@ def compare(contestants: Sequence[Contestant], data: ImageSplit, settings: Share
     def right(network: PictureNetwork, examples: Examples) -> Array:
         return accuracy(*seen(network, examples, data.shape))
 
-    measures = (
-        Measure("schedule"),
-        Measure("validation loss", 4),
-        Measure("test accuracy %", 2),
-        Measure("tried"),
-        Measure("seconds", 1),
-    )
+    measures = {
+        "schedule": None,
+        "validation loss": 4,
+        "test accuracy %": 2,
+        "tried": None,
+        "seconds": 1,
+    }
     repeats, seed = settings.repeats, settings.seed + 1
     records = []
     for each in contestants:

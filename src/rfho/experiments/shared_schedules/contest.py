@@ -5,11 +5,9 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -75,7 +73,7 @@ def tried(problem: rfho.Problem, candidates: Iterable[Any]) -> Iterator[Trial]:
     """One training run with each candidate."""
     for hyper in candidates:
         begin = clock()
-        value = float(_trained(problem, hyper))
+        value = float(rfho.train(problem, hyper).value)
         yield Trial(hyper, value, clock() - begin)
 
 
@@ -115,8 +113,3 @@ def _rates(problem: rfho.Problem, hyper: Any) -> np.ndarray:
     """η of every step, shape (T,)."""
     dynamics: Any = problem.dynamics
     return np.asarray(jax.vmap(lambda t: dynamics.rate(hyper, t))(jnp.arange(problem.horizon)))
-
-
-@eqx.filter_jit
-def _trained(problem: rfho.Problem, hyper: Any) -> Array:
-    return rfho.hyper_gradients.ReverseHyperGradient().conclude(problem, hyper, None)[0]

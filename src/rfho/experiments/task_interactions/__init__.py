@@ -38,7 +38,7 @@ from rfho.runs.experiment import Experiment
 from rfho.runs.pictures import curves, heat_map
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.study import Measure, Record, Study, add_tables, gained, grouped, median, traced
+from rfho.runs.study import Record, Study, add_tables, gained, grouped, median, traced
 
 Hyper = dict[str, Array]
 
@@ -49,13 +49,14 @@ METHODS = {
     HMTL: "C and ρ learned",
     HMTL_S: "likewise, Σ C <= R",
 }
-MEASURES = (
-    Measure("method"),
-    Measure("test accuracy %", 2),
-    Measure("more than STL", 2),
-    Measure("ρ (median)", of=median),
-    Measure("Σ C (median)", of=median),
-)
+COLUMNS = {
+    "method": None,
+    "test accuracy %": 2,
+    "more than STL": 2,
+    "ρ (median)": None,
+    "Σ C (median)": None,
+}
+MEDIANS = {"ρ (median)": median, "Σ C (median)": median}
 PENALTIES = (0.0, *np.geomspace(1e-4, 10.0, 11).tolist())
 INTERACTIONS = (0.0, *np.geomspace(1e-5, 1.0, 11).tolist())
 
@@ -90,22 +91,19 @@ def penalised_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
     lengths = jnp.diagonal(products)
     gaps = lengths[:, None] + lengths[None, :] - 2 * products  # ‖w_j - w_k‖²
     interaction = jnp.sum(hyper["C"] * gaps)
-    return cross_entropy(network, batch) + interaction + hyper["rho"] * squared_weights(network)
-
-
-def validation_loss(network: Network, hyper: Hyper, batch: Examples) -> Array:
-    """E: the cross-entropy alone."""
-    return cross_entropy(network, batch)
+    return (
+        cross_entropy(network, hyper, batch) + interaction + hyper["rho"] * squared_weights(network)
+    )
 
 
 def training(train: Part, judges: Part, settings: InteractionSettings) -> rfho.Problem:
-    """Softmax regression from zero, by gradient descent with momentum on the whole set."""
+    """Softmax regression from zero, by gradient descent with momentum; E is the cross-entropy alone."""
     dynamics = rfho.Descent(
         penalised_loss,
         lambda hyper: optax.sgd(hyper["rate"], hyper["momentum"]),
         blank_network(train[0].shape[1], 10),
     )
-    return rfho.Problem(dynamics, validation_loss, train, judges, settings.horizon)
+    return rfho.Problem(dynamics, cross_entropy, train, judges, settings.horizon)
 
 
 def learn(
@@ -159,7 +157,7 @@ def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> N
             found = {"ρ (median)": hyper["rho"], "Σ C (median)": hyper["C"].sum(), "C": hyper["C"]}
             yield {"method": method, "test accuracy %": right, "names": data.class_names} | found
 
-    study = Study(METHODS, range(1, settings.splits + 1), on_split, MEASURES)
+    study = Study(METHODS, range(1, settings.splits + 1), on_split, COLUMNS, MEDIANS)
     records = study.carry_out(folder, console)
     if not records:
         return
@@ -237,16 +235,13 @@ def add_losses(folder: RunFolder) -> None:
 @eqx.filter_jit
 def _losses(problem: rfho.Problem, hyper: Hyper) -> Array:
     axes = {"C": 0, "rho": 0, "rate": None, "momentum": None}
-    method = rfho.hyper_gradients.ReverseHyperGradient()
-    one = lambda hyper: method.conclude(problem, hyper, None)[0]  # noqa: E731
-    return jax.vmap(one, in_axes=(axes,))(hyper)
+    return jax.vmap(lambda one: rfho.train(problem, one).value, in_axes=(axes,))(hyper)
 
 
 @eqx.filter_jit
 def _accuracy_of(problem: rfho.Problem, hyper: Hyper) -> Array:
     """That of the trained model on what judges it."""
-    _, network = rfho.hyper_gradients.ReverseHyperGradient().conclude(problem, hyper, None)
-    return accuracy(network, problem.valid)
+    return accuracy(rfho.train(problem, hyper).params, problem.valid)
 
 
 _GRAPH = "which classes share, C divided by its largest entry, mean over the splits."

@@ -107,9 +107,8 @@ def training(settings: CostSettings, m: int, width: int) -> tuple[rfho.Problem, 
         momentum=lambda hyper, t: 0.9,
         init=random_network((data.pixels, width, 10), seed=settings.seed),
     )
-    objective = lambda network, hyper, batch: cross_entropy(network, batch)  # noqa: E731
     train = (inputs, labels, groups)
-    problem = rfho.Problem(dynamics, objective, train, data.valid, settings.horizon)
+    problem = rfho.Problem(dynamics, cross_entropy, train, data.valid, settings.horizon)
     return problem, jnp.zeros(m, jnp.float32)
 
 
@@ -131,7 +130,7 @@ def methods(settings: CostSettings) -> dict[str, AbstractHyperGradient]:
 
 def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> list[Row]:
     """One row per method: time in plain training runs and bytes beyond plain, and both forecasts."""
-    plain = compiled(lambda p, h: ForwardHyperGradient().conclude(p, h, None), problem, hyper)
+    plain = compiled(rfho.train, problem, hyper)
     seconds(plain)
     limit = settings.longest / seconds(plain)
     forecasts = expected_costs(methods(settings), problem, hyper)
