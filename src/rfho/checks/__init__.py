@@ -10,8 +10,10 @@ from rfho.checks.diagnosis import (
     diagnose,
 )
 from rfho.checks.finite_differences import Difference, Verdict, derivative, judged, ladder
+from rfho.checks.truncation import BiasCurve, bias_curve
 
 __all__ = [
+    "BiasCurve",
     "Check",
     "Diagnosis",
     "Difference",
@@ -20,6 +22,7 @@ __all__ = [
     "Kind",
     "Severity",
     "Verdict",
+    "bias_curve",
     "check_hyper_gradient",
     "derivative",
     "diagnose",

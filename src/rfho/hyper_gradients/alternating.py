@@ -161,8 +161,8 @@ class T1T2HyperGradient(AbstractAlternating):
 
     Cost:
         Δ training steps, one product with the Hessian, and one gradient of the objective; memory of one
-        linearised gradient. Biased by all terms of the series but the first; at a stationary point under
-        plain gradient descent it is `TruncatedHyperGradient` with a window of 1. The rate of training has
+        linearised gradient. Biased by all terms of the series but the first: at a stationary point under
+        plain gradient descent it is the first point of `rfho.checks.bias_curve`. The rate of training has
         no such hypergradient, and is refused.
 
     Aux:
