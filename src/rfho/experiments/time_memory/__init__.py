@@ -13,7 +13,7 @@ weights of as many equal groups of training examples.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,27 @@ from rich.console import Console
 import rfho
 from rfho.experiments.parts.image_data import IMAGE_SETS, load_image_split
 from rfho.experiments.parts.network import Network, cross_entropy, logits, random_network
-from rfho.experiments.time_memory.report import FORWARD, HYPERS, PARAMS, REVERSE, Row, add_costs
+from rfho.experiments.time_memory.report import (
+    CAPTION,
+    FORWARD,
+    HYPERS,
+    PARAMS,
+    REVERSE,
+    Row,
+    draw,
+    tables,
+)
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
     RealTimeHyperGradient,
     ReverseHyperGradient,
 )
-from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.experiment import Experiment
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, at_least, setting
-from rfho.runs.stopwatch import Program, compiled, ratios, seconds, whole_run
-from rfho.runs.table import to_rich
+from rfho.runs.stopwatch import compiled, ratios, seconds, whole_run
+from rfho.runs.study import Study, add_tables
 
 Batch = tuple[Array, Array, Array]
 
@@ -70,24 +79,26 @@ def run(settings: CostSettings, folder: RunFolder, console: Console) -> None:
         HYPERS: [(m, settings.hidden) for m in settings.hypers],
         PARAMS: [(settings.few, width) for width in settings.widths],
     }
-    rows: list[Row] = []
-    with until_interrupted(folder, console):
-        for m, width in dict.fromkeys(itertools.chain(*sweeps.values())):
-            problem, hyper = training(settings, m, width)
-            sizes = {HYPERS: m, PARAMS: number_of(problem.init(hyper).params)}
-            for row in measure(problem, hyper, settings):
-                for sweep in (name for name, points in sweeps.items() if (m, width) in points):
-                    rows.append({"sweep": sweep, "size": sizes[sweep], **row})
-                    folder.record(rows[-1])
-            console.print(f"m = {m}, {width} hidden units: done")
-    if not rows:
-        return
-    held = {
-        HYPERS: f"{settings.hidden} hidden units, T = {settings.horizon}",
-        PARAMS: f"m = {settings.few}, T = {settings.horizon}",
-    }
-    for table in add_costs(folder, rows, held):
-        console.print(to_rich(table))
+
+    def at_point(point: tuple[int, int]) -> Iterator[Row]:
+        problem, hyper = training(settings, *point)
+        sizes = {HYPERS: point[0], PARAMS: optax.tree.size(problem.init(hyper).params)}
+        for costs, sweep in itertools.product(measure(problem, hyper, settings), sweeps):
+            if point in sweeps[sweep]:
+                row = {"sweep": sweep, "size": sizes[sweep], **costs}
+                folder.record(row)
+                yield row
+
+    points = dict.fromkeys(itertools.chain(*sweeps.values()))
+    shown = {"sweep": None, "size": None, "method": None, "time": 2, "memory": None}
+    rows = Study({}, points, at_point, shown).carry_out(folder, console)
+    if rows:
+        held = {
+            HYPERS: f"{settings.hidden} hidden units, T = {settings.horizon}",
+            PARAMS: f"m = {settings.few}, T = {settings.horizon}",
+        }
+        folder.add_picture("time-memory", draw(rows, held), CAPTION)
+        add_tables(folder, console, tables(rows))
 
 
 def training(settings: CostSettings, m: int, width: int) -> tuple[rfho.Problem, Array]:
@@ -128,50 +139,37 @@ def methods(settings: CostSettings) -> dict[str, AbstractHyperGradient]:
     return found | {f"real-time, Δ = {settings.every}": RealTimeHyperGradient(settings.every)}
 
 
-def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> list[Row]:
+def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> Iterator[Row]:
     """One row per method: time in plain training runs and bytes beyond plain, and both forecasts."""
     plain = compiled(rfho.train, problem, hyper)
     seconds(plain)
     limit = settings.longest / seconds(plain)
-    forecasts = expected_costs(methods(settings), problem, hyper)
-    programs: dict[str, Program] = {}
-    for name, method in methods(settings).items():
-        expected = forecasts[name]
-        if expected is None or expected.time <= limit:
-            programs[name] = compiled(whole_run(method), problem, hyper)
+    found = methods(settings)
+    forecasts = {name: expected(method, problem, hyper) for name, method in found.items()}
+    programs = {
+        name: compiled(whole_run(found[name]), problem, hyper)
+        for name, forecast in forecasts.items()
+        if forecast is None or forecast.time <= limit
+    }
     times = ratios(plain, programs, settings.rounds)
-    return [
-        {
+    for name, forecast in forecasts.items():
+        yield {
             "method": name,
             "time": times.get(name),
             "memory": programs[name].memory - plain.memory if name in programs else None,
-            "forecast time": None if expected is None else float(expected.time),
-            "forecast memory": None if expected is None else expected.memory - plain.memory,
+            "forecast time": None if forecast is None else float(forecast.time),
+            "forecast memory": None if forecast is None else forecast.memory - plain.memory,
         }
-        for name, expected in forecasts.items()
-    ]
 
 
-def expected_costs(
-    methods: Mapping[str, AbstractHyperGradient], problem: rfho.Problem, hyper: Array
-) -> dict[str, rfho.choice.Forecast | None]:
+def expected(
+    method: AbstractHyperGradient, problem: rfho.Problem, hyper: Array
+) -> rfho.choice.Forecast | None:
     """What rfho forecasts without compiling anything; None where it does not."""
-    auto = rfho.AutoHyperGradient(memory_limit=1e18)
-    candidates = auto.select(problem, hyper).candidates
-    found: dict[str, rfho.choice.Forecast | None] = {}
-    for name, method in methods.items():
-        known = [candidate.forecast for candidate in candidates if candidate.method == method]
-        match method:
-            case ReverseHyperGradient(checkpoint=rfho.Binomial()):
-                found[name] = auto.check(problem, hyper, method)
-            case _:
-                found[name] = known[0] if known else None
-    return found
-
-
-def number_of(network: Network) -> int:
-    """How many parameters there are."""
-    return sum(leaf.size for leaf in jax.tree.leaves(network))
+    try:
+        return rfho.AutoHyperGradient(memory_limit=1e18).check(problem, hyper, method)
+    except TypeError:
+        return None
 
 
 TIME_MEMORY = Experiment(

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rfho.runs.pictures import COLOURS, LINES, figure
-from rfho.runs.run_folder import RunFolder
-from rfho.runs.table import Cell, Column, Table, make_table
+from rfho.runs.study import grouped, tabulated
+from rfho.runs.table import Table
 
 Row = Mapping[str, Any]
 """A method at a size: ``sweep`` (one of the two below), ``size``, ``method``, ``time`` and ``memory``
@@ -26,24 +26,20 @@ FORWARD, REVERSE = "forward", "reverse, StoreAll"
 PER_DIRECTION = 1.4
 
 
-def add_costs(folder: RunFolder, rows: Sequence[Row], held: Mapping[str, str]) -> list[Table]:
-    """Adds the picture and all tables, and returns the tables.
-
-    Args:
-        folder: of the run.
-        rows: of both sweeps.
-        held: what does not vary, for each sweep.
-    """
-    folder.add_picture("time-memory", draw(rows, held), _CAPTION)
-    tables: list[Table] = []
-    for sweep in (HYPERS, PARAMS):
-        for kind, unit in (("time", "× plain training"), ("memory", "kB beyond plain training")):
-            title = f"{kind.capitalize()}, {unit}, by {sweep}"
-            tables.append(costs(rows, sweep, kind, title=title))
-            folder.add_table(f"{kind}-by-{sweep}", tables[-1])
-    tables.append(crossings(rows))
-    folder.add_table("crossing", tables[-1])
-    return tables
+def tables(rows: Sequence[Row]) -> dict[str, Table]:
+    """Costs of all methods by both sizes, and where the modes cross."""
+    units = {"time": "× plain training", "memory": "kB beyond plain training"}
+    found = {
+        f"{kind}-by-{sweep}": costs(
+            grouped(rows, "sweep")[sweep],
+            kind,
+            title=f"{kind.capitalize()}, {unit}, by {sweep}",
+            sweep=sweep,
+        )
+        for sweep in (HYPERS, PARAMS)
+        for kind, unit in units.items()
+    }
+    return found | {"crossing": crossings(rows)}
 
 
 def crossing(
@@ -63,47 +59,47 @@ def crossing(
 
 def crossings(rows: Sequence[Row]) -> Table:
     """From how many hyperparameters on reverse mode is faster, and needs less memory."""
-    lines: list[list[Cell]] = []
-    for kind in ("time", "memory"):
-        for source in (f"forecast {kind}", kind):
-            sizes, back = _series(rows, HYPERS, REVERSE, source)
-            _, forth = _series(rows, HYPERS, FORWARD, source)
-            label = f"{kind}, {'forecast' if source != kind else 'measured'}"
-            lines.append([label, crossing(sizes, back, forth)])
-    _, back = _series(rows, HYPERS, REVERSE, "time")
-    known = [time for time in back if time is not None]
+    methods = grouped(grouped(rows, "sweep")[HYPERS], "method")
+    back, forth = (
+        sorted(methods[name], key=lambda row: row["size"]) for name in (REVERSE, FORWARD)
+    )
+    sizes = [row["size"] for row in back]
+    label, meeting = "forward is cheaper than reverse, StoreAll", "up to m"
+    found = [
+        {
+            label: f"{kind}, {source}",
+            meeting: crossing(sizes, [row[key] for row in back], [row[key] for row in forth]),
+        }
+        for kind in ("time", "memory")
+        for source, key in (("forecast", f"forecast {kind}"), ("measured", kind))
+    ]
+    known = [row["time"] for row in back if row["time"] is not None]
     rule = (float(np.median(known)) - 1) / PER_DIRECTION if known else None
-    lines.insert(1, [f"time, 1 + {PER_DIRECTION} m against the measured reverse", rule])
-    columns = [Column("forward is cheaper than reverse, StoreAll"), Column("up to m", 1)]
-    return make_table("Where forward and reverse mode cross", columns, lines)
+    found.insert(
+        1, {label: f"time, 1 + {PER_DIRECTION} m against the measured reverse", meeting: rule}
+    )
+    columns = {label: None, meeting: 1}
+    return tabulated("Where forward and reverse mode cross", found, columns)
 
 
-def costs(rows: Sequence[Row], sweep: str, kind: str, *, title: str) -> Table:
+def costs(rows: Sequence[Row], kind: str, *, sweep: str, title: str) -> Table:
     """One line per method, one column per size: measured, and in brackets forecast."""
-    sizes = sorted({row["size"] for row in rows if row["sweep"] == sweep})
-    lines: list[list[Cell]] = []
-    for name in dict.fromkeys(row["method"] for row in rows):
-        seen, measured = _series(rows, sweep, name, kind)
-        _, expected = _series(rows, sweep, name, f"forecast {kind}")
-        cells = dict(zip(seen, zip(measured, expected, strict=True), strict=True))
-        lines.append([name, *(_shown(kind, *cells.get(size, (None, None))) for size in sizes)])
-    columns = [Column("method"), *(Column(f"{size} {sweep}") for size in sizes)]
-    note = "In brackets: forecast, before anything is compiled. A dash: not known or not run."
-    return make_table(title, columns, lines, note=note)
-
-
-def _shown(kind: str, *pair: Number | None) -> str:
     scale, digits = (1, 2) if kind == "time" else (1e-3, 0)
-    measured, expected = ("–" if x is None else f"{scale * x:.{digits}f}" for x in pair)
-    return f"{measured} ({expected})"
 
+    def shown(cost: Number | None) -> str:
+        return "–" if cost is None else f"{scale * cost:.{digits}f}"
 
-def _series(
-    rows: Sequence[Row], sweep: str, method: str, key: str
-) -> tuple[list[int], list[Number | None]]:
-    chosen = [row for row in rows if (row["sweep"], row["method"]) == (sweep, method)]
-    chosen.sort(key=lambda row: row["size"])
-    return [row["size"] for row in chosen], [row[key] for row in chosen]
+    records = [
+        {"method": name}
+        | {
+            f"{row['size']} {sweep}": f"{shown(row[kind])} ({shown(row[f'forecast {kind}'])})"
+            for row in alike
+        }
+        for name, alike in grouped(rows, "method").items()
+    ]
+    columns = [f"{size} {sweep}" for size in sorted({row["size"] for row in rows})]
+    note = "In brackets: forecast, before anything is compiled. A dash: not known or not run."
+    return tabulated(title, records, {"method": None, **dict.fromkeys(columns)}, note=note)
 
 
 def draw(rows: Sequence[Row], held: Mapping[str, str]) -> Figure:
@@ -134,14 +130,14 @@ def draw(rows: Sequence[Row], held: Mapping[str, str]) -> Figure:
 def _draw_costs(axis: Axes, rows: Sequence[Row], sweep: str, kind: str) -> None:
     """Measured as lines, forecasts as open circles."""
     scale = 1 if kind == "time" else 1e-3
-    for number, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
+    methods = grouped(grouped(rows, "sweep")[sweep], "method")
+    for number, (name, alike) in enumerate(methods.items()):
         colour = COLOURS[number % len(COLOURS)]
         for key, style in ((kind, f".{LINES[number % 4]}"), (f"forecast {kind}", "o")):
-            sizes, values = _series(rows, sweep, name, key)
-            known = [(x, scale * y) for x, y in zip(sizes, values, strict=True) if y is not None]
+            known = sorted((row["size"], scale * row[key]) for row in alike if row[key] is not None)
             if known:
-                x, y = zip(*known, strict=True)
                 label = name if key == kind else None
+                x, y = zip(*known, strict=True)
                 axis.plot(x, y, style, color=colour, fillstyle="none", label=label)
     axis.set(xscale="log", yscale="log")
     for one in (axis.xaxis, axis.yaxis):
@@ -151,7 +147,7 @@ def _draw_costs(axis: Axes, rows: Sequence[Row], sweep: str, kind: str) -> None:
     axis.tick_params(axis="x", labelrotation=45)
 
 
-_CAPTION = (
+CAPTION = (
     "Time of one hypergradient (of real-time: of all T / Δ of a training run) in plain training runs, "
     "and memory beyond plain training. Lines: measured; open circles: forecast by rfho before "
     "anything is compiled."
