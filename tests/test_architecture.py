@@ -43,7 +43,7 @@ ROWS = (
     ("outer loop", "outer/"),
     ("surface", "__init__.py"),
     ("runs", "runs/"),
-    ("edge", "datasets/", "testing/", "tracking/"),
+    ("edge", "adapters/", "datasets/", "testing/", "tracking/"),
     ("experiments", "experiments/"),
     ("command line", "cli.py"),
 )

@@ -48,7 +48,7 @@ def test_scalars_are_the_objective_every_hyperparameter_norms_statistics_and_sec
 
 
 def test_a_number_and_several_objectives_have_names_too():
-    report = rfho.Report(1, np.float32(0.5), {"a": 1.0, "b": 2.0}, np.float32(-2.0), {}, 0.1)
+    report = rfho.outer.Report(1, np.float32(0.5), {"a": 1.0, "b": 2.0}, np.float32(-2.0), {}, 0.1)
     numbers = scalars(report)
     assert numbers["hyper"] == 0.5
     assert numbers["hypergradient"] == -2.0
@@ -62,7 +62,7 @@ keys = st.text(max_size=6) | st.sampled_from(
 
 @given(st.dictionaries(keys, st.dictionaries(keys, st.just(np.ones(())), max_size=3), max_size=4))
 def test_every_leaf_has_a_name_of_its_own_that_every_tracker_takes(hyper):
-    report = rfho.Report(1, hyper, 0.0, hyper, {}, 0.1)
+    report = rfho.outer.Report(1, hyper, 0.0, hyper, {}, 0.1)
     names = [name for name in scalars(report) if name.startswith("hyper/")]
     assert len(names) == len(jax.tree.leaves(hyper))
     for name in names:

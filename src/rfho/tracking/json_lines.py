@@ -24,8 +24,8 @@ class JsonLines(AbstractTracker):
         settings: your own parameters of the run.
 
     Example:
-        >>> import rfho
-        >>> tracker = rfho.tracking.JsonLines("runs/lr.jsonl", {"data": "digits"})
+        >>> from rfho.tracking import JsonLines
+        >>> tracker = JsonLines("runs/lr.jsonl", {"data": "digits"})
 
         Afterwards ``pandas.read_json("runs/lr.jsonl", lines=True)`` is a table.
     """

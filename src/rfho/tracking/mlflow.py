@@ -22,8 +22,8 @@ class MLflow(AbstractTracker):
         settings: your own parameters of the run.
 
     Example:
-        >>> import rfho
-        >>> tracker = rfho.tracking.MLflow("rate and penalty")
+        >>> from rfho.tracking import MLflow
+        >>> tracker = MLflow("rate and penalty")
     """
 
     def __init__(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import rfho
-from rfho.outer import Start
+from rfho.outer import Report, Start
 from rfho.typing import Hyper, PyTree
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -25,7 +25,7 @@ Setting = str | int | float | bool
 """A parameter of a run, as trackers take it."""
 
 
-def scalars(report: rfho.Report) -> dict[str, float]:
+def scalars(report: Report) -> dict[str, float]:
     """The numbers of an outer step, by name.
 
     Args:
@@ -38,9 +38,10 @@ def scalars(report: rfho.Report) -> dict[str, float]:
 
     Example:
         >>> import numpy as np, rfho
+        >>> from rfho.tracking import scalars
         >>> hyper = {"lr": np.float32(0.5), "weights": np.arange(5.0)}
-        >>> report = rfho.Report(1, hyper, 0.25, {"lr": 3.0, "weights": np.zeros(5)}, {}, 0.1)
-        >>> numbers = rfho.tracking.scalars(report)
+        >>> report = rfho.outer.Report(1, hyper, 0.25, {"lr": 3.0, "weights": np.zeros(5)}, {}, 0.1)
+        >>> numbers = scalars(report)
         >>> numbers["hyper/lr"], numbers["hyper/weights/median"], numbers["norm/hypergradient"]
         (0.5, 2.0, 3.0)
     """

@@ -25,8 +25,8 @@ class TensorBoard(AbstractTracker):
         settings: your own parameters of the run.
 
     Example:
-        >>> import rfho
-        >>> tracker = rfho.tracking.TensorBoard("runs/lr", {"data": "digits"})
+        >>> from rfho.tracking import TensorBoard
+        >>> tracker = TensorBoard("runs/lr", {"data": "digits"})
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:

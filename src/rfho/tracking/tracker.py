@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import rfho
-from rfho.outer import Start
+from rfho.checks import Finding
+from rfho.outer import Report, Start
 from rfho.tracking.names import Setting, distinct, of_member, parameters, scalars, setting
 
 
@@ -16,8 +17,8 @@ class AbstractTracker(rfho.Listener, abc.ABC):
         settings: your own parameters of the run, beside those that it has by itself.
 
     Example:
-        >>> import rfho
-        >>> class Printed(rfho.tracking.AbstractTracker):
+        >>> from rfho.tracking import AbstractTracker
+        >>> class Printed(AbstractTracker):
         ...     def open(self, settings):
         ...         print(settings["horizon"])
         ...
@@ -64,14 +65,14 @@ class AbstractTracker(rfho.Listener, abc.ABC):
         self.open(distinct([*parameters(run).items(), *own]))
         self._is_open = True
 
-    def step(self, report: rfho.Report) -> None:
+    def step(self, report: Report) -> None:
         """Logs the numbers of a step; of several members each has its number before its names."""
         self._last_step = report.step
         before = of_member(report.member, self._members)
         numbers = {f"{before}{name}": number for name, number in scalars(report).items()}
         self.log(numbers, report.step)
 
-    def finding(self, finding: rfho.Finding) -> None:
+    def finding(self, finding: Finding) -> None:
         """Passes a finding on, at the outer step at which it was made."""
         step = finding.where.step
         self.say(finding.kind.name, str(finding), self._last_step + 1 if step is None else step)

@@ -20,8 +20,8 @@ class Trackio(AbstractTracker):
         settings: your own parameters of the run.
 
     Example:
-        >>> import rfho
-        >>> tracker = rfho.tracking.Trackio("digits")
+        >>> from rfho.tracking import Trackio
+        >>> tracker = Trackio("digits")
     """
 
     def __init__(

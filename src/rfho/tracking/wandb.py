@@ -23,8 +23,8 @@ class WandB(AbstractTracker):
         settings: your own parameters of the run.
 
     Example:
-        >>> import rfho
-        >>> tracker = rfho.tracking.WandB("digits", folder="runs")
+        >>> from rfho.tracking import WandB
+        >>> tracker = WandB("digits", folder="runs")
     """
 
     def __init__(
