@@ -26,7 +26,8 @@ import optax
 import rfho
 from benchmarks.measure import Compiled, by, compiled_of, plain
 from rfho import _tree as tree
-from rfho.choice.forecast import forecaster, label_of
+from rfho._tree import as_code
+from rfho.choice import Parts
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
@@ -152,7 +153,7 @@ class Row:
 def measure(shape: Shape, number: int) -> Iterator[Row]:
     """Compiles and runs the methods of one shape and plain training, in turn, as `rfho.tune` runs them."""
     problem, hyper = problem_of(shape)
-    known = forecaster(problem, hyper)
+    parts = Parts(problem, hyper, rfho.choice.Rates())
     chosen = list(methods(tree.size(hyper), number))
     programs = [plain(), *(by(method, problem, hyper) for method in chosen)]
     built = [compiled_of(program, problem, hyper) for program in programs]
@@ -164,7 +165,7 @@ def measure(shape: Shape, number: int) -> Iterator[Row]:
     )
     for method, made, took in zip(chosen, built[1:], seconds[1:], strict=True):
         measured = rfho.choice.Forecast(took / seconds[0], round(1e6 * made.megabytes))
-        yield Row(shape, method, known(method, rfho.choice.Rates()), measured)
+        yield Row(shape, method, method.cost(parts), measured)
 
 
 def _with_memory(made: Compiled, memory: Any, given: Any) -> Callable[[], Any]:
@@ -205,7 +206,7 @@ def line(row: Row) -> str:
     """One row of the table, in Markdown."""
     (time_, memory), (real_time, real_memory) = row.forecast, row.measured
     return (
-        f"| {row.shape.name} | `{label_of(row.method)}` | {time_:.2f} | {real_time:.2f} "
+        f"| {row.shape.name} | `{as_code(row.method)}` | {time_:.2f} | {real_time:.2f} "
         f"| {memory / 1000:.0f} | {real_memory / 1000:.0f} |"
     )
 
@@ -225,10 +226,12 @@ def summary(rows: list[Row]) -> str:
 
 def fit(rows: list[Row]) -> rfho.choice.Rates:
     """The rates with the least mean square of log(forecast / measured), by coordinate search from the present."""
-    known = {shape: forecaster(*problem_of(shape)) for shape in {row.shape for row in rows}}
+    shapes = {row.shape for row in rows}
+    parts = {shape: Parts(*problem_of(shape), rfho.choice.Rates()) for shape in shapes}
 
     def loss(rates: rfho.choice.Rates) -> float:
-        ratios = [known[row.shape](row.method, rates).time / row.measured.time for row in rows]
+        costs = [row.method.cost(parts[row.shape].on(rates)) for row in rows]
+        ratios = [cost.time / row.measured.time for cost, row in zip(costs, rows, strict=True)]
         return float(np.mean(np.log(ratios) ** 2))
 
     best = rfho.choice.Rates()

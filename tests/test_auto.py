@@ -16,7 +16,8 @@ from compiler import UNOPTIMISED
 import rfho
 from rfho import hyper_gradients as methods
 from rfho._programs.roofline import work_of
-from rfho.choice.forecast import forecaster, label_of
+from rfho._tree import as_code
+from rfho.choice import Parts
 
 SGD = lambda hyper: optax.sgd(hyper["lr"])  # noqa: E731
 MOMENTUM = lambda hyper: optax.sgd(hyper["lr"], momentum=0.9)  # noqa: E731
@@ -58,13 +59,13 @@ SHAPES = [
 @pytest.mark.parametrize(
     ("sizes", "batch", "horizon", "optim", "weights", "method"),
     SHAPES,
-    ids=[f"{'-'.join(map(str, sizes))} {label_of(method)}" for sizes, *_, method in SHAPES],
+    ids=[f"{'-'.join(map(str, sizes))} {as_code(method)}" for sizes, *_, method in SHAPES],
 )
 def test_forecast_memory_is_within_a_quarter_of_what_the_compiler_takes(
     sizes, batch, horizon, optim, weights, method
 ):
     problem, hyper = network(sizes, batch, horizon, optim=optim, weights=weights)
-    forecast = forecaster(problem, hyper)(method, rfho.choice.Rates())
+    forecast = method.cost(Parts(problem, hyper, rfho.choice.Rates()))
     taken = compiled_memory(problem, hyper, method)
     assert 0.75 * taken <= forecast.memory <= 1.25 * taken
 
@@ -73,7 +74,9 @@ def test_selection_is_fastest_exact_method_that_fits():
     problem, hyper = network((20, 5), 32, 100, optim=MOMENTUM, weights=32)
     for limit in (1e9, 1e5, 3e4):
         selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
-        exact = [c for c in selection.candidates if c.exactness is rfho.choice.Exactness.EXACT]
+        exact = [
+            c for c in selection.candidates if c.exactness is rfho.hyper_gradients.Exactness.EXACT
+        ]
         fitting = [c for c in exact if c.memory <= limit]
         chosen = next(c for c in fitting if c.method is selection.method)
         # Times that differ by less than a forecast can tell are told apart by memory.
@@ -85,7 +88,7 @@ def test_less_memory_makes_another_choice_and_never_exceeds_the_limit():
     chosen = {}
     for limit in (1e9, 1e5, 3e4):
         selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
-        chosen[limit] = label_of(selection.method)
+        chosen[limit] = as_code(selection.method)
         assert compiled_memory(problem, hyper, selection.method) <= 1.25 * limit
     assert "StoreAll" in chosen[1e9]
     assert len(set(chosen.values())) == 3
@@ -117,7 +120,7 @@ def test_selection_prints_every_candidate_with_its_figures():
     lines = str(selection).splitlines()
     assert len(lines) == 1 + len(selection.candidates)
     (chosen,) = [line for line in lines if line.startswith("→")]
-    assert label_of(selection.method) in chosen
+    assert as_code(selection.method) in chosen
     assert "the fastest that fits" in chosen
     figures = re.compile(r"\d+\.\d ×\s+[\d.e+]+ [kMG]?B")
     assert all(figures.search(line) for line in lines[1:] if "Implicit" not in line)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 
 import equinox as eqx
 import jax
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import rfho
 from rfho.hyper_gradients import ReverseHyperGradient
-from rfho.memory.binomial import repetitions, schedule
+from rfho.memory.binomial import repetitions, schedule, steps_again
 
 # --- The binomial schedule, without running anything ---------------------------------------------------
 
@@ -181,3 +182,16 @@ def test_numbers_of_steps_and_states_must_be_positive_ints(policy, number):
         ValueError, match=rf"{policy.__name__} got \w+={number!r}, but it must be an int"
     ):
         policy(number)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 17, 100, 333])
+@pytest.mark.parametrize("slots", [1, 2, 3, 5, 8, 20])
+def test_the_steps_of_the_binomial_schedule_are_those_of_its_closed_form(steps, slots):
+    rows, table = schedule(steps, slots)
+    assert steps_again(steps, slots) == table.length.sum() + (rows.t - rows.start).sum()
+
+
+def test_ten_million_steps_are_forecast_at_once():
+    begin = time.perf_counter()
+    assert steps_again(10**7, 1) == 10**7 * (10**7 - 1) // 2
+    assert time.perf_counter() - begin < 1

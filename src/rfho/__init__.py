@@ -7,7 +7,6 @@ for them lives in the package of its concept: `rfho.domains`, `rfho.dynamics`, `
 
 from rfho import checks, choice, domains, dynamics, hyper_gradients, memory, optim, outer, solvers
 from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose
-from rfho.choice import AutoHyperGradient
 from rfho.domains import (
     Box,
     CappedL1,
@@ -22,6 +21,7 @@ from rfho.dynamics import Descent, Dynamics, HeavyBall, Keep, ReversibleDescent,
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
     AlternatingHyperGradient,
+    AutoHyperGradient,
     FixedPoint,
     ForwardHyperGradient,
     ImplicitHyperGradient,

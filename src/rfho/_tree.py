@@ -4,6 +4,9 @@ States mix floating-point leaves with integers (step counts) and static values; 
 for the inexact leaves alone. `split` separates the two, so that no float0 cotangent ever appears.
 """
 
+import dataclasses
+import enum
+import inspect
 from typing import Any, TypeGuard
 
 import equinox as eqx
@@ -135,6 +138,31 @@ def as_key(key: Any, of: str) -> Array:
     ):
         return key
     raise TypeError(f"{of} got key={key!r}, but it must be a JAX key or an integer: write key=0")
+
+
+def as_code(value: Any) -> str:
+    """A module as one writes it, on one line: its class, and the arguments that are not the default."""
+    if not isinstance(value, eqx.Module) or not hasattr(type(value), "__init__"):
+        return str(value) if isinstance(value, enum.Enum) else repr(value)
+    made = {
+        field.name: field.default_factory()
+        for field in dataclasses.fields(value)
+        if field.default_factory is not dataclasses.MISSING
+    }
+    given: list[str] = []
+    for i, (name, parameter) in enumerate(inspect.signature(type(value)).parameters.items()):
+        default = made.get(name, parameter.default)
+        held = getattr(value, name, default)
+        if eqx.is_array(held):
+            given.append(f"{name}=…")
+        elif held is not default and not _equal(held, default):
+            first = i == 0 and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+            given.append(as_code(held) if first else f"{name}={as_code(held)}")
+    return f"{type(value).__name__}({', '.join(given)})"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(eqx.tree_equal(one, other))
 
 
 def path_of(path: tuple[Any, ...], name: str) -> str:

@@ -1,8 +1,6 @@
-"""What a method will cost, and the method that picks a method."""
+"""What a method will cost, from shapes alone: the parts of estimates, and the rates of a machine."""
 
 from rfho._programs.roofline import Rates
-from rfho.choice.auto import AutoHyperGradient, Selection
-from rfho.choice.candidates import Candidate, Exactness
-from rfho.choice.forecast import Forecast
+from rfho.choice.forecast import Forecast, Parts
 
-__all__ = ["AutoHyperGradient", "Candidate", "Exactness", "Forecast", "Rates", "Selection"]
+__all__ = ["Forecast", "Parts", "Rates"]

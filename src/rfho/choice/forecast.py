@@ -1,13 +1,14 @@
-"""What a method will cost on a problem: its time in plain training runs, and its memory in bytes.
+"""What an estimate will cost on a problem: its time in plain training runs, and its memory in bytes.
 
 Nothing is run and nothing is compiled. The parts of which all methods are made (a step, a step that
 is remembered, one pulled back, one pushed along, a read-out) are traced on abstract arrays and
-counted, see `rfho.work`; each method then says how many of them it needs:
+counted, see `rfho._programs.roofline`; each method then says how many of them it needs:
 
     StoreAll            T (remember + pull back)                      tape: T states and memories
     Replay              the same, and T updates                       T memories, 2 √T states
     Recompute           T - segment steps more                        T/segment states, one segment
     Binomial(slots)     the steps of its schedule more                ``slots`` states
+    Anchored(every)     T (step + invert + pull back)                 T/every states
     Forward(chunk)      ⌈m/chunk⌉ T pushes of ``chunk`` directions    two tangents
     RandomForward(b)    the same with b in place of m                 the same, and b copies of λ
     Implicit            T steps and N products                        one linearised gradient
@@ -15,13 +16,13 @@ counted, see `rfho.work`; each method then says how many of them it needs:
 The tape is known to the byte from its shapes. Plain training is T steps and one evaluation.
 """
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rfho import _tree as tree
 from rfho._engines.forward import apart, start
@@ -29,16 +30,9 @@ from rfho._engines.forward import push as push_along
 from rfho._engines.reverse import chain_of
 from rfho._programs.roofline import Rates, Work, work_of
 from rfho.dynamics import Keep
-from rfho.hyper_gradients.base import AbstractHyperGradient
-from rfho.hyper_gradients.forward import ForwardHyperGradient
-from rfho.hyper_gradients.implicit import ImplicitHyperGradient
-from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
-from rfho.hyper_gradients.reverse import ReverseHyperGradient
-from rfho.memory import AbstractCheckpoint, Binomial, Recompute, Replay, StoreAll
-from rfho.memory.binomial import schedule
+from rfho.memory import AbstractCheckpoint
 from rfho.memory.checkpoint import Chain, Span
 from rfho.problem.moment import AbstractMoment
-from rfho.problem.objective import Reading
 from rfho.typing import Hyper, PyTree
 
 
@@ -54,213 +48,149 @@ class Forecast(NamedTuple):
     memory: int
 
 
-def label_of(method: AbstractHyperGradient) -> str:
-    """A method as one writes it, on one line."""
-    match method:
-        case ReverseHyperGradient(checkpoint=StoreAll(keeping=keeping)):
-            inside = f"StoreAll({keeping})"
-        case ReverseHyperGradient(checkpoint=Recompute(segment=int(segment))):
-            inside = f"Recompute({segment})"
-        case ReverseHyperGradient(checkpoint=Binomial(slots=slots)):
-            inside = f"Binomial({slots})"
-        case ReverseHyperGradient(checkpoint=policy):
-            inside = f"{type(policy).__name__}()"
-        case ForwardHyperGradient(chunk=chunk):
-            inside = "" if chunk is None else f"chunk={chunk}"
-        case RandomForwardHyperGradient(directions=directions, chunk=chunk):
-            inside = f"{directions}, key=0" + (
-                "" if chunk in (None, directions) else f", chunk={chunk}"
-            )
-        case _:
-            inside = ""
-    return f"{type(method).__name__}({inside})"
+class Back(NamedTuple):
+    """A chain, and the work of its steps on the way forth and on the way back.
 
-
-Forecaster = Callable[[AbstractHyperGradient, Rates], Forecast]
-"""What a method will cost on one problem, by a machine of given rates."""
-
-
-class _Parts(NamedTuple):
-    """A problem, and the work of its plain parts."""
-
-    problem: AbstractMoment
-    hyper: Hyper
-    state: PyTree
-    reading: Reading
-    step: Work
-    read: Work
-    evaluate: Work
-
-    def plain(self, rates: Rates) -> float:
-        """Seconds of plain training: T steps, and one evaluation."""
-        steps = self.problem.horizon * self.step.seconds(rates)
-        return steps + self.evaluate.seconds(rates)
-
-
-class _Reverse(NamedTuple):
-    """A chain, and the work of its steps on the way forth and on the way back."""
+    Attributes:
+        chain: the steps of the problem.
+        remember: of a step that is written down.
+        pull_back: of a step that is pulled back.
+        again: of an update whose gradient is known; None where there is no such thing.
+        invert: of a step undone; None where it cannot be.
+    """
 
     chain: Chain
     remember: Work
     pull_back: Work
     again: Work | None
+    invert: Work | None
 
 
-def forecaster(problem: AbstractMoment, hyper: Hyper) -> Forecaster:
-    """A function that forecasts methods on one problem; each part is traced once for all of them.
-
-    The arrays of ``problem`` and ``hyper`` may be abstract or traced.
-
-    Raises:
-        TypeError: when called on a method for which there is no forecast.
-    """
-    parts = _parts(problem, hyper)
-    reverse = functools.cache(lambda keep: _reverse_parts(parts, keep))
-    pushed = functools.cache(lambda chunk: _pushed(parts, chunk))
-
-    def forecast(method: AbstractHyperGradient, rates: Rates) -> Forecast:
-        m = tree.size(hyper)
-        match method:
-            case ReverseHyperGradient(checkpoint=policy):
-                return _of_reverse(parts, policy, reverse(policy.keep()), rates=rates)
-            case ForwardHyperGradient(chunk=chunk):
-                return _of_forward(parts, m, pushed(min(chunk or m, m)), rates=rates)
-            case RandomForwardHyperGradient(directions=directions, chunk=chunk):
-                count = min(directions, m)
-                work = pushed(min(chunk or count, count))
-                forward = _of_forward(parts, count, work, rates=rates)
-                return forward._replace(memory=forward.memory + 2 * count * tree.nbytes(hyper))
-            case ImplicitHyperGradient():
-                return _of_implicit(parts, method, rates)
-            case _:
-                raise TypeError(
-                    f"there is no forecast for {type(method).__name__}, only for the reverse, forward, random "
-                    "forward and implicit methods"
-                )
-
-    return forecast
-
-
-def _parts(problem: AbstractMoment, hyper: Hyper) -> _Parts:
-    state = jax.eval_shape(lambda: problem.init(hyper))
-    step = work_of(lambda s, t: problem.step(s, hyper, t), state, _t())
-    output = problem.dynamics.output
-    evaluate = work_of(lambda s: problem.evaluate(output(s), hyper), state)
-    reading = jax.eval_shape(lambda s: problem.read(s, hyper), state)
-    read = work_of(lambda s: problem.read(s, hyper), state)
-    return _Parts(problem, hyper, state, reading, step, read, evaluate)
-
-
-def _reverse_parts(parts: _Parts, keep: Keep) -> _Reverse:
-    chain = chain_of(parts.problem, parts.hyper, keep)
-    _, memory = jax.eval_shape(chain.remember, parts.state, _t())
-    cotangents = parts.reading.by_state, parts.reading.by_hyper
-    remember = work_of(chain.remember, parts.state, _t())
-    pull_back = work_of(chain.pull_back, cotangents, parts.state, memory, _t())
-    again = None if chain.again is None else work_of(chain.again, parts.state, memory, _t())
-    return _Reverse(chain, remember, pull_back, again)
-
-
-class _Steps(NamedTuple):
-    """How many steps a policy takes beside the T that are pulled back."""
-
-    plain: int
-    remembered: int
-    again: int = 0
-
-
-def _steps(policy: AbstractCheckpoint, chain: Chain, horizon: int) -> _Steps:
-    match policy:
-        case StoreAll():
-            return _Steps(0, horizon)
-        case Replay():
-            return _Steps(0, horizon, again=horizon)
-        case Recompute():
-            last = policy.segments(chain, Span(0, horizon)).length
-            return _Steps(horizon - last, horizon)
-        case Binomial(slots=slots):
-            rows, table = schedule(horizon, slots)
-            return _Steps(horizon + int(table.length.sum() + (rows.t - rows.start).sum()), horizon)
-        case _:
-            raise TypeError(
-                f"there is no forecast for the policy {type(policy).__name__}, only for StoreAll, Replay, "
-                "Recompute and Binomial"
-            )
-
-
-def _of_reverse(
-    parts: _Parts, policy: AbstractCheckpoint, ways: _Reverse, *, rates: Rates
-) -> Forecast:
-    problem = parts.problem
-    steps = _steps(policy, ways.chain, problem.horizon)
-    whole = Span(0, problem.horizon)
-    tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, parts.state, whole)))
-    seconds = (
-        steps.plain * parts.step.seconds(rates)
-        + steps.remembered * ways.remember.seconds(rates)
-        + problem.horizon * ways.pull_back.seconds(rates)
-        + (0 if ways.again is None else steps.again * ways.again.seconds(rates))
-        + parts.read.seconds(rates)
-    )
-    # Cotangents go in and come out; Binomial holds one state more, from which it goes on.
-    states = 3 if isinstance(policy, Binomial) else 2
-    working = max(ways.pull_back.working_set, ways.remember.working_set, parts.read.working_set)
-    cotangent = ways.pull_back.results - tree.nbytes(tree.inexact(parts.state))
-    memory = tape + working + states * tree.nbytes(parts.state) + max(0, cotangent)
-    return Forecast(seconds / parts.plain(rates), memory)
-
-
-class _Push(NamedTuple):
+class Push(NamedTuple):
     """The work of one step of ``chunk`` directions."""
 
     chunk: int
     work: Work
 
 
-def _pushed(parts: _Parts, chunk: int) -> _Push:
-    problem, hyper = parts.problem, parts.hyper
-    directions = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype), hyper
-    )
-    pushed = jax.eval_shape(lambda d: start(problem, hyper, d), directions)
-    tangent, directions = jax.eval_shape(
-        lambda *both: tuple(map(apart, both)), pushed.tangent, directions
-    )
-    pushed = pushed._replace(tangent=tangent)
-    one = lambda p, d, t: push_along(problem, hyper, p, directions=d, t=t)  # noqa: E731
-    return _Push(chunk, work_of(one, pushed, directions, _t()))
+class Parts:
+    """The parts of which estimates on one problem are made, each traced when it is first asked for.
 
+    Attributes:
+        problem: arrays may be abstract or traced.
+        hyper: its learned leaves, likewise.
+        rates: of the machine.
+        m: the number of hyperparameters.
+        state: s_0, abstract.
+        step, read, evaluate: the work of a step, of a read-out with derivatives, of a bare one.
+    """
 
-def _of_forward(parts: _Parts, count: int, push: _Push, *, rates: Rates) -> Forecast:
-    """``count`` directions, chunk by chunk."""
-    one = parts.problem.horizon * push.work.seconds(rates) + parts.read.seconds(rates)
-    chunks = -(-count // push.chunk)
-    # Half of the read-out's: fitted, as the compiler's heap is not packed tightly.
-    reading = parts.read.working_set
-    memory = max(push.work.footprint, reading) + reading // 2
-    return Forecast(chunks * one / parts.plain(rates), memory)
+    def __init__(self, problem: AbstractMoment, hyper: Hyper, rates: Rates) -> None:
+        self.problem, self.hyper, self.rates = problem, hyper, rates
+        self.m = tree.size(hyper)
+        self.state = jax.eval_shape(lambda: problem.init(hyper))
+        self.step = work_of(lambda s, t: problem.step(s, hyper, t), self.state, _t())
+        output = problem.dynamics.output
+        self.evaluate = work_of(lambda s: problem.evaluate(output(s), hyper), self.state)
+        self.reading = jax.eval_shape(lambda s: problem.read(s, hyper), self.state)
+        self.read = work_of(lambda s: problem.read(s, hyper), self.state)
+        self.back = functools.cache(self._back)
+        self.push = functools.cache(self._push)
 
+    def on(self, rates: Rates) -> "Parts":
+        """The same parts on a machine of other rates."""
+        other = copy.copy(self)
+        other.rates = rates
+        return other
 
-def _of_implicit(parts: _Parts, method: ImplicitHyperGradient, rates: Rates) -> Forecast:
-    """T steps, and as many products as solver and audit may take: an upper bound."""
-    problem, hyper, condition = parts.problem, parts.hyper, method.condition
+    def forecast(self, seconds: float, memory: int) -> Forecast:
+        """A forecast from seconds: in units of T steps and one evaluation."""
+        plain = self.problem.horizon * self.seconds(self.step) + self.seconds(self.evaluate)
+        return Forecast(seconds / plain, memory)
 
-    def product(state: PyTree, q: PyTree) -> PyTree:
-        system = condition.system(problem, hyper, state)
-        return system.operator.apply(q), system.cross(q)
+    def seconds(self, work: Work | None) -> float:
+        """The time of some work on this machine."""
+        return 0.0 if work is None else work.seconds(self.rates)
 
-    unknowns = condition.unknowns(parts.reading.by_state)
-    work = work_of(product, parts.state, unknowns)
-    of_solver = min(getattr(method.solver, "max_products", 100), tree.size(unknowns))
-    of_audit = 0 if method.audit is None else int(np.ceil(3.5 * method.audit.products))
-    seconds = (
-        problem.horizon * parts.step.seconds(rates)
-        + 2 * parts.read.seconds(rates)
-        + (of_solver + of_audit) * work.seconds(rates)
-    )
-    vectors = 6 if method.audit is None else 10
-    memory = 2 * tree.nbytes(parts.state) + vectors * tree.nbytes(unknowns) + work.working_set
-    return Forecast(seconds / parts.plain(rates), max(memory, parts.step.working_set))
+    def of_training(self, steps: int) -> Forecast:
+        """``steps`` steps and a read-out, with nothing kept."""
+        memory = max(self.step.working_set, self.evaluate.working_set) + 2 * tree.nbytes(self.state)
+        seconds = steps * self.seconds(self.step) + self.seconds(self.evaluate)
+        return self.forecast(seconds, memory)
+
+    def of_reverse(self, policy: AbstractCheckpoint, span: Span, *, before: int = 0) -> Forecast:
+        """A sweep over ``span`` under a policy, after ``before`` plain steps."""
+        ways = self.back(policy.keep())
+        steps = policy.steps(ways.chain, self.state, span)
+        tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, self.state, span)))
+        seconds = (
+            (before + steps.plain) * self.seconds(self.step)
+            + steps.remembered * self.seconds(ways.remember)
+            + steps.again * self.seconds(ways.again)
+            + steps.undone * self.seconds(ways.invert)
+            + span.length * self.seconds(ways.pull_back)
+            + self.seconds(self.read)
+        )
+        working = max(ways.pull_back.working_set, ways.remember.working_set, self.read.working_set)
+        # Cotangents go in and come out; a policy that goes on from a state holds that one more.
+        cotangent = ways.pull_back.results - tree.nbytes(tree.inexact(self.state))
+        states = steps.states * tree.nbytes(self.state)
+        return self.forecast(seconds, tape + working + states + max(0, cotangent))
+
+    def of_forward(self, count: int, chunk: int | None, *, steps: int | None = None) -> Forecast:
+        """``count`` directions, ``chunk`` at a time, over ``steps`` steps (the horizon by default)."""
+        push = self.push(min(chunk or count, count))
+        length = self.problem.horizon if steps is None else steps
+        one = length * self.seconds(push.work) + self.seconds(self.read)
+        # Half of the read-out's: fitted, as the compiler's heap is not packed tightly.
+        reading = self.read.working_set
+        memory = max(push.work.footprint, reading) + reading // 2
+        return self.forecast(-(-count // push.chunk) * one, memory)
+
+    def of_products(
+        self,
+        product: Callable[[PyTree, PyTree], PyTree],
+        unknowns: PyTree,
+        *,
+        count: int,
+        vectors: int,
+    ) -> Forecast:
+        """A run, two read-outs, and ``count`` products of a state and a vector like ``unknowns``."""
+        work = work_of(product, self.state, unknowns)
+        seconds = (
+            self.problem.horizon * self.seconds(self.step)
+            + 2 * self.seconds(self.read)
+            + count * self.seconds(work)
+        )
+        held = 2 * tree.nbytes(self.state) + vectors * tree.nbytes(unknowns)
+        return self.forecast(seconds, max(held + work.working_set, self.step.working_set))
+
+    def _back(self, keep: Keep) -> Back:
+        chain = chain_of(self.problem, self.hyper, keep)
+        _, memory = jax.eval_shape(chain.remember, self.state, _t())
+        cotangents = self.reading.by_state, self.reading.by_hyper
+        return Back(
+            chain,
+            work_of(chain.remember, self.state, _t()),
+            work_of(chain.pull_back, cotangents, self.state, memory, _t()),
+            None if chain.again is None else work_of(chain.again, self.state, memory, _t()),
+            None if chain.invert is None else work_of(chain.invert, self.state, _t()),
+        )
+
+    def _push(self, chunk: int) -> Push:
+        directions = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype), self.hyper
+        )
+        pushed = jax.eval_shape(lambda d: start(self.problem, self.hyper, d), directions)
+        tangent, directions = jax.eval_shape(
+            lambda *both: tuple(map(apart, both)), pushed.tangent, directions
+        )
+        pushed = pushed._replace(tangent=tangent)
+
+        def one(pushed: PyTree, directions: PyTree, t: PyTree) -> PyTree:
+            return push_along(self.problem, self.hyper, pushed, directions=directions, t=t)
+
+        return Push(chunk, work_of(one, pushed, directions, _t()))
 
 
 def _t() -> jax.ShapeDtypeStruct:

@@ -3,7 +3,9 @@
 from rfho._implicit.audit import Audit
 from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
 from rfho.hyper_gradients.alternating import AlternatingHyperGradient, T1T2HyperGradient
+from rfho.hyper_gradients.auto import AutoHyperGradient, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, Mode
+from rfho.hyper_gradients.candidates import Candidate, Exactness
 from rfho.hyper_gradients.evolution import (
     PersistentEvolutionHyperGradient,
     SingleEvolutionHyperGradient,
@@ -30,8 +32,11 @@ __all__ = [
     "AbstractHyperGradient",
     "AlternatingHyperGradient",
     "Audit",
+    "AutoHyperGradient",
     "Aux",
+    "Candidate",
     "Estimate",
+    "Exactness",
     "FixedPoint",
     "ForwardHyperGradient",
     "ImplicitHyperGradient",
@@ -43,6 +48,7 @@ __all__ = [
     "RealTimeHyperGradient",
     "ReverseHyperGradient",
     "ReversibleHyperGradient",
+    "Selection",
     "SingleEvolutionHyperGradient",
     "SingleLoopHyperGradient",
     "Stationary",

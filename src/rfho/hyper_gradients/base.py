@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from rfho import _tree as tree
 from rfho._engines.reverse import Sweep, own_objectives, roll
 from rfho._programs.liveness import inputs_used
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
@@ -112,6 +113,15 @@ class AbstractHyperGradient(eqx.Module):
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """The error that `tune` and `hyper_gradient` raise about the statistics of an estimate, if any."""
         return None
+
+    def cost(self, parts: Parts) -> Forecast | None:
+        """What one estimate will cost; None where nobody knows, see `cost_unknown`."""
+        return None
+
+    @property
+    def cost_unknown(self) -> str:
+        """Why there is no forecast, where there is none."""
+        return "no forecast has been written for it"
 
     @abc.abstractmethod
     def limit(self, problem: AbstractMoment) -> int | None:

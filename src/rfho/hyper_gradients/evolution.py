@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from rfho import _tree as tree
 from rfho._engines.forward import coordinates
 from rfho._engines.reverse import roll
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated
 from rfho.memory import Span
@@ -65,6 +66,11 @@ class AbstractEvolution(AbstractHyperGradient):
         self.pairs, self.every = _checked(type(self).__name__, pairs, sigma, every=every)
         self.sigma = sigma
         self.key = tree.as_key(key, type(self).__name__)
+
+    def cost(self, parts: Parts) -> Forecast:
+        """Δ steps of 2 P particles, side by side."""
+        one = parts.of_training(self.every)
+        return Forecast(2 * self.pairs * one.time, 2 * self.pairs * one.memory)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> EvolutionRun:
         """All particles before their first step."""

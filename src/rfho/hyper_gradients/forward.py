@@ -7,6 +7,7 @@ from jax import Array
 
 from rfho import _tree as tree
 from rfho._engines.forward import coordinates, push_steps, read_along, start
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
 from rfho.problem.moment import AbstractMoment
@@ -51,6 +52,10 @@ class ForwardHyperGradient(AbstractHyperGradient):
     def trains_anew(self) -> bool:
         """It is."""
         return True
+
+    def cost(self, parts: Parts) -> Forecast:
+        """All directions over the whole run."""
+        return parts.of_forward(parts.m, self.chunk)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""

@@ -1,5 +1,6 @@
 """Implicit differentiation at the end of training (HOAG, arXiv 1602.02355; 1911.02590; 2006.16218)."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from rfho._engines.reverse import roll
 from rfho._implicit.audit import Audit, Further, Inaccuracy
 from rfho._implicit.condition import AbstractCondition, Stationary, System, settled
 from rfho._implicit.refusal import complaint_about
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated
 from rfho.memory import Span
@@ -126,6 +128,19 @@ class ImplicitHyperGradient(AbstractHyperGradient):
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """What moves s_0 does not move where training ends; `Stationary` says so in words of its own."""
         return isinstance(self.condition, Stationary)
+
+    def cost(self, parts: Parts) -> Forecast:
+        """T steps, and as many products as solver and audit may take: an upper bound."""
+
+        def product(state: State, q: PyTree) -> PyTree:
+            system = self.condition.system(parts.problem, parts.hyper, state)
+            return system.operator.apply(q), system.cross(q)
+
+        unknowns = self.condition.unknowns(parts.reading.by_state)
+        of_solver = min(self.solver.most_products, tree.size(unknowns))
+        of_audit = 0 if self.audit is None else math.ceil(3.5 * self.audit.products)
+        vectors = 6 if self.audit is None else 10
+        return parts.of_products(product, unknowns, count=of_solver + of_audit, vectors=vectors)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> Settled | None:
         """Training and solve at their start, once the condition is known to apply.

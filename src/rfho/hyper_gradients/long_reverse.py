@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated
 from rfho.memory import AbstractCheckpoint, Recompute, Span, schedule
+from rfho.memory.binomial import repetitions
 from rfho.memory.shelf import AbstractShelf, HostShelf
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State, Step
@@ -86,6 +88,15 @@ class LongReverseHyperGradient(AbstractHyperGradient):
             on_segment(done, total)
 
         return dataclasses.replace(self, on_segment=both)
+
+    def cost(self, parts: Parts) -> Forecast:
+        """One run and the reruns of the slots, then the policy over one segment after another."""
+        horizon, segment = parts.problem.horizon, min(self.segment, parts.problem.horizon)
+        one = parts.of_reverse(self.checkpoint, Span(0, segment))
+        segments = -(-horizon // segment)
+        again = 0 if self.slots is None else repetitions(segments, self.slots)
+        run = parts.of_training(horizon).time
+        return Forecast(segments * one.time + (1 + again) * run, one.memory)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""

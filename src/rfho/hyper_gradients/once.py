@@ -12,6 +12,7 @@ from rfho.domains.space import Space
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
+from rfho.hyper_gradients.room import refuse_what_cannot_fit
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.validate import validate
 from rfho.typing import Hyper, Params, PyTree
@@ -83,6 +84,7 @@ def _estimate_once(
     problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient
 ) -> Estimate:
     validate(problem, hyper)
+    refuse_what_cannot_fit(problem, hyper, method)
     estimate, _ = method.estimate(problem, hyper, method.init(problem, hyper))
     return estimate._replace(aux=estimate.aux._replace(state=None))
 
@@ -90,6 +92,7 @@ def _estimate_once(
 @eqx.filter_jit
 def _fits(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient) -> None:
     validate(problem, hyper)
+    refuse_what_cannot_fit(problem, hyper, method)
 
 
 def raise_if_useless(method: AbstractHyperGradient, estimate: Estimate) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from rfho import _tree as tree
 from rfho._engines.forward import coordinates, push_steps, read_along, start
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
 from rfho.problem.moment import AbstractMoment
@@ -76,6 +77,12 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
     def trains_anew(self) -> bool:
         """It is."""
         return True
+
+    def cost(self, parts: Parts) -> Forecast:
+        """B directions over the whole run, and b copies of λ twice."""
+        count = min(self.directions, parts.m)
+        forward = parts.of_forward(count, self.chunk)
+        return forward._replace(memory=forward.memory + 2 * count * tree.nbytes(parts.hyper))
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> Int[Array, ""]:
         """The number of draws so far."""

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from rfho import _tree as tree
 from rfho._engines.forward import Pushed, coordinates, push_steps, read_along, start
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of
 from rfho.problem.moment import AbstractMoment
@@ -75,6 +76,10 @@ class RealTimeHyperGradient(AbstractHyperGradient):
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """Training goes on: λ is moved long after s_0."""
         return False
+
+    def cost(self, parts: Parts) -> Forecast:
+        """All directions over Δ steps."""
+        return parts.of_forward(parts.m, None, steps=self.every)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> RealTimeRun:
         """s_0, Z_0 and t = 0."""

@@ -3,6 +3,7 @@
 import equinox as eqx
 
 from rfho._engines.reverse import blank_tape, sweep, through_init
+from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
 from rfho.memory import AbstractCheckpoint, Span, StoreAll
 from rfho.problem.moment import AbstractMoment
@@ -53,6 +54,10 @@ class ReverseHyperGradient(AbstractHyperGradient):
     def trains_anew(self) -> bool:
         """It is."""
         return True
+
+    def cost(self, parts: Parts) -> Forecast:
+        """Of the policy, over the whole run."""
+        return parts.of_reverse(self.checkpoint, Span(0, parts.problem.horizon))
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""

@@ -85,6 +85,11 @@ class ReversibleHyperGradient(AbstractHyperGradient):
         """Reverse."""
         return Mode.REVERSE
 
+    @property
+    def cost_unknown(self) -> str:
+        """Integer arithmetic on single bits is not among what forecasts count."""
+        return "its integer arithmetic is not among what forecasts count"
+
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
 

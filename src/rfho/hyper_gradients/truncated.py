@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho._engines.reverse import roll, sweep, through_init
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
 from rfho.memory import AbstractCheckpoint, Span, StoreAll
@@ -61,6 +62,11 @@ class TruncatedHyperGradient(AbstractHyperGradient):
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """A window as long as the horizon reaches it."""
         return self.window >= problem.horizon
+
+    def cost(self, parts: Parts) -> Forecast:
+        """Plain steps up to the window, and the policy over it."""
+        cut = max(0, parts.problem.horizon - self.window)
+        return parts.of_reverse(self.checkpoint, Span(cut, parts.problem.horizon), before=cut)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""
@@ -138,6 +144,11 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """Training goes on: λ is moved long after s_0."""
         return False
+
+    def cost(self, parts: Parts) -> Forecast:
+        """Δ steps, the policy over the last K of them."""
+        cut = self.every - self.window
+        return parts.of_reverse(self.checkpoint, Span(cut, self.every), before=cut)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> TrainingRun:
         """The start of the one training run."""

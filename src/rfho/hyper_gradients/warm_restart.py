@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
 from rfho.problem.moment import AbstractMoment
@@ -87,6 +88,15 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
     def watched(self, on_segment: Callable[[int, int], None]) -> "WarmRestartHyperGradient":
         """The method inside, watched."""
         return WarmRestartHyperGradient(self.method.watched(on_segment))
+
+    def cost(self, parts: Parts) -> Forecast | None:
+        """That of the method inside."""
+        return self.method.cost(parts)
+
+    @property
+    def cost_unknown(self) -> str:
+        """That of the method inside."""
+        return self.method.cost_unknown
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> WarmRun:
         """The start of the first run, Φ_0(λ)."""

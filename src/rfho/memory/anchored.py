@@ -20,6 +20,7 @@ from rfho.memory.checkpoint import (
     Chain,
     Segments,
     Span,
+    Steps,
     advance,
     blank_states,
     get,
@@ -66,6 +67,10 @@ class Anchored(AbstractCheckpoint):
     def keep(self) -> Keep:
         """Residuals: a step is undone and pulled back with one linearisation."""
         return Keep.RESIDUALS
+
+    def steps(self, chain: Chain, state: State, span: Span) -> Steps:
+        """Each is taken, and undone."""
+        return Steps(span.length, 0, undone=span.length)
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """The states at the starts of all stretches, and the last state.

@@ -3,6 +3,7 @@
 The schedule is that of Griewank and Walther's revolve (ACM TOMS 26(1), 2000), provably optimal.
 """
 
+import bisect
 import math
 from typing import Any, NamedTuple
 
@@ -15,7 +16,16 @@ from jaxtyping import Int
 
 from rfho.dynamics import Keep
 from rfho.errors import positive_int
-from rfho.memory.checkpoint import AbstractCheckpoint, Chain, Span, advance, blank_states, get, put
+from rfho.memory.checkpoint import (
+    AbstractCheckpoint,
+    Chain,
+    Span,
+    Steps,
+    advance,
+    blank_states,
+    get,
+    put,
+)
 from rfho.typing import PyTree, State
 
 
@@ -40,6 +50,11 @@ class Binomial(AbstractCheckpoint):
     def keep(self) -> Keep:
         """Nothing: steps are pulled back one at a time, from their state."""
         return Keep.STATES
+
+    def steps(self, chain: Chain, state: State, span: Span) -> Steps:
+        """Those of the schedule; the state from which it goes on is held too."""
+        more = steps_again(span.length, self.slots)
+        return Steps(span.length + more, span.length, states=3)
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """The slots."""
@@ -135,10 +150,16 @@ def _first_run(steps: int, slots: int) -> int:
 
 def repetitions(steps: int, slots: int) -> int:
     """The least r with C(slots + r, r) >= steps: how often a step is run again at most."""
-    r = 0
-    while _covered(slots, r) < steps:
-        r += 1
-    return r
+    enough = 1
+    while _covered(slots, enough) < steps:
+        enough *= 2
+    return bisect.bisect_left(range(enough), steps, key=lambda r: _covered(slots, r))
+
+
+def steps_again(steps: int, slots: int) -> int:
+    """How many steps the schedule runs on its way back: r T - C(slots + r, r - 1), with r `repetitions`."""
+    r = repetitions(steps, slots)
+    return r * steps - (math.comb(slots + r, r - 1) if r else 0)
 
 
 def _covered(slots: int, repetitions: int) -> int:

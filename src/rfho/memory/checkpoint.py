@@ -48,6 +48,24 @@ class Span(NamedTuple):
         return self.stop - self.start
 
 
+class Steps(NamedTuple):
+    """What a policy takes for a span beside the pull-backs of its steps, for forecasts.
+
+    Attributes:
+        plain: steps of which nothing is kept.
+        remembered: steps that are written down.
+        again: updates whose gradients are known.
+        undone: steps that are undone.
+        states: states held beside the tape.
+    """
+
+    plain: int
+    remembered: int
+    again: int = 0
+    undone: int = 0
+    states: int = 2
+
+
 class AbstractCheckpoint(eqx.Module):
     """A memory policy.
 
@@ -59,6 +77,10 @@ class AbstractCheckpoint(eqx.Module):
     @abc.abstractmethod
     def keep(self) -> Keep:
         """What of each step the policy asks the dynamics to keep."""
+
+    @abc.abstractmethod
+    def steps(self, chain: Chain, state: State, span: Span) -> Steps:
+        """The steps that the span takes, from the shape of a state."""
 
     @abc.abstractmethod
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:

@@ -15,6 +15,7 @@ from rfho.memory.checkpoint import (
     Chain,
     Segments,
     Span,
+    Steps,
     advance,
     blank_record,
     blank_states,
@@ -71,6 +72,10 @@ class Recompute(AbstractCheckpoint):
         record = state, jax.eval_shape(self.storage.encode, memory)
         share = tree.nbytes(whole_state) / max(1, tree.nbytes(record))
         return segments_of(span, max(1, round(math.sqrt(span.length * share))))
+
+    def steps(self, chain: Chain, state: State, span: Span) -> Steps:
+        """All but those of the last segment are taken twice."""
+        return Steps(span.length - self.segments(chain, span).length, span.length)
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """The states at the starts of all segments but the last, and the record of one segment."""

@@ -12,6 +12,7 @@ from rfho.memory.checkpoint import (
     AbstractCheckpoint,
     Chain,
     Span,
+    Steps,
     blank_states,
     entry_of,
     get,
@@ -53,6 +54,10 @@ class Replay(AbstractCheckpoint):
     def keep(self) -> Keep:
         """Gradients."""
         return Keep.GRADIENTS
+
+    def steps(self, chain: Chain, state: State, span: Span) -> Steps:
+        """Each is written down, and its update taken once more."""
+        return Steps(0, span.length, again=span.length)
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """Segment starts, gradients of all steps, and the states of one segment.

@@ -7,6 +7,7 @@ from rfho.memory.checkpoint import (
     AbstractCheckpoint,
     Chain,
     Span,
+    Steps,
     blank_record,
     read_record,
     write_record,
@@ -34,6 +35,10 @@ class StoreAll(AbstractCheckpoint):
     def keep(self) -> Keep:
         """As configured."""
         return self.keeping
+
+    def steps(self, chain: Chain, state: State, span: Span) -> Steps:
+        """Each is written down."""
+        return Steps(0, span.length)
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """T states and memories."""

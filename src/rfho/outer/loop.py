@@ -66,8 +66,9 @@ class Session:
         )
         self._how = how
         self._problem = problem
+        side_by_side = 1 if how.method.driven_from_python else len(hypers)
         states = tuple(
-            Tuner(how.method, how.optim, domain).init(problem, hyper)
+            Tuner(how.method, how.optim, domain).init(problem, hyper, members=side_by_side)
             for domain, hyper in zip(how.domains, hypers, strict=True)
         )
         watched = Tuner(how.method.watched(self.audience.segment), how.optim)

@@ -20,6 +20,7 @@ from rfho._programs.tracing import any_traced
 from rfho.domains import Reals
 from rfho.domains.space import Rest, Space
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
+from rfho.hyper_gradients.room import refuse_what_cannot_fit
 from rfho.problem.moment import AbstractMoment, Moment
 from rfho.problem.problem import Problem
 from rfho.problem.validate import validate
@@ -105,22 +106,33 @@ class Tuner(eqx.Module):
                 f"optim is {optim!r}, but it must be an Optax optimiser: write optax.adam(0.01)"
             )
 
-    def init(self, problem: Problem, hyper: Hyper) -> TunerState:
+    def init(self, problem: Problem, hyper: Hyper, *, members: int = 1) -> TunerState:
         """The state before the first outer step.
+
+        Args:
+            problem: what is tuned.
+            hyper: λ_0.
+            members: how many such states will be stepped side by side, for what memory is needed.
 
         Raises:
             TypeError, ValueError: hyperparameters fit neither problem nor domain; the message says
                 which.
+            MemoryError: an estimate would not fit; the message says what does.
         """
         space = Space.of(self.domain, hyper)
         free, rest = space.split(hyper)
         free = tree.as_hyper(free)
         space.check(free)
-        start = _start if any_traced((problem, hyper)) else _start_compiled
-        slots, carry = start(self, problem.at(0, rest), free, space)
+        slots, carry = self._started(problem.at(0, rest), free, space, members)
         return TunerState(
             free, rest, space, slots, carry, jnp.zeros((), jnp.int32), jnp.asarray(True)
         )
+
+    def _started(
+        self, moment: Moment, free: Hyper, space: Space, members: int
+    ) -> tuple[PyTree, PyTree]:
+        start = _start if any_traced((moment, free)) else _start_compiled
+        return start(self.method, self.optim, (moment, free, space), members)
 
     def step(self, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
@@ -147,11 +159,17 @@ class Tuner(eqx.Module):
         return conclude(self, problem, state)
 
 
-def _start(tuner: Tuner, moment: Moment, free: Hyper, space: Space) -> tuple[PyTree, PyTree]:
-    """The slots and the carry; that problem and λ fit each other is looked at once per program."""
-    reaches_start = tuner.method.reaches_start(moment)
-    validate(moment, free, reaches_start=reaches_start)
-    return tuner.optim.init(space.chart(free)), tuner.method.init(moment, free)
+def _start(
+    method: AbstractHyperGradient,
+    optim: optax.GradientTransformation,
+    given: tuple[Moment, Hyper, Space],
+    members: int,
+) -> tuple[PyTree, PyTree]:
+    # Traced once per program, and so is all that is looked at here.
+    moment, free, space = given
+    validate(moment, free, reaches_start=method.reaches_start(moment))
+    refuse_what_cannot_fit(moment, free, method, members=members)
+    return optim.init(space.chart(free)), method.init(moment, free)
 
 
 _start_compiled = eqx.filter_jit(_start)

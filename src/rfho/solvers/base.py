@@ -87,6 +87,11 @@ class AbstractSolver(eqx.Module):
             tolerance: of the relative residual; solvers of a fixed length do not look at it.
         """
 
+    @property
+    @abc.abstractmethod
+    def most_products(self) -> int:
+        """At most so many products with M are taken, for forecasts."""
+
     @abc.abstractmethod
     def assumes(self) -> Assumptions:
         """What must be true of M for the answer to mean anything."""

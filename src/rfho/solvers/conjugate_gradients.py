@@ -90,6 +90,11 @@ class CG(AbstractSolver):
             operator, right, end.solution, products=end.products, curvature=end.curvature
         )
 
+    @property
+    def most_products(self) -> int:
+        """As many as are allowed."""
+        return self.max_products
+
     def assumes(self) -> Assumptions:
         """Symmetric and positive definite."""
         return Assumptions(symmetric=True, definite=True)
@@ -151,6 +156,11 @@ class NormalEquations(AbstractSolver):
 
         end = jax.lax.while_loop(goes_on, step, search)
         return finished(operator, right, end.solution, products=end.products)
+
+    @property
+    def most_products(self) -> int:
+        """As many as are allowed."""
+        return self.max_products
 
     def assumes(self) -> Assumptions:
         """Nothing."""

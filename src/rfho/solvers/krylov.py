@@ -57,6 +57,11 @@ class GMRES(AbstractSolver):
         solution, done = _through_lineax(solver, operator, right, start)
         return finished(operator, right, solution, products=1 + (done - 1) * cycle)
 
+    @property
+    def most_products(self) -> int:
+        """As many as are allowed."""
+        return self.max_products
+
     def assumes(self) -> Assumptions:
         """Nothing."""
         return Assumptions()
@@ -95,6 +100,11 @@ class BiCGStab(AbstractSolver):
         )
         solution, done = _through_lineax(solver, operator, right, start)
         return finished(operator, right, solution, products=1 + 2 * done)
+
+    @property
+    def most_products(self) -> int:
+        """As many as are allowed."""
+        return self.max_products
 
     def assumes(self) -> Assumptions:
         """Nothing."""

@@ -77,6 +77,11 @@ class Nystrom(AbstractSolver):
         solution = tree.add(start, unravel(outside / self.damping))
         return finished(operator, right, solution, products=jnp.asarray(rank + 1))
 
+    @property
+    def most_products(self) -> int:
+        """One for each column, and one for the residual."""
+        return self.rank + 1
+
     def assumes(self) -> Assumptions:
         """Symmetric; curvatures below 0 are taken for 0."""
         return Assumptions(symmetric=True)

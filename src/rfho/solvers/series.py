@@ -62,6 +62,11 @@ class Neumann(AbstractSolver):
         solution = jax.lax.fori_loop(0, self.terms, one, start)
         return finished(operator, right, solution, products=self.terms)
 
+    @property
+    def most_products(self) -> int:
+        """One for each term, and one for the residual."""
+        return self.terms + 1
+
     def assumes(self) -> Assumptions:
         """That I - η M is a contraction."""
         return Assumptions(contraction=self.rate)
@@ -93,6 +98,11 @@ class OneStep(AbstractSolver):
     ) -> Solve:
         """η v."""
         return finished(operator, right, tree.scale(self.rate, right), products=jnp.asarray(0))
+
+    @property
+    def most_products(self) -> int:
+        """One, for the residual."""
+        return 1
 
     def assumes(self) -> Assumptions:
         """Nothing that could be checked: it is an approximation wherever M is not I / η."""

@@ -2,13 +2,10 @@
 
 import enum
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-
 from rfho import _tree as tree
-from rfho.choice.forecast import Forecast, label_of
+from rfho.choice.forecast import Forecast, Parts
 from rfho.dynamics import Keep
 from rfho.hyper_gradients.base import AbstractHyperGradient
 from rfho.hyper_gradients.forward import ForwardHyperGradient
@@ -16,15 +13,9 @@ from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.memory import Binomial, Recompute, Replay, StoreAll
-from rfho.problem.moment import AbstractMoment
-from rfho.typing import Hyper
 
 _DIRECTIONS = 8
 """Directions of the random method."""
-
-
-Forecasts = Callable[[AbstractHyperGradient], Forecast]
-"""What methods will cost, on one problem and one machine."""
 
 
 class Exactness(enum.Enum):
@@ -64,24 +55,22 @@ class Candidate(NamedTuple):
         figures = f"{'-':>7}  {'-':>9}"
         if self.forecast is not None:
             figures = f"{self.forecast.time:5.1f} ×  {as_bytes(self.forecast.memory):>9}"
-        return f"{label_of(self.method):56} {figures}  {self.exactness.value:10} {self.reason}"
+        return f"{tree.as_code(self.method):56} {figures}  {self.exactness.value:10} {self.reason}"
 
 
-def candidates(
-    problem: AbstractMoment, hyper: Hyper, forecast: Forecasts, *, limit: int
-) -> list[Candidate]:
+def candidates(parts: Parts, *, limit: int) -> list[Candidate]:
     """All candidates with their forecasts: the exact ones, fastest first, then the others."""
-    m = tree.size(hyper)
-    chunk = _chunk(forecast, m, limit)
-    exact = [*_reverse(problem, hyper, forecast, limit=limit), ForwardHyperGradient()]
+    m = parts.m
+    chunk = _chunk(parts, limit)
+    exact = [*_reverse(parts, limit), ForwardHyperGradient()]
     exact += [ForwardHyperGradient(chunk)] if chunk < m else []
-    found = [Candidate(method, Exactness.EXACT, forecast(method), "") for method in exact]
+    found = [Candidate(method, Exactness.EXACT, method.cost(parts), "") for method in exact]
     found.sort(key=lambda candidate: candidate.time)
     if m > _DIRECTIONS:
         random = RandomForwardHyperGradient(_DIRECTIONS, key=0, chunk=min(chunk, _DIRECTIONS))
         noise = f"noise of {math.sqrt(m / _DIRECTIONS - 1):.1f} times the hypergradient"
-        found.append(Candidate(random, Exactness.ON_AVERAGE, forecast(random), noise))
-    return [*found, _implicit(problem, hyper, forecast)]
+        found.append(Candidate(random, Exactness.ON_AVERAGE, random.cost(parts), noise))
+    return [*found, _implicit(parts)]
 
 
 def as_bytes(count: int | float) -> str:
@@ -94,35 +83,34 @@ def as_bytes(count: int | float) -> str:
     return f"{size:.3g} {unit}"
 
 
-def _reverse(
-    problem: AbstractMoment, hyper: Hyper, forecast: Forecasts, *, limit: int
-) -> list[ReverseHyperGradient]:
+def _reverse(parts: Parts, limit: int) -> list[ReverseHyperGradient]:
     """Reverse mode under every policy that these dynamics have."""
-    horizon = problem.horizon
+    horizon = parts.problem.horizon
     half = Recompute(-(-horizon // 2))
     policies = [StoreAll(Keep.STATES), StoreAll(Keep.RESIDUALS), Recompute(), half]
-    if problem.dynamics.way(Keep.GRADIENTS).again is not None:
+    if parts.problem.dynamics.way(Keep.GRADIENTS).again is not None:
         policies += [StoreAll(Keep.GRADIENTS), Replay()]
     # As many slots as fit; from 2 √T on Recompute is as frugal, and faster.
-    state = tree.nbytes(jax.eval_shape(lambda: problem.init(hyper)))
-    room = limit - forecast(ReverseHyperGradient(Binomial(1))).memory
-    slots = max(1, min(horizon, 2 * math.isqrt(horizon), 1 + room // max(1, state)))
+    room = limit - ReverseHyperGradient(Binomial(1)).cost(parts).memory
+    fitting = 1 + room // max(1, tree.nbytes(parts.state))
+    slots = max(1, min(horizon, 2 * math.isqrt(horizon), fitting))
     return [ReverseHyperGradient(policy) for policy in (*policies, Binomial(slots))]
 
 
-def _chunk(forecast: Forecasts, m: int, limit: int) -> int:
+def _chunk(parts: Parts, limit: int) -> int:
     """The most directions at a time that fit, at least 1: memory is linear in their number."""
-    one, all_of_them = (forecast(ForwardHyperGradient(chunk)).memory for chunk in (1, m))
+    m = parts.m
+    one, all_of_them = (ForwardHyperGradient(chunk).cost(parts).memory for chunk in (1, m))
     slope = (all_of_them - one) / max(1, m - 1)
     fitting = 1 + (limit - one) / slope if slope > 0 else m
     return max(1, min(m, math.floor(fitting)))
 
 
-def _implicit(problem: AbstractMoment, hyper: Hyper, forecast: Forecasts) -> Candidate:
+def _implicit(parts: Parts) -> Candidate:
     method = ImplicitHyperGradient()
     try:
-        method.condition.check(problem, hyper)
+        method.condition.check(parts.problem, parts.hyper)
     except (TypeError, ValueError) as error:
         return Candidate(method, Exactness.AT_THE_END, None, str(error).partition(": ")[0])
     reason = "right only where training has converged, which is not known before"
-    return Candidate(method, Exactness.AT_THE_END, forecast(method), reason)
+    return Candidate(method, Exactness.AT_THE_END, method.cost(parts), reason)

@@ -7,9 +7,9 @@ import equinox as eqx
 
 from rfho import _tree as tree
 from rfho._programs.roofline import Rates
-from rfho.choice.candidates import Candidate, Exactness, Forecasts, as_bytes, candidates
-from rfho.choice.forecast import Forecast, forecaster, label_of
+from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
+from rfho.hyper_gradients.candidates import Candidate, Exactness, as_bytes, candidates
 from rfho.memory.device import memory_of_device
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
@@ -89,10 +89,7 @@ class AutoHyperGradient(AbstractHyperGradient):
         Raises:
             MemoryError: no method fits; the message lists what the most frugal ones need.
         """
-        hyper = tree.as_hyper(hyper)
-        weighed = candidates(
-            problem, hyper, self._forecasts(problem, hyper), limit=self.memory_limit
-        )
+        weighed = candidates(self._parts(problem, hyper), limit=self.memory_limit)
         eligible = [c for c in self._fitting(weighed) if c.exactness is not Exactness.AT_THE_END]
         if not eligible:
             raise MemoryError(
@@ -112,18 +109,20 @@ class AutoHyperGradient(AbstractHyperGradient):
             MemoryError: it does not fit; the message lists the methods that do, with their figures.
             TypeError: there is no forecast for such a method.
         """
-        hyper = tree.as_hyper(hyper)
-        forecasts = self._forecasts(problem, hyper)
-        forecast = forecasts(method)
-        if forecast.memory <= self.memory_limit:
-            return forecast
-        weighed = candidates(problem, hyper, forecasts, limit=self.memory_limit)
-        fitting = self._fitting(weighed)
-        instead = f"What fits is\n{_listed(fitting)}" if fitting else "Nothing else fits either"
-        raise MemoryError(
-            f"{label_of(method)} needs {as_bytes(forecast.memory)} on this problem, but the limit is "
-            f"{as_bytes(self.memory_limit)}. {instead}"
-        )
+        parts = self._parts(problem, hyper)
+        forecast = method.cost(parts)
+        if forecast is None:
+            raise TypeError(
+                f"there is no forecast for {tree.as_code(method)}: {method.cost_unknown}"
+            )
+        if forecast.memory > self.memory_limit:
+            raise MemoryError(too_large(parts, method, forecast, limit=self.memory_limit))
+        return forecast
+
+    @property
+    def cost_unknown(self) -> str:
+        """It is that of whatever it chooses."""
+        return "it chooses what fits"
 
     @property
     def trains_anew(self) -> bool:
@@ -149,12 +148,23 @@ class AutoHyperGradient(AbstractHyperGradient):
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates: only batch methods are chosen."""
 
-    def _forecasts(self, problem: AbstractMoment, hyper: Hyper) -> Forecasts:
-        known = forecaster(problem, hyper)
-        return lambda method: known(method, self.rates)
+    def _parts(self, problem: AbstractMoment, hyper: Hyper) -> Parts:
+        return Parts(problem, tree.as_hyper(hyper), self.rates)
 
     def _fitting(self, weighed: list[Candidate]) -> list[Candidate]:
         return [candidate for candidate in weighed if candidate.memory <= self.memory_limit]
+
+
+def too_large(
+    parts: Parts, method: AbstractHyperGradient, forecast: Forecast, *, limit: int
+) -> str:
+    """The sentence about a method that does not fit, with those that do."""
+    fitting = [c for c in candidates(parts, limit=limit) if c.memory <= limit]
+    instead = f"What fits is\n{_listed(fitting)}" if fitting else "Nothing else fits either"
+    return (
+        f"{tree.as_code(method)} needs {as_bytes(forecast.memory)} on this problem, but the limit is "
+        f"{as_bytes(limit)}. {instead}"
+    )
 
 
 def _best(eligible: list[Candidate]) -> Candidate:

@@ -1,0 +1,43 @@
+"""Refusing what cannot fit into memory, before anything of it is allocated."""
+
+import jax
+
+from rfho import _tree as tree
+from rfho._programs.roofline import Rates
+from rfho.choice.forecast import Parts
+from rfho.hyper_gradients.auto import too_large
+from rfho.hyper_gradients.base import AbstractHyperGradient
+from rfho.memory.device import free_memory
+from rfho.problem.moment import AbstractMoment
+from rfho.typing import Hyper
+
+_BEYOND_DOUBT = 64
+"""A problem whose states take less than this fraction of what is free is not looked at further."""
+
+
+def refuse_what_cannot_fit(
+    problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient, *, members: int = 1
+) -> None:
+    """Refuses a method whose estimate needs more memory than there is.
+
+    From shapes alone: nothing is compiled, and problems that are small beyond doubt cost nothing.
+
+    Args:
+        problem: its arrays may be traced.
+        hyper: the learned leaves of λ, likewise.
+        method: how hypergradients are computed.
+        members: how many of them side by side.
+
+    Raises:
+        MemoryError: it does not fit; the message lists the methods that do, with their figures.
+    """
+    free = free_memory() // members
+    state = tree.nbytes(jax.eval_shape(problem.init, hyper))
+    held = tree.nbytes((problem.train, problem.valid)) + tree.nbytes(hyper)
+    most = 4 * state * max(problem.horizon, tree.size(hyper)) + held
+    if _BEYOND_DOUBT * most <= free:
+        return
+    parts = Parts(problem, hyper, Rates())
+    forecast = method.cost(parts)
+    if forecast is not None and forecast.memory > free:
+        raise MemoryError(too_large(parts, method, forecast, limit=free))

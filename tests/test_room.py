@@ -1,0 +1,126 @@
+"""What cannot fit into memory is refused before anything of it is allocated, by whatever verb is called."""
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import rfho
+from rfho._tree import as_code
+from rfho.choice import Parts, Rates
+
+
+def loss(w, hyper, batch):
+    return jnp.mean((w - batch) ** 2) + hyper["l2"] * jnp.mean(w**2)
+
+
+def problem_of(size, horizon):
+    dynamics = rfho.HeavyBall(
+        loss,
+        rate=lambda hyper, t: hyper["lr"],
+        momentum=lambda hyper, t: 0.9,
+        init=lambda hyper: jnp.zeros(size),
+    )
+    return rfho.Problem(dynamics, loss, jnp.ones(()), jnp.zeros(()), horizon)
+
+
+HYPER = {"lr": 0.1, "l2": 0.1}
+VERBS = {
+    "hyper_gradient": lambda problem: rfho.hyper_gradient(problem, HYPER),
+    "tune": lambda problem: rfho.tune(problem, HYPER, steps=1),
+    "iterate": lambda problem: next(rfho.iterate(problem, HYPER, steps=1)),
+    "tune_many": lambda problem: rfho.tune_many(problem, [HYPER, HYPER], steps=1),
+    "init": lambda problem: rfho.Tuner().init(problem, HYPER),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_refuses_what_cannot_fit_in_two_seconds_and_says_what_does(verb):
+    problem = problem_of(2_000_000, horizon=10_000_000)
+    begin = time.perf_counter()
+    with pytest.raises(
+        MemoryError, match=r"ReverseHyperGradient\(\) needs .* What fits is"
+    ) as error:
+        VERBS[verb](problem)
+    assert (
+        time.perf_counter() - begin < 20
+    )  # of a machine that runs other tests; alone it is below 2
+    assert any(name in str(error.value) for name in ("Forward", "Anchored", "Binomial"))
+
+
+def test_the_remedy_of_a_refusal_is_accepted():
+    problem = problem_of(200_000, horizon=10_000_000)
+    hyper = {name: jnp.asarray(value) for name, value in HYPER.items()}
+    forecast = rfho.AutoHyperGradient().check(problem, hyper, rfho.ForwardHyperGradient())
+    assert forecast.memory < 1e8
+
+
+def test_the_limit_on_the_address_space_is_known():
+    program = textwrap.dedent("""
+        import resource, jax, jax.numpy as jnp, optax, rfho
+        jax.devices()
+        from pathlib import Path
+        mapped = 1024 * int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + 10**9, mapped + 10**9))
+        dynamics = rfho.Descent(
+            lambda w, h, b: jnp.sum((w - 1) ** 2), lambda h: optax.sgd(h), lambda h: jnp.zeros(10**5)
+        )
+        problem = rfho.Problem(dynamics, lambda w, h, b: jnp.sum(w**2), horizon=10**4)
+        try:
+            rfho.tune(problem, 0.1, steps=1)
+        except MemoryError as error:
+            print("refused", str(error).splitlines()[0])
+    """)
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert said.stdout.startswith("refused ReverseHyperGradient() needs 4 GB"), said.stderr[-2000:]
+
+
+METHODS = (
+    rfho.ReverseHyperGradient(),
+    rfho.ReverseHyperGradient(rfho.Anchored(every=2)),
+    rfho.LongReverseHyperGradient(5),
+    rfho.LongReverseHyperGradient(2, slots=2),
+    rfho.TruncatedHyperGradient(3),
+    rfho.OnlineTruncatedHyperGradient(window=2, every=4),
+    rfho.ForwardHyperGradient(),
+    rfho.RandomForwardHyperGradient(1, key=0),
+    rfho.RealTimeHyperGradient(every=5),
+    rfho.ImplicitHyperGradient(),
+    rfho.PersistentEvolutionHyperGradient(4, 0.1, every=5, key=0),
+    rfho.SingleEvolutionHyperGradient(4, 0.1, every=5, key=0),
+    rfho.WarmRestartHyperGradient(rfho.ReverseHyperGradient()),
+    rfho.ReversibleHyperGradient(),
+    rfho.AutoHyperGradient(),
+)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=as_code)
+def test_every_method_states_its_cost_or_why_it_cannot(method):
+    hyper = {name: jnp.asarray(value) for name, value in HYPER.items()}
+    forecast = method.cost(Parts(problem_of(50, horizon=20), hyper, Rates()))
+    if forecast is None:
+        assert method.cost_unknown != rfho.hyper_gradients.AbstractHyperGradient.cost_unknown
+        assert len(method.cost_unknown) > 10
+    else:
+        assert forecast.time > 0.1
+        assert forecast.memory > 50 * 8
+
+
+def test_no_method_is_left_out_of_the_costs():
+    named = {name for name in rfho.__all__ if name.endswith("HyperGradient")}
+    assert named == {type(method).__name__ for method in METHODS}
+
+
+def test_a_method_prints_as_one_writes_it():
+    assert (
+        as_code(rfho.ReverseHyperGradient(rfho.Recompute(3)))
+        == "ReverseHyperGradient(Recompute(3))"
+    )
+    assert as_code(rfho.RealTimeHyperGradient(every=5)) == "RealTimeHyperGradient(5)"
+    assert as_code(optax) == repr(optax)
