@@ -154,11 +154,12 @@ class Parts:
         *,
         count: int,
         vectors: int,
+        steps: int,
     ) -> Forecast:
-        """A run, two read-outs, and ``count`` products of a state and a vector like ``unknowns``."""
+        """``steps`` steps, two read-outs, and ``count`` products of a state and a vector like ``unknowns``."""
         work = work_of(product, self.state, unknowns)
         seconds = (
-            self.problem.horizon * self.seconds(self.step)
+            steps * self.seconds(self.step)
             + 2 * self.seconds(self.read)
             + count * self.seconds(work)
         )

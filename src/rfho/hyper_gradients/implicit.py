@@ -140,7 +140,13 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         of_solver = min(self.solver.most_products, tree.size(unknowns))
         of_audit = 0 if self.audit is None else math.ceil(3.5 * self.audit.products)
         vectors = 6 if self.audit is None else 10
-        return parts.of_products(product, unknowns, count=of_solver + of_audit, vectors=vectors)
+        return parts.of_products(
+            product,
+            unknowns,
+            count=of_solver + of_audit,
+            vectors=vectors,
+            steps=parts.problem.horizon,
+        )
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> Settled | None:
         """Training and solve at their start, once the condition is known to apply.
