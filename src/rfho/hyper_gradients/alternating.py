@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._implicit.condition import AbstractCondition, Stationary
+from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
 from rfho.hyper_gradients.single_loop import (
@@ -24,6 +25,7 @@ from rfho.hyper_gradients.single_loop import (
     check_condition,
     check_schedule,
     concluded,
+    cost_of,
     looked,
     start_run,
 )
@@ -127,6 +129,10 @@ class AlternatingHyperGradient(AbstractAlternating):
         positive_int(self.products, "products", name)
         check_condition(self.condition, self)
 
+    def cost(self, parts: Parts) -> Forecast:
+        """Δ steps, P products, and a look."""
+        return cost_of(self.condition, parts, steps=self.every, products=self.products + 1)
+
     def solved(self, problem: AbstractMoment, hyper: Hyper, run: AdjointRun) -> AdjointRun:
         """P steps of q, each on the next batch."""
         rate = at_step(self.rate, problem.k)
@@ -186,6 +192,10 @@ class T1T2HyperGradient(AbstractAlternating):
         check_schedule(self.rate, "rate", self)
         positive_int(self.every, "every", type(self).__name__)
         check_condition(self.condition, self)
+
+    def cost(self, parts: Parts) -> Forecast:
+        """Δ steps and a look."""
+        return cost_of(self.condition, parts, steps=self.every, products=1)
 
     def solved(self, problem: AbstractMoment, hyper: Hyper, run: AdjointRun) -> AdjointRun:
         """η ∂_wE, of no batch."""

@@ -1,8 +1,7 @@
 """Implicit differentiation at the end of training (HOAG, arXiv 1602.02355; 1911.02590; 2006.16218)."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +14,7 @@ from rfho._engines.reverse import roll
 from rfho._implicit.audit import Audit, Further, Inaccuracy
 from rfho._implicit.condition import AbstractCondition, Stationary, System, settled
 from rfho._implicit.refusal import complaint_about
+from rfho._implicit.tolerance import Tolerance, at_step, check_kind, check_tolerance
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated
@@ -22,10 +22,7 @@ from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment, select
 from rfho.problem.objective import Reading
 from rfho.solvers import CG, AbstractSolver, Solve
-from rfho.typing import Hyper, Params, PyTree, Scalar, State, Step
-
-Tolerance = float | Callable[[Step], Scalar | float]
-"""A number, or a function of the outer step k = 0, 1, …"""
+from rfho.typing import Hyper, Params, PyTree, Scalar, State
 
 
 class Settled(NamedTuple):
@@ -112,13 +109,13 @@ class ImplicitHyperGradient(AbstractHyperGradient):
     refuse_above: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        _check_kind(self.solver, AbstractSolver, "solver", "one of rfho.solvers, as CG()")
-        _check_kind(self.condition, AbstractCondition, "condition", "rfho.Stationary()")
-        _check_tolerance(self.tolerance, "tolerance")
+        check_kind(self.solver, AbstractSolver, "solver", "one of rfho.solvers, as CG()")
+        check_kind(self.condition, AbstractCondition, "condition", "rfho.Stationary()")
+        check_tolerance(self.tolerance, "tolerance")
         if self.inner_tolerance is not None:
-            _check_tolerance(self.inner_tolerance, "inner_tolerance")
+            check_tolerance(self.inner_tolerance, "inner_tolerance")
         if self.refuse_above is not None:
-            _check_tolerance(self.refuse_above, "refuse_above")
+            check_tolerance(self.refuse_above, "refuse_above")
             if self.audit is None:
                 raise ValueError(
                     f"ImplicitHyperGradient got refuse_above={self.refuse_above!r} and audit=None, but it is "
@@ -169,14 +166,14 @@ class ImplicitHyperGradient(AbstractHyperGradient):
             state=begin.state,
             tolerance=None
             if self.inner_tolerance is None
-            else _at(self.inner_tolerance, problem.k),
+            else at_step(self.inner_tolerance, problem.k),
         )
         system = self.condition.system(problem, hyper, state)
         reading = problem.read(state, hyper)
         further = self._further(problem, hyper, state=state, system=system)
 
         def one(seed: _Seed, start: PyTree, seed_there: _Seed | None) -> _Answer:
-            tolerance = _at(self.tolerance, problem.k)
+            tolerance = at_step(self.tolerance, problem.k)
             found = self.solver.solve(system.operator, seed.by_unknowns, start, tolerance=tolerance)
             return self._answer(system, seed, found, further=further, seed_there=seed_there)
 
@@ -292,20 +289,3 @@ def _statistics(
         "relative_error_bound": jnp.max(verdict.relative_error_bound),
     }
     return stats | further.stats | audited
-
-
-def _at(tolerance: Tolerance, k: Step) -> Scalar | float:
-    return tolerance(k) if callable(tolerance) else tolerance
-
-
-def _check_kind(value: Any, kind: type, name: str, example: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"ImplicitHyperGradient got {name}={value!r}, but it must be {example}")
-
-
-def _check_tolerance(value: Any, name: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not callable(value) and not (number and 0 <= value < float("inf")):
-        raise ValueError(
-            f"ImplicitHyperGradient got {name}={value!r}, but it must be a number of 0 or more"
-        )

@@ -19,6 +19,7 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._implicit.condition import AbstractCondition, Stationary
+from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment, select
@@ -114,6 +115,10 @@ class SingleLoopHyperGradient(AbstractHyperGradient):
         """What moves s_0 does not move the point at which training ends."""
         return False
 
+    def cost(self, parts: Parts) -> Forecast:
+        """A step, a look, and a product."""
+        return cost_of(self.condition, parts, steps=1, products=1)
+
     def init(self, problem: AbstractMoment, hyper: Hyper) -> AveragedRun:
         """Training at its start, q = 0.
 
@@ -166,6 +171,20 @@ class Look(NamedTuple):
     hypergradient: Hyper
     residual: PyTree
     stats: dict[str, Scalar]
+
+
+def cost_of(
+    condition: Callable[[Batch], AbstractCondition], parts: Parts, *, steps: int, products: int
+) -> Forecast:
+    """What an estimate of so many steps and products costs."""
+
+    def product(state: State, q: PyTree) -> PyTree:
+        here = condition(parts.problem.train_batch(0))
+        system = here.system(parts.problem, parts.hyper, state)
+        return system.operator.apply(q), system.cross(q)
+
+    unknowns = condition(None).unknowns(parts.reading.by_state)
+    return parts.of_products(product, unknowns, count=products, vectors=4, steps=steps)
 
 
 def start_run(
