@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from library_source import FILES, ROOT, calls
+from library_source import FILES, PACKAGE, ROOT, calls
 
 PRINTERS = ("cli.py", "experiments/", "runs/commands.py")
 DRAWERS = {"common", "helper", "helpers", "misc", "util", "utils"}
@@ -47,6 +47,47 @@ def test_no_file_is_a_drawer_for_odds_and_ends(file):
     assert not drawers, f"name src/rfho/{file.path} after the concept that it holds"
 
 
+@each_file
+def test_a_symbol_keeps_its_case_at_the_start_of_a_docstring(file):
+    text = (PACKAGE / file.path).read_text(encoding="utf-8")
+    wrong = [line for line in docstrings(file.tree) if capitalised(line, text)]
+    assert not wrong, f"src/rfho/{file.path}: w, g and s are not W, G and S: {wrong}"
+
+
+@each_file
+def test_a_docstring_begins_with_a_capital_unless_it_is_a_symbol(file):
+    wrong = [line for line in docstrings(file.tree) if re.match(r"[a-z]{2,}[ ,.:]", line)]
+    assert not wrong, f"src/rfho/{file.path}: {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("line", "elsewhere"),
+    [
+        ("W.", "w"),
+        ("G = ∇_w L(w, λ, b).", "g"),
+        ("Q with ‖v - M q‖ small.", "M q"),
+        ("F at λ.", "f(λ)"),
+    ],
+)
+def test_a_capitalised_symbol_is_recognised(line, elsewhere):
+    assert capitalised(line, f"{line}\n{elsewhere}")
+
+
+@pytest.mark.parametrize(
+    ("line", "elsewhere"),
+    [
+        ("w_t.", "w"),
+        ("A step.", ""),
+        ("T steps.", ""),
+        ("F and its linearisation.", "F(s, λ) = 0"),
+        ("Rows.", ""),
+        ("T1-T2 of the paper.", ""),
+    ],
+)
+def test_what_is_rightly_capital_is_not(line, elsewhere):
+    assert not capitalised(line, f"{line}\n{elsewhere}")
+
+
 def test_nothing_is_left_unfinished():
     found = lines_with(UNFINISHED)
     assert not found, "finish it, or state the limit in the docstring:\n" + "\n".join(found)
@@ -65,6 +106,25 @@ def test_a_machine_path_is_recognised(text):
 @pytest.mark.parametrize("text", ["and/or", "a/work", "docs/home", "https://docs/tmp", "1 /works"])
 def test_what_only_looks_like_a_machine_path_is_not(text):
     assert not MACHINE_PATH.search(text)
+
+
+def docstrings(module: ast.Module) -> Iterator[str]:
+    """The first line of every docstring."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(module):
+        if isinstance(node, documented) and (docstring := ast.get_docstring(node)):
+            yield docstring.splitlines()[0]
+
+
+def capitalised(line: str, text: str) -> bool:
+    """Whether a line begins with a symbol that is a capital there and nowhere else in its file.
+
+    E, L, T and Z are capitals in the paper; a capital A before a word is an article.
+    """
+    symbol = re.match(r"([A-Z])(?!\w)(?!-)", line)
+    if symbol is None or symbol[1] in "ELTZ" or re.match(r"A [\w`]", line):
+        return False
+    return not re.search(rf"(?<![\w'])({symbol[1]})(?![\w'])", text.replace(line, ""))
 
 
 def lines_with(pattern: re.Pattern[str]) -> list[str]:

@@ -173,7 +173,7 @@ class FixedPoint(AbstractCondition):
         return eqx.combine(unknowns, state)
 
     def system(self, problem: AbstractMoment, hyper: Hyper, state: State) -> System:
-        """S - Φ(s, λ), and its transposed linearisation: one step pulled back any number of times."""
+        """s - Φ(s, λ), and its transposed linearisation: one step pulled back any number of times."""
         batch = _full_batch(problem, self.batch, "FixedPoint")
         whole, way = problem.whole(hyper), problem.dynamics.way(Keep.RESIDUALS)
         after, memory = way.remember(state, whole, batch)

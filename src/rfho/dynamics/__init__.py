@@ -10,6 +10,7 @@ from rfho.dynamics.heavy_ball import (
     reversal_error,
     steps_undone_within,
 )
+from rfho.dynamics.model import SplitModel
 from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
 from rfho.dynamics.variables import Variables
 from rfho.dynamics.with_value import DescentWithValue
@@ -26,6 +27,7 @@ __all__ = [
     "Keep",
     "ReversibleDescent",
     "ReversibleState",
+    "SplitModel",
     "Variables",
     "Way",
     "grad",

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from rfho import _tree as tree
 from rfho._programs.residuals import linearised
@@ -94,25 +93,6 @@ class AbstractDescent(AbstractDynamics):
     @abc.abstractmethod
     def update(self, state: State, gradient: PyTree, hyper: Hyper) -> State:
         """The state after ``gradient`` in place of ∇_w L; what is carried beside parameters stays."""
-
-
-class Given(eqx.Module):
-    """Initial parameters that do not depend on λ, as a function of λ."""
-
-    params: Params
-
-    def __call__(self, hyper: Hyper) -> Params:
-        """The parameters."""
-        return self.params
-
-
-def as_init(init: Params | Callable[[Hyper], Params]) -> Callable[[Hyper], Params]:
-    """``init`` as a function of λ. A model that can be called is still a pytree of parameters."""
-    arrays = [leaf for leaf in jax.tree.leaves(init) if eqx.is_array(leaf)]
-    is_model = isinstance(init, eqx.Module) and not isinstance(init, eqx.Partial) and bool(arrays)
-    if callable(init) and not is_model:
-        return init
-    return Given(jax.tree.map(jnp.asarray, init))
 
 
 def save_products(function: Callable[..., Any]) -> Callable[..., Any]:

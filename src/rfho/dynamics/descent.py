@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import optax
 
-from rfho.dynamics.base import AbstractDescent, Keep, Way, as_init
+from rfho.dynamics.base import AbstractDescent, Keep, Way
+from rfho.dynamics.initial import as_init, trained
 from rfho.dynamics.inner_gradient import InnerGradient, Slope, way_through_gradient
 from rfho.dynamics.variables import like, parted
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar
@@ -35,8 +36,9 @@ class Descent(AbstractDescent):
             their parameters: use `rfho.schedules`. Optimisers that normalise by a second moment have
             an infinite derivative where a gradient is exactly zero (√ at 0): give Adam an
             ``eps_root`` > 0, or use `rfho.optim.adam`.
-        init: the initial parameters (an Equinox model's arrays among them), `Variables` where the
-            loss carries arrays from step to step, or a function ``hyper ->`` either.
+        init: the initial parameters, `Variables` where the loss carries arrays from step to step, or
+            a function ``hyper ->`` either. Of an Equinox model the floating-point arrays are trained;
+            loss and objectives are given the model, results hold it as a `SplitModel`.
         has_aux: whether ``loss`` returns ``(scalar, aux)``. Of `Variables` aux are the carried arrays
             of the next step; otherwise it (metrics, say) is left out of training.
         output: ``(params, slots) -> weights``, what objectives see; ``params`` by default. For
@@ -107,7 +109,7 @@ class Descent(AbstractDescent):
 
     def init(self, hyper: Hyper) -> DescentState:
         """s_0: initial parameters and empty slots."""
-        params: Any = self._init(hyper)
+        params: Any = trained(self._init(hyper))
         return DescentState(params, self.optim(hyper).init(parted(params).params))
 
     def step(self, state: DescentState, hyper: Hyper, batch: Batch) -> DescentState:
@@ -123,7 +125,7 @@ class Descent(AbstractDescent):
         return self.inner.value(params, hyper, batch)
 
     def gradient(self, params: Params, hyper: Hyper, batch: Batch) -> PyTree:
-        """G = ∇_w L(w, λ, b)."""
+        """g = ∇_w L(w, λ, b)."""
         return self.inner.at(params, hyper, batch).gradient
 
     def update(self, state: DescentState, gradient: PyTree, hyper: Hyper) -> DescentState:

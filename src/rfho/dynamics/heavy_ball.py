@@ -18,7 +18,8 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import _tree as tree
-from rfho.dynamics.base import AbstractDescent, Keep, Way, as_init
+from rfho.dynamics.base import AbstractDescent, Keep, Way
+from rfho.dynamics.initial import as_init, trained
 from rfho.dynamics.inner_gradient import InnerGradient, Slope, way_through_gradient
 from rfho.typing import Batch, Hyper, Loss, Params, PyTree, Scalar, Step
 
@@ -101,8 +102,7 @@ class HeavyBall(AbstractDescent):
 
     def init(self, hyper: Hyper) -> HeavyBallState:
         """s_0: initial parameters at rest."""
-        params: Any = self._init(hyper)
-        params = jax.tree.map(jnp.asarray, params)
+        params = trained(self._init(hyper))
         return HeavyBallState(params, tree.zeros_like(params), jnp.zeros((), jnp.int32))
 
     def step(self, state: HeavyBallState, hyper: Hyper, batch: Batch) -> HeavyBallState:

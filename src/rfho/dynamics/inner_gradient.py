@@ -16,6 +16,7 @@ from rfho import _tree as tree
 from rfho._programs.residuals import linearised
 from rfho.dynamics import mixed_mode
 from rfho.dynamics.base import Keep, Way, save_products
+from rfho.dynamics.model import whole_model
 from rfho.dynamics.variables import Variables, like, parted
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State
 
@@ -117,7 +118,7 @@ class InnerGradient(eqx.Module):
         Raises:
             TypeError: the loss does not return what `has_aux` and `Variables` promise.
         """
-        returned = self.loss(params, hyper, batch)
+        returned = self.loss(whole_model(params), hyper, batch)
         if not self.has_aux:
             _refuse_aux(params, returned)
             return returned, None

@@ -110,6 +110,7 @@ class ReversibleDescent(AbstractDescent):
         """s_0: initial parameters at rest, an empty buffer."""
         smooth = self.smooth.init(hyper)
         params = jax.lax.stop_gradient(smooth.params)
+        _refuse_complex(params)
         digits = exact_momentum.at_rest(params, self.fraction_bits)
         return self._seen(digits, smooth, exact_momentum.empty_bound(params))
 
@@ -241,6 +242,15 @@ class ReversibleDescent(AbstractDescent):
         frozen = jax.lax.stop_gradient(hyper)
         rate = _isolated(self.smooth.rate)(frozen, jnp.asarray(t))
         return lambda m: jax.tree.map(jnp.multiply, spread(rate, m, "rate"), m)
+
+
+def _refuse_complex(params: Params) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.iscomplexobj(leaf):
+            raise TypeError(
+                f"{tree.path_of(path, 'init')} has dtype {leaf.dtype}, which ReversibleDescent's integers do not "
+                "hold: use rfho.HeavyBall, or real and imaginary parts as two arrays"
+            )
 
 
 def _smooth(state: ReversibleState) -> HeavyBallState:

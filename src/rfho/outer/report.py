@@ -95,7 +95,7 @@ class Solution:
 
     @property
     def value(self) -> PyTree:
-        """F at the last λ: from one more training run for batch methods, read from the run for online ones."""
+        """f at the last λ: from one more training run for batch methods, read from the run for online ones."""
         return self._concluded[0]
 
     @property

@@ -213,7 +213,7 @@ def _extra(
 def _objective_of_chart(
     method: AbstractHyperGradient, moment: Moment, state: TunerState
 ) -> Callable[[PyTree], Array]:
-    """F as a function of the chart, whose derivative is the method's own hypergradient."""
+    """f as a function of the chart, whose derivative is the method's own hypergradient."""
 
     def both(chart: PyTree) -> tuple[Array, PyTree]:
         free = state.space.unchart(chart)

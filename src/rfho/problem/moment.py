@@ -17,6 +17,7 @@ from jax import Array
 from rfho import _tree as tree
 from rfho.domains.space import Rest
 from rfho.dynamics import AbstractDynamics
+from rfho.dynamics.model import whole_model
 from rfho.problem.fresh import drawn
 from rfho.problem.objective import Objective, Reading, is_objective
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State, Step
@@ -138,6 +139,7 @@ class AbstractMoment(eqx.Module):
         return value if len(leaves) == 1 else jax.tree.unflatten(structure, list(value))
 
     def _value(self, objective: Any, params: Params, whole: Hyper) -> Scalar:
+        params = whole_model(params)
         if isinstance(objective, Objective):
             return objective.function(params, whole, self._of_this_step(objective.data))
         return objective(params, whole, self.valid_batch())

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rfho.dynamics import AbstractDynamics, Keep, Way
-from rfho.dynamics.base import Given
+from rfho.dynamics.initial import Given
 from rfho.problem.fresh import Fresh
 from rfho.problem.objective import Objective, is_objective
 from rfho.problem.problem import Problem
@@ -152,7 +152,8 @@ class _MeanOverTasks(eqx.Module):
         return _MeanOverTasks(objective)
 
     def __call__(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
-        each = jax.vmap(lambda w, b: self.objective(w, hyper, b))
+        # A model has functions beside its arrays.
+        each = eqx.filter_vmap(lambda w, b: self.objective(w, hyper, b))
         return jnp.mean(each(params, batch))
 
 

@@ -77,7 +77,7 @@ class AbstractSolver(eqx.Module):
     def solve(
         self, operator: Operator, right: PyTree, start: PyTree, *, tolerance: Scalar | float
     ) -> Solve:
-        """Q with ‖v - M q‖ <= tolerance · ‖v‖, or as near as the solver's budget allows.
+        """q with ‖v - M q‖ <= tolerance · ‖v‖, or as near as the solver's budget allows.
 
         Args:
             operator: M.

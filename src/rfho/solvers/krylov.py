@@ -114,7 +114,7 @@ class BiCGStab(AbstractSolver):
 def _through_lineax(
     solver: lineax.AbstractLinearSolver, operator: Operator, right: PyTree, start: PyTree
 ) -> tuple[PyTree, Array]:
-    """Q and the steps that Lineax took for it."""
+    """q and the steps that Lineax took for it."""
     size = tree.norm(right)
     inverse = 1 / jnp.where(size > 0, size, 1)
     structure = jax.eval_shape(lambda: right)

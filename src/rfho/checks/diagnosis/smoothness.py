@@ -57,7 +57,7 @@ def smoothness_of(gradient: Callable[[float], Hyper], epsilon: float) -> Smoothn
 
 
 def distance(epsilon: float) -> float:
-    """H = ε^(1/5), the length of a step to a near point."""
+    """h = ε^(1/5), the length of a step to a near point."""
     return epsilon**0.2
 
 
