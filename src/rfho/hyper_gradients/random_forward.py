@@ -79,7 +79,7 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
         return True
 
     def cost(self, parts: Parts) -> Forecast:
-        """B directions over the whole run, and b copies of λ twice."""
+        """b directions over the whole run, and b copies of λ twice."""
         count = min(self.directions, parts.m)
         forward = parts.of_forward(count, self.chunk)
         return forward._replace(memory=forward.memory + 2 * count * tree.nbytes(parts.hyper))
