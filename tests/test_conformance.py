@@ -130,6 +130,16 @@ METHODS = {
         tolerance=None,
         misuse=refusing(lambda x: methods.SingleLoopHyperGradient(0.4, x), 0.0, 1.5, True),
     ),
+    "first order, settled": partial(
+        check_method,
+        methods.FirstOrderHyperGradient(1e3, every=400),
+        train=at_a_fixed_rate,
+        settings={},
+        horizon=400,
+        learn_start=False,
+        tolerance=1e-4,
+        misuse=refusing(lambda x: methods.FirstOrderHyperGradient(x, 1), -1.0, 0, "large"),
+    ),
     "warm restart": partial(
         check_method,
         methods.WarmRestartHyperGradient(methods.ReverseHyperGradient()),
@@ -229,8 +239,8 @@ def is_method(thing):
     )
 
 
-# Driven from Python, and no single program.
-ELSEWHERE = {methods.LongReverseHyperGradient}
+# One chooses among the others; one is driven from Python, and no single program.
+ELSEWHERE = {methods.AutoHyperGradient, methods.LongReverseHyperGradient}
 
 
 @pytest.mark.parametrize("name", DOMAINS)

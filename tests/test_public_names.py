@@ -31,7 +31,8 @@ DOMAINS = {
 MEMORY = {"Anchored", "Binomial", "DiskShelf", "HostShelf", "Recompute", "Replay", "StoreAll"}
 CONDITIONS = {"FixedPoint", "Stationary"}
 METHODS = {
-    *("AlternatingHyperGradient", "AutoHyperGradient", "ForwardHyperGradient"),
+    *("AlternatingHyperGradient", "AutoHyperGradient", "FirstOrderHyperGradient"),
+    *("ForwardHyperGradient",),
     *("ImplicitHyperGradient", "SingleLoopHyperGradient", "T1T2HyperGradient"),
     *("LongReverseHyperGradient", "OnlineTruncatedHyperGradient"),
     *("PersistentEvolutionHyperGradient", "RandomForwardHyperGradient", "RealTimeHyperGradient"),

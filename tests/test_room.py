@@ -97,6 +97,7 @@ METHODS = (
     rfho.SingleLoopHyperGradient(0.1),
     rfho.AlternatingHyperGradient(0.1, every=3, products=2),
     rfho.T1T2HyperGradient(0.1),
+    rfho.FirstOrderHyperGradient(10.0, every=3),
     rfho.WarmRestartHyperGradient(rfho.ReverseHyperGradient()),
     rfho.ReversibleHyperGradient(),
     rfho.AutoHyperGradient(),

@@ -22,6 +22,7 @@ from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
     AlternatingHyperGradient,
     AutoHyperGradient,
+    FirstOrderHyperGradient,
     FixedPoint,
     ForwardHyperGradient,
     ImplicitHyperGradient,
@@ -77,6 +78,7 @@ __all__ = [
     "Descent",
     "DiskShelf",
     "Dynamics",
+    "FirstOrderHyperGradient",
     "Fixed",
     "FixedPoint",
     "ForwardHyperGradient",

@@ -10,6 +10,7 @@ from rfho.hyper_gradients.evolution import (
     PersistentEvolutionHyperGradient,
     SingleEvolutionHyperGradient,
 )
+from rfho.hyper_gradients.first_order import FirstOrderHyperGradient
 from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
@@ -37,6 +38,7 @@ __all__ = [
     "Candidate",
     "Estimate",
     "Exactness",
+    "FirstOrderHyperGradient",
     "FixedPoint",
     "ForwardHyperGradient",
     "ImplicitHyperGradient",

@@ -24,10 +24,10 @@ from rfho.hyper_gradients.single_loop import (
     at_step,
     check_condition,
     check_schedule,
-    concluded,
     cost_of,
     looked,
     start_run,
+    trained_further,
 )
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
@@ -73,7 +73,7 @@ class AbstractAlternating(AbstractHyperGradient):
         self, problem: AbstractMoment, hyper: Hyper, carry: AdjointRun
     ) -> tuple[PyTree, Params]:
         """f(λ) and w after T more steps from where training stands."""
-        return concluded(problem, hyper, carry)
+        return trained_further(problem, hyper, carry.state, carry.t)
 
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""

@@ -151,7 +151,7 @@ class SingleLoopHyperGradient(AbstractHyperGradient):
         self, problem: AbstractMoment, hyper: Hyper, carry: AveragedRun
     ) -> tuple[PyTree, Params]:
         """f(λ) and w after T more steps from where training stands."""
-        return concluded(problem, hyper, carry.run)
+        return trained_further(problem, hyper, carry.run.state, carry.run.t)
 
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
@@ -219,9 +219,11 @@ def looked(
     return Look(problem.values(reading.value), hypergradient, residual, stats)
 
 
-def concluded(problem: AbstractMoment, hyper: Hyper, run: AdjointRun) -> tuple[PyTree, Params]:
-    """f(λ) and w after T more steps."""
-    state = roll(problem.later(run.t), hyper, run.state, span=Span(0, problem.horizon))
+def trained_further(
+    problem: AbstractMoment, hyper: Hyper, state: State, t: Step
+) -> tuple[PyTree, Params]:
+    """f(λ) and w after T more steps, from ``state`` and batch ``t`` on."""
+    state = roll(problem.later(t), hyper, state, span=Span(0, problem.horizon))
     params = problem.dynamics.output(state)
     return problem.evaluate(params, hyper), params
 

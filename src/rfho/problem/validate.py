@@ -70,7 +70,12 @@ def _without_effect(function: Any, hyper: Hyper) -> list[str]:
     def tangents(directions: Hyper) -> PyTree:
         return jax.jvp(function, (hyper,), (directions,))[1]
 
-    (used,) = inputs_used(tangents, hyper)
+    try:
+        (used,) = inputs_used(tangents, hyper)
+    except (NotImplementedError, TypeError, ValueError):
+        # A step may have no second derivative, which not every method asks for; what else is wrong is said
+        # by the step itself.
+        (used,) = inputs_used(function, hyper)
     return [
         tree.path_of(path, "hyper")
         for path, use in jax.tree_util.tree_leaves_with_path(used)
