@@ -80,7 +80,7 @@ def _only_states(method: ReverseHyperGradient | None) -> bool:
     """Whether activations are to be computed again on the way back."""
     policy = method and method.checkpoint
     again = isinstance(policy, rfho.Recompute | rfho.Binomial)
-    return again or (policy is not None and policy.keep() is rfho.Keep.STATES)
+    return again or (policy is not None and policy.keeps() is rfho.Keep.STATES)
 
 
 def _operations(function: Any, *arguments: Any) -> float:

@@ -107,7 +107,7 @@ def p4(*, quick: bool) -> list[dict[str, Any]]:
         "grad over scan": None,
         "StoreAll()": _reverse(rfho.StoreAll()),
         "Replay()": _reverse(rfho.Replay()),
-        "Replay(HalfPrecision)": _reverse(rfho.Replay(storage=rfho.memory.HalfPrecision())),
+        "Replay(HalfPrecision)": _reverse(rfho.Replay(encoding=rfho.memory.HalfPrecision())),
         "Recompute(15)": _reverse(rfho.Recompute(15)),
         "Recompute()": _reverse(rfho.Recompute()),
     }

@@ -4,7 +4,6 @@ import functools
 import math
 import time
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +91,12 @@ POLICIES = {
     "1 slot": rfho.Binomial(1),
     "3 slots": rfho.Binomial(3),
     "more slots than steps": rfho.Binomial(12),
+    "replayed": rfho.Replay(),
+    "replayed in segments of 4": rfho.Replay(4),
+    "all in host memory": rfho.StoreAll(encoding=rfho.memory.HostMemory()),
+    "segments in host memory": rfho.Recompute(encoding=rfho.memory.HostMemory()),
+    "slots in host memory": rfho.Binomial(3, encoding=rfho.memory.HostMemory()),
+    "replayed from host memory": rfho.Replay(encoding=rfho.memory.HostMemory()),
 }
 
 
@@ -120,13 +125,7 @@ HYPER = {"lr": jnp.asarray(0.3), "l2": jnp.asarray(0.05)}
 @functools.cache
 def estimate(policy, horizon):
     method = ReverseHyperGradient(POLICIES[policy])
-    # The programs run once: what the compiler would save in running them it spends many times over.
-    arrays, rest = eqx.partition(problem_of(horizon), eqx.is_array)
-    run = jax.jit(
-        lambda arrays, hyper: method.estimate(eqx.combine(arrays, rest), hyper, None)[0],
-        compiler_options={**UNOPTIMISED, **OLD_EMITTERS},
-    )
-    return jax.device_get(run(arrays, HYPER))
+    return jax.device_get(rfho.hyper_gradient(problem_of(horizon), HYPER, method))
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 10])
@@ -142,10 +141,7 @@ def test_the_policy_does_not_change_the_result(policy, horizon):
 
 def test_the_tape_of_a_policy_holds_what_the_policy_says():
     def rows(policy, horizon=10):
-        problem = problem_of(horizon)
-        tape = rfho.unroll.blank_tape(
-            problem, HYPER, span=rfho.checkpoint.Span(0, horizon), checkpoint=POLICIES[policy]
-        )
+        tape = ReverseHyperGradient(POLICIES[policy]).reserve(problem_of(horizon), HYPER)
         return {leaf.shape[0] for leaf in jax.tree.leaves(tape)}
 
     # Of T steps the states before and after each: T + 1.
@@ -162,12 +158,7 @@ def test_the_default_segments_need_the_least_memory(policy):
     keep = rfho.Keep[policy.upper()]
 
     def nbytes(segment):
-        tape = rfho.unroll.blank_tape(
-            problem_of(100),
-            HYPER,
-            span=rfho.checkpoint.Span(0, 100),
-            checkpoint=rfho.Recompute(segment, keep),
-        )
+        tape = ReverseHyperGradient(rfho.Recompute(segment, keep)).reserve(problem_of(100), HYPER)
         return sum(leaf.nbytes for leaf in jax.tree.leaves(tape))
 
     least = min(nbytes(segment) for segment in range(2, 21, 2))
@@ -195,3 +186,64 @@ def test_ten_million_steps_are_forecast_at_once():
     begin = time.perf_counter()
     assert steps_again(10**7, 1) == 10**7 * (10**7 - 1) // 2
     assert time.perf_counter() - begin < 1
+
+
+# --- The tape in host memory ---------------------------------------------------------------------------
+
+
+ON_HOST = [name for name in POLICIES if "host memory" in name]
+
+
+@pytest.mark.parametrize("policy", ON_HOST)
+def test_a_tape_that_is_reserved_in_host_memory_lies_there(policy):
+    tape = ReverseHyperGradient(POLICIES[policy]).reserve(problem_of(10), HYPER)
+    assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(tape)} == {"pinned_host"}
+
+
+def test_on_an_accelerator_every_row_of_the_tape_is_sent_to_the_host():
+    """Compiled for a GPU as far as that goes without one."""
+    state = 7  # parameters and momentum of this size, of which no other array is made
+    dynamics = rfho.Descent(
+        lambda w, hyper, batch: jnp.sum((w - 1) ** 4),
+        lambda hyper: optax.sgd(hyper["lr"], momentum=hyper["momentum"]),
+        init=jnp.zeros(state),
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: jnp.sum(w**2), None, None, 5)
+
+    def lowered(encoding):
+        method = ReverseHyperGradient(rfho.StoreAll(encoding=encoding))
+        step = jax.jit(lambda hyper: method.estimate(problem, hyper, None)[0].hypergradient)
+        hyper = {"lr": jnp.asarray(0.1), "momentum": jnp.asarray(0.5)}
+        return step.trace(hyper).lower(lowering_platforms=("cuda",)).as_text().splitlines()
+
+    def sent(lines):
+        return [line for line in lines if 'placement = "pinned_host"' in line]
+
+    assert sent(lowered(rfho.memory.Exact())) == []
+    lines = sent(lowered(rfho.memory.HostMemory()))
+    tapes = [line for line in lines if "tensor<6x7xf64>" in line or "tensor<5x7xf64>" in line]
+    rows = [line for line in lines if "tensor<7xf64>" in line]
+    assert len(tapes) == 3, "parameters, momentum and gradients"
+    assert len(rows) >= 3
+
+
+def test_tune_takes_a_tape_in_host_memory():
+    def tuned(policy):
+        method = ReverseHyperGradient(POLICIES[policy])
+        return rfho.tune(problem_of(10), HYPER, method=method, optim=optax.sgd(0.01), steps=2).hyper
+
+    for name, expected in tuned("gradients").items():
+        np.testing.assert_allclose(tuned("all in host memory")[name], expected, rtol=1e-12)
+
+
+def test_half_precision_is_the_same_in_host_memory():
+    def found(encoding):
+        method = ReverseHyperGradient(rfho.StoreAll(encoding=encoding))
+        return rfho.hyper_gradient(problem_of(10), HYPER, method).hypergradient
+
+    rounded = rfho.memory.HalfPrecision()
+    for name, expected in found(rounded).items():
+        np.testing.assert_allclose(
+            found(rfho.memory.HostMemory(rounded))[name], expected, rtol=1e-12
+        )
+    assert found(rounded)["lr"] != found(rfho.memory.Exact())["lr"]

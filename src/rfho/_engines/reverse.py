@@ -11,6 +11,7 @@ import jax
 from jax import Array
 
 from rfho import _tree as tree
+from rfho._programs.avals import abstract
 from rfho._programs.liveness import inputs_used
 from rfho._programs.shared_products import SharedProducts
 from rfho.dynamics import Keep
@@ -48,8 +49,8 @@ def blank_tape(
     problem: AbstractMoment, hyper: Hyper, *, span: Span, checkpoint: AbstractCheckpoint
 ) -> PyTree:
     """The memory for one sweep."""
-    chain = chain_of(problem, hyper, checkpoint.keep())
-    return checkpoint.blank(chain, jax.eval_shape(problem.init, hyper), span)
+    chain = chain_of(problem, hyper, checkpoint.keeps())
+    return checkpoint.blank(chain, abstract(problem.init, hyper), span)
 
 
 def sweep(
@@ -65,7 +66,7 @@ def sweep(
 
     The initial dynamics are left out: see `through_init`. Without a ``tape`` one is made.
     """
-    chain = chain_of(problem, hyper, checkpoint.keep())
+    chain = chain_of(problem, hyper, checkpoint.keeps())
     tape = checkpoint.blank(chain, state, span) if tape is None else tape
     final, tape = checkpoint.forward(chain, state, span, tape)
     reading = problem.read(final, hyper)
@@ -112,8 +113,8 @@ def chain_of(
 
     @functools.cache
     def needed() -> tuple[PyTree, PyTree]:
-        state = jax.eval_shape(problem.init, hyper)
-        _, memory = jax.eval_shape(lambda s: remember(s, 0), state)
+        state = abstract(problem.init, hyper)
+        _, memory = abstract(lambda s: remember(s, 0), state)
         cotangents = jax.eval_shape(lambda s: problem.read(s, hyper)[1:], state)
         pull = lambda c, entry: pull_back(c, entry[0], entry[1], 0)  # noqa: E731
         _, used = inputs_used(pull, cotangents, (state, memory))

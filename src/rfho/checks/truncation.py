@@ -22,7 +22,7 @@ from rfho.domains.space import Space
 from rfho.errors import positive_int
 from rfho.hyper_gradients import TruncatedHyperGradient
 from rfho.memory import AbstractCheckpoint, Recompute, Span
-from rfho.memory.checkpoint import blank_states, put
+from rfho.memory.tape import blank_rows, put
 from rfho.problem.moment import AbstractMoment, select
 from rfho.problem.validate import validate
 from rfho.typing import Hyper, PyTree, Step
@@ -146,7 +146,7 @@ def _swept(
     validate(problem, hyper)
     horizon = problem.horizon
     span = Span(0, horizon)
-    chain = chain_of(problem, hyper, checkpoint.keep())
+    chain = chain_of(problem, hyper, checkpoint.keeps())
     plain = chain.pull_back
     # A window that nobody asked for is written into one row more.
     row_of = np.full(horizon + 1, len(windows))
@@ -163,7 +163,7 @@ def _swept(
     tape = checkpoint.blank(chain, state, span)
     final, tape = checkpoint.forward(chain, state, span, tape)
     reading = problem.read(final, hyper)
-    begin = (reading.by_state, reading.by_hyper), blank_states(hyper, len(windows) + 1)
+    begin = (reading.by_state, reading.by_hyper), blank_rows(hyper, len(windows) + 1)
     noting = chain._replace(pull_back=pull_back)
     ((adjoint, total), rows), tape = checkpoint.backward(noting, tape, span, begin)
     swept = Sweep(reading.value, total, final, reading.by_state, adjoint, tape)

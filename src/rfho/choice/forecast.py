@@ -120,7 +120,7 @@ class Parts:
 
     def of_reverse(self, policy: AbstractCheckpoint, span: Span, *, before: int = 0) -> Forecast:
         """A sweep over ``span`` under a policy, after ``before`` plain steps."""
-        ways = self.back(policy.keep())
+        ways = self.back(policy.keeps())
         steps = policy.steps(ways.chain, self.state, span)
         tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, self.state, span)))
         seconds = (

@@ -249,7 +249,7 @@ def _pull_back(
 ) -> PyTree:
     state, cotangents = state_and_cotangents
     span = Span(0, length.steps)
-    chain = chain_of(problem.later(start), hyper, checkpoint.keep())
+    chain = chain_of(problem.later(start), hyper, checkpoint.keeps())
     _, tape = checkpoint.forward(chain, state, span, checkpoint.blank(chain, state, span))
     return checkpoint.backward(chain, tape, span, cotangents)[0]
 

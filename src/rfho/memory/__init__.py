@@ -18,22 +18,24 @@ from rfho.memory.anchored import Anchored
 from rfho.memory.binomial import Binomial, schedule
 from rfho.memory.checkpoint import AbstractCheckpoint, Chain, Span, advance
 from rfho.memory.disk_shelf import DiskShelf
-from rfho.memory.encoding import AbstractStorage, Exact, HalfPrecision
+from rfho.memory.encoding import AbstractEncoding, Exact, HalfPrecision, HostMemory
 from rfho.memory.recompute import Recompute
 from rfho.memory.replay import Replay
-from rfho.memory.shelf import AbstractShelf, HostShelf
+from rfho.memory.shelf import AbstractShelf, HostCopy, HostShelf
 from rfho.memory.store_all import StoreAll
 
 __all__ = [
     "AbstractCheckpoint",
+    "AbstractEncoding",
     "AbstractShelf",
-    "AbstractStorage",
     "Anchored",
     "Binomial",
     "Chain",
     "DiskShelf",
     "Exact",
     "HalfPrecision",
+    "HostCopy",
+    "HostMemory",
     "HostShelf",
     "Recompute",
     "Replay",

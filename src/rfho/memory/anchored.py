@@ -22,11 +22,10 @@ from rfho.memory.checkpoint import (
     Span,
     Steps,
     advance,
-    blank_states,
-    get,
-    put,
     segments_of,
 )
+from rfho.memory.encoding import Exact
+from rfho.memory.tape import Rows, rows_of_states, zeros_of
 from rfho.typing import PyTree, State, Step
 
 
@@ -64,7 +63,7 @@ class Anchored(AbstractCheckpoint):
         if not tolerance > 0:
             raise ValueError(f"Anchored got tolerance={tolerance!r}, but it must be positive")
 
-    def keep(self) -> Keep:
+    def keeps(self) -> Keep:
         """Residuals: a step is undone and pulled back with one linearisation."""
         return Keep.RESIDUALS
 
@@ -83,16 +82,16 @@ class Anchored(AbstractCheckpoint):
                 "Anchored undoes steps, which these dynamics cannot: use rfho.HeavyBall, or a policy "
                 "such as rfho.Recompute"
             )
-        last = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
-        return blank_states(state, self._stretches(state, span).number), last
+        last = jax.tree.map(zeros_of, state)
+        return _rows(state).blank(self._stretches(state, span).number), last
 
     def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
         """Stretch after stretch, with the state at the start of each on the tape."""
-        stretches = self._stretches(state, span)
+        stretches, rows = self._stretches(state, span), _rows(state)
 
         def stretch(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
             state, anchors = at
-            return advance(chain, state, *stretches.steps(i)), put(anchors, state, i)
+            return advance(chain, state, *stretches.steps(i)), rows.put(anchors, state, i)
 
         anchors, _ = tape
         final, anchors = jax.lax.fori_loop(0, stretches.number, stretch, (state, anchors))
@@ -103,7 +102,7 @@ class Anchored(AbstractCheckpoint):
     ) -> tuple[PyTree, PyTree]:
         """From the end of each stretch to its anchor, last stretch first."""
         anchors, final = tape
-        stretches = self._stretches(final, span)
+        stretches, rows = self._stretches(final, span), _rows(final)
 
         def stretch(
             back: Array, at: tuple[PyTree, State, Bool[Array, ""]]
@@ -112,7 +111,7 @@ class Anchored(AbstractCheckpoint):
             i = stretches.number - 1 - back
             start, count = stretches.steps(i)
             cotangents, state = _undone(chain, end, cotangents, start=start, count=count)
-            anchor = get(anchors, i)
+            anchor = rows.get(anchors, i)
             return cotangents, anchor, sound & self._close(state, anchor, end)
 
         carry = cotangents, final, jnp.asarray(True)
@@ -135,6 +134,10 @@ class Anchored(AbstractCheckpoint):
         size = jnp.maximum(tree.norm(anchor), tree.norm(end))
         error = tree.norm(jax.tree.map(jnp.subtract, tree.inexact(state), tree.inexact(anchor)))
         return error <= self.tolerance * size
+
+
+def _rows(like: State) -> Rows:
+    return rows_of_states(Exact(), like)
 
 
 def _undone(

@@ -16,16 +16,9 @@ from jaxtyping import Int
 
 from rfho.dynamics import Keep
 from rfho.errors import positive_int
-from rfho.memory.checkpoint import (
-    AbstractCheckpoint,
-    Chain,
-    Span,
-    Steps,
-    advance,
-    blank_states,
-    get,
-    put,
-)
+from rfho.memory.checkpoint import AbstractCheckpoint, Chain, Span, Steps, advance, entry_of
+from rfho.memory.encoding import AbstractEncoding, Exact
+from rfho.memory.tape import Rows, rows_of_states
 from rfho.typing import PyTree, State
 
 
@@ -36,6 +29,7 @@ class Binomial(AbstractCheckpoint):
 
     Args:
         slots: states that may be held, 1 or more.
+        encoding: in which memory.
 
     Example:
         >>> import rfho
@@ -43,11 +37,12 @@ class Binomial(AbstractCheckpoint):
     """
 
     slots: int = eqx.field(static=True)
+    encoding: AbstractEncoding = eqx.field(default_factory=Exact)
 
     def __check_init__(self) -> None:
         positive_int(self.slots, "slots", "Binomial")
 
-    def keep(self) -> Keep:
+    def keeps(self) -> Keep:
         """Nothing: steps are pulled back one at a time, from their state."""
         return Keep.STATES
 
@@ -58,11 +53,12 @@ class Binomial(AbstractCheckpoint):
 
     def blank(self, chain: Chain, state: State, span: Span) -> PyTree:
         """The slots."""
-        return blank_states(state, self.slots)
+        return self._rows(chain).blank(self.slots)
 
     def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
         """To the end without a stop, with the initial state in the first slot."""
-        return advance(chain, state, span.start, span.length), put(tape, state, 0)
+        slots = self._rows(chain).put(tape, state, 0)
+        return advance(chain, state, span.start, span.length), slots
 
     def backward(
         self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
@@ -70,17 +66,18 @@ class Binomial(AbstractCheckpoint):
         """The schedule as data: one loop over the steps, each with its moves in the table."""
         moves = jax.tree.map(jnp.asarray, schedule(span.length, self.slots))
         table = moves.table
+        rows = self._rows(chain)
 
         def store(i: Array, at: tuple[PyTree, State]) -> tuple[PyTree, State]:
             slots, state = at
             state = advance(chain, state, span.start + table.start[i], table.length[i])
-            return put(slots, state, table.slot[i]), state
+            return rows.put(slots, state, table.slot[i]), state
 
         def pull(i: Array, at: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             cotangents, slots = at
             row = jax.tree.map(lambda column: column[i], moves.rows)
             slots, state = jax.lax.fori_loop(
-                row.first, row.last, store, (slots, get(slots, row.source))
+                row.first, row.last, store, (slots, rows.get(slots, row.source))
             )
             state = advance(chain, state, span.start + row.start, row.t - row.start)
             t = span.start + row.t
@@ -88,6 +85,9 @@ class Binomial(AbstractCheckpoint):
             return chain.pull_back(cotangents, state, memory, t), slots
 
         return jax.lax.fori_loop(0, span.length, pull, (cotangents, tape))
+
+    def _rows(self, chain: Chain) -> Rows:
+        return rows_of_states(self.encoding, entry_of(chain)[0])
 
 
 class _Rows(NamedTuple):

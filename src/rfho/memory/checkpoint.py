@@ -1,4 +1,4 @@
-"""The steps of a trajectory, what a memory policy promises, and the tape that policies share."""
+"""The steps of a trajectory, and what a memory policy promises."""
 
 import abc
 import math
@@ -8,10 +8,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from rfho.dynamics import Keep
-from rfho.memory.encoding import AbstractStorage
 from rfho.typing import PyTree, State, Step
 
 
@@ -75,8 +73,8 @@ class AbstractCheckpoint(eqx.Module):
     """
 
     @abc.abstractmethod
-    def keep(self) -> Keep:
-        """What of each step the policy asks the dynamics to keep."""
+    def keeps(self) -> Keep:
+        """What of each step the dynamics are asked to keep, beside its state."""
 
     @abc.abstractmethod
     def steps(self, chain: Chain, state: State, span: Span) -> Steps:
@@ -125,88 +123,7 @@ def segments_of(span: Span, length: int | None) -> Segments:
     return Segments(span, min(length or max(1, math.isqrt(span.length)), span.length))
 
 
-def blank_states(state: PyTree, count: int) -> PyTree:
-    """Room for ``count`` states."""
-    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
-
-
-def put(tape: PyTree, entry: PyTree, i: Step) -> PyTree:
-    """``tape`` with ``entry`` in row i."""
-    return jax.tree.map(
-        lambda row, leaf: jax.lax.dynamic_update_index_in_dim(row, leaf, i, 0), tape, entry
-    )
-
-
-def get(tape: PyTree, i: Step) -> PyTree:
-    """Row i."""
-    return jax.tree.map(lambda row: jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False), tape)
-
-
 def entry_of(chain: Chain) -> tuple[State, PyTree]:
     """The (state, memory) of a step, abstract, whether the way back needs it or not."""
     kept, dropped = chain.needed()
     return eqx.combine(kept, dropped)
-
-
-def blank_record(storage: AbstractStorage, chain: Chain, count: int) -> PyTree:
-    """Room for what the way back needs of ``count`` steps: the states around them, and memories."""
-    state, memory = chain.needed()[0]
-    memories = blank_states(jax.eval_shape(storage.encode, memory), count)
-    return blank_states(state, count + 1), memories
-
-
-def write_record(
-    storage: AbstractStorage,
-    chain: Chain,
-    state: State,
-    *,
-    record: PyTree,
-    start: Step,
-    count: Step,
-) -> tuple[State, PyTree]:
-    """The state after ``count`` steps, each of which is written down; without steps nothing is.
-
-    A step writes the state *after* it: it has no use for the one before any more when it writes, so that
-    the compiler need not copy that one.
-    """
-    is_none = lambda leaf: leaf is None  # noqa: E731
-    state_kept, memory_kept = jax.tree.map(
-        lambda leaf: leaf is not None, chain.needed()[0], is_leaf=is_none
-    )
-
-    def one(i: Array, at: tuple[State, PyTree, PyTree]) -> tuple[State, PyTree, PyTree]:
-        state, states, memories = at
-        state, memory = chain.remember(state, start + i)
-        states = put(states, eqx.filter(state, state_kept), i + 1)
-        memory = storage.encode(eqx.filter(memory, memory_kept))
-        return state, states, put(memories, memory, i)
-
-    states, memories = record
-    first = eqx.filter(state, state_kept)
-    first = jax.tree.map(lambda new, old: jnp.where(count > 0, new, old), first, get(states, 0))
-    states = put(states, first, 0)
-    state, *record = jax.lax.fori_loop(0, count, one, (state, states, memories))
-    return state, tuple(record)
-
-
-def read_record(
-    storage: AbstractStorage,
-    chain: Chain,
-    cotangents: PyTree,
-    *,
-    record: PyTree,
-    start: Step,
-    count: Step,
-) -> PyTree:
-    """``cotangents`` pulled back through the steps that are written down, last first."""
-    (_, like), dropped = chain.needed()
-    unused = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), dropped)
-
-    def one(back: Array, cotangents: PyTree) -> PyTree:
-        i = count - 1 - back
-        states, memories = record
-        state, stored = get(states, i), get(memories, i)
-        state, memory = eqx.combine((state, storage.decode(stored, like)), unused)
-        return chain.pull_back(cotangents, state, memory, start + i)
-
-    return jax.lax.fori_loop(0, count, one, cotangents)

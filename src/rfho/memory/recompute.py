@@ -17,16 +17,11 @@ from rfho.memory.checkpoint import (
     Span,
     Steps,
     advance,
-    blank_record,
-    blank_states,
     entry_of,
-    get,
-    put,
-    read_record,
     segments_of,
-    write_record,
 )
-from rfho.memory.encoding import AbstractStorage, Exact
+from rfho.memory.encoding import AbstractEncoding, Exact
+from rfho.memory.tape import Record, Rows, rows_of_states
 from rfho.typing import PyTree, State
 
 
@@ -38,8 +33,8 @@ class Recompute(AbstractCheckpoint):
     Args:
         segment: steps per segment; by default what needs the least memory, about √T, and 2 √T states in
             all. With T / 2 the memory is half that of `StoreAll`, and half the steps are repeated.
-        keeping: what is kept of each step within the segment on the way back.
-        storage: in which form that is stored.
+        keep: what is kept of each step within the segment on the way back.
+        encoding: in which form that is stored, and the states between segments; and in which memory.
 
     Example:
         >>> import rfho
@@ -49,16 +44,16 @@ class Recompute(AbstractCheckpoint):
     """
 
     segment: int | None = eqx.field(static=True, default=None)
-    keeping: Keep = eqx.field(static=True, default=Keep.GRADIENTS)
-    storage: AbstractStorage = eqx.field(default_factory=Exact)
+    keep: Keep = eqx.field(static=True, default=Keep.GRADIENTS)
+    encoding: AbstractEncoding = eqx.field(default_factory=Exact)
 
     def __check_init__(self) -> None:
         if self.segment is not None:
             positive_int(self.segment, "segment", type(self).__name__)
 
-    def keep(self) -> Keep:
+    def keeps(self) -> Keep:
         """As configured."""
-        return self.keeping
+        return self.keep
 
     def segments(self, chain: Chain, span: Span) -> Segments:
         """The segments; by default those that make T/K states and K records smallest in all.
@@ -69,7 +64,7 @@ class Recompute(AbstractCheckpoint):
             return segments_of(span, self.segment)
         whole_state, _ = entry_of(chain)
         state, memory = chain.needed()[0]
-        record = state, jax.eval_shape(self.storage.encode, memory)
+        record = state, jax.eval_shape(self.encoding.encode, memory)
         share = tree.nbytes(whole_state) / max(1, tree.nbytes(record))
         return segments_of(span, max(1, round(math.sqrt(span.length * share))))
 
@@ -81,31 +76,30 @@ class Recompute(AbstractCheckpoint):
         """The states at the starts of all segments but the last, and the record of one segment."""
         segments = self.segments(chain, span)
         # One row more than is used where there is a single segment: a loop needs a row to trace.
-        starts = blank_states(state, max(1, segments.number - 1))
-        return starts, blank_record(self.storage, chain, segments.length)
+        starts = self._starts(chain).blank(max(1, segments.number - 1))
+        return starts, Record(self.encoding, chain).blank(segments.length)
 
     def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
         """All segments but the last without their steps, the last with them."""
-        segments = self.segments(chain, span)
+        segments, of_starts = self.segments(chain, span), self._starts(chain)
         starts, record = tape
 
         def segment(i: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
             state, starts = at
-            return advance(chain, state, *segments.steps(i)), put(starts, state, i)
+            return advance(chain, state, *segments.steps(i)), of_starts.put(starts, state, i)
 
         last = segments.number - 1
         state, starts = jax.lax.fori_loop(0, last, segment, (state, starts))
         start, count = segments.steps(last)
-        state, record = write_record(
-            self.storage, chain, state, record=record, start=start, count=count
-        )
+        state, record = Record(self.encoding, chain).write(state, record, start=start, count=count)
         return state, (starts, record)
 
     def backward(
         self, chain: Chain, tape: PyTree, span: Span, cotangents: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The last segment from the tape; the others, last first, run again and read back."""
-        segments = self.segments(chain, span)
+        segments, of_starts = self.segments(chain, span), self._starts(chain)
+        steps = Record(self.encoding, chain)
         starts, record = tape
         last = segments.number - 1
 
@@ -115,13 +109,11 @@ class Recompute(AbstractCheckpoint):
             start, count = segments.steps(i)
             # No step of the last segment is run again: `forward` left it on the tape.
             again = jnp.where(back == 0, 0, count)
-            _, record = write_record(
-                self.storage, chain, get(starts, i), record=record, start=start, count=again
-            )
-            cotangents = read_record(
-                self.storage, chain, cotangents, record=record, start=start, count=count
-            )
-            return cotangents, record
+            _, record = steps.write(of_starts.get(starts, i), record, start=start, count=again)
+            return steps.pull_back(cotangents, record, start=start, count=count), record
 
         cotangents, record = jax.lax.fori_loop(0, segments.number, segment, (cotangents, record))
         return cotangents, (starts, record)
+
+    def _starts(self, chain: Chain) -> Rows:
+        return rows_of_states(self.encoding, entry_of(chain)[0])

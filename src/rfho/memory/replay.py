@@ -13,13 +13,11 @@ from rfho.memory.checkpoint import (
     Chain,
     Span,
     Steps,
-    blank_states,
     entry_of,
-    get,
-    put,
     segments_of,
 )
-from rfho.memory.encoding import AbstractStorage, Exact
+from rfho.memory.encoding import AbstractEncoding, Exact
+from rfho.memory.tape import Rows, rows_of_memories, rows_of_states
 from rfho.typing import PyTree, State, Step
 
 
@@ -33,8 +31,8 @@ class Replay(AbstractCheckpoint):
 
     Args:
         segment: steps per segment, √T by default.
-        storage: in which form gradients are stored. `HalfPrecision` rounds them, and with them the
-            states that come again within a segment.
+        encoding: in which form gradients are stored, and in which memory all is. `HalfPrecision` rounds them,
+            and with them the states that come again within a segment.
 
     Cost:
         Time as `StoreAll` and T updates; memory T gradients and 2 √T states.
@@ -45,13 +43,13 @@ class Replay(AbstractCheckpoint):
     """
 
     segment: int | None = eqx.field(static=True, default=None)
-    storage: AbstractStorage = eqx.field(default_factory=Exact)
+    encoding: AbstractEncoding = eqx.field(default_factory=Exact)
 
     def __check_init__(self) -> None:
         if self.segment is not None:
             positive_int(self.segment, "segment", type(self).__name__)
 
-    def keep(self) -> Keep:
+    def keeps(self) -> Keep:
         """Gradients."""
         return Keep.GRADIENTS
 
@@ -67,25 +65,24 @@ class Replay(AbstractCheckpoint):
         """
         _again(chain)
         segments = segments_of(span, self.segment)
-        _, memory = entry_of(chain)
-        gradients = blank_states(jax.eval_shape(self.storage.encode, memory), span.length)
-        starts = blank_states(state, segments.number)
-        return starts, gradients, blank_states(state, segments.length)
+        of_states, of_gradients = self._rows(chain)
+        gradients = of_gradients.blank(span.length)
+        return of_states.blank(segments.number), gradients, of_states.blank(segments.length)
 
     def forward(self, chain: Chain, state: State, span: Span, tape: PyTree) -> tuple[State, PyTree]:
         """Every step, its gradient written down; the state at each start of a segment."""
         segments = segments_of(span, self.segment)
+        of_states, of_gradients = self._rows(chain)
 
         def segment(i: Array, at: tuple[State, PyTree, PyTree]) -> tuple[State, PyTree, PyTree]:
             state, starts, gradients = at
-            starts = put(starts, state, i)
+            starts = of_states.put(starts, state, i)
             start, count = segments.steps(i)
 
             def one(j: Array, at: tuple[State, PyTree]) -> tuple[State, PyTree]:
                 state, gradients = at
                 after, memory = chain.remember(state, start + j)
-                entry = self.storage.encode(memory)
-                return after, put(gradients, entry, start + j - span.start)
+                return after, of_gradients.put(gradients, memory, start + j - span.start)
 
             state, gradients = jax.lax.fori_loop(0, count, one, (state, gradients))
             return state, starts, gradients
@@ -102,11 +99,11 @@ class Replay(AbstractCheckpoint):
         """Segment by segment, last first: its states again, then each step pulled back."""
         segments = segments_of(span, self.segment)
         starts, gradients, states = tape
-        _, like = entry_of(chain)
+        of_states, of_gradients = self._rows(chain)
         take_again = _again(chain)
 
         def gradient(t: Step) -> PyTree:
-            return self.storage.decode(get(gradients, t - span.start), like)
+            return of_gradients.get(gradients, t - span.start)
 
         def segment(back: Array, at: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             cotangents, states = at
@@ -117,19 +114,24 @@ class Replay(AbstractCheckpoint):
                 state, states = at
                 t = start + j
                 state = take_again(state, gradient(t), t)
-                return state, put(states, state, j + 1)
+                return state, of_states.put(states, state, j + 1)
 
             def pull(back: Array, cotangents: PyTree) -> PyTree:
                 j = count - 1 - back
                 t = start + j
-                return chain.pull_back(cotangents, get(states, j), gradient(t), t)
+                return chain.pull_back(cotangents, of_states.get(states, j), gradient(t), t)
 
-            first = get(starts, i)
-            _, states = jax.lax.fori_loop(0, count - 1, again, (first, put(states, first, 0)))
+            first = of_states.get(starts, i)
+            states = of_states.put(states, first, 0)
+            _, states = jax.lax.fori_loop(0, count - 1, again, (first, states))
             return jax.lax.fori_loop(0, count, pull, cotangents), states
 
         cotangents, states = jax.lax.fori_loop(0, segments.number, segment, (cotangents, states))
         return cotangents, (starts, gradients, states)
+
+    def _rows(self, chain: Chain) -> tuple[Rows, Rows]:
+        state, gradient = entry_of(chain)
+        return rows_of_states(self.encoding, state), rows_of_memories(self.encoding, gradient)
 
 
 def _again(chain: Chain) -> Callable[[State, PyTree, Step], State]:

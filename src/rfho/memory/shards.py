@@ -15,6 +15,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Sharding
 
+from rfho._programs.tracing import is_traced
+from rfho.typing import PyTree
+
 Place = tuple[tuple[int, int], ...]
 """Start and stop along every axis."""
 
@@ -45,6 +48,12 @@ class ArraySpec(NamedTuple):
         """Room on the host for the shards of this process."""
         shapes = [[stop - start for start, stop in place] for place in self.places()]
         return [np.empty(shape, self.dtype) for shape in shapes]
+
+
+def is_spread(tree: PyTree) -> bool:
+    """Whether an array of ``tree`` lies on more than one device."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
+    return any(not is_traced(leaf) and len(leaf.sharding.device_set) > 1 for leaf in arrays)
 
 
 def to_shards(array: Array) -> tuple[ArraySpec, list[Array]]:

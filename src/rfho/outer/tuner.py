@@ -21,6 +21,7 @@ from rfho.domains import Reals
 from rfho.domains.space import Rest, Space
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
 from rfho.hyper_gradients.room import refuse_what_cannot_fit
+from rfho.memory.shards import is_spread
 from rfho.problem.moment import AbstractMoment, Moment
 from rfho.problem.problem import Problem
 from rfho.problem.validate import validate
@@ -264,8 +265,13 @@ def _step_in_place(
     return after._replace(carry=state.carry), estimate, after.carry
 
 
-@eqx.filter_jit
 def _reserve(tuner: Tuner, problem: Problem, state: TunerState) -> PyTree:
+    # Over several devices the program lays its tape out itself: what is reserved would lie on one of them.
+    return None if is_spread((problem, state)) else _reserved(tuner, problem, state)
+
+
+@eqx.filter_jit
+def _reserved(tuner: Tuner, problem: Problem, state: TunerState) -> PyTree:
     return tuner.method.reserve(problem.at(state.step, state.rest), state.free)
 
 

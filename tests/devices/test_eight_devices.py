@@ -1,0 +1,96 @@
+"""On eight devices: the same hypergradient, an eighth of the tape on each, and nothing large sent around."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("on_eight_devices.py")
+ROOT = Path(__file__).parents[2]
+
+AXES = ["automatic", "explicit"]
+BASIC = ["StoreAll", "Recompute", "Binomial"]
+METHODS = {"data": BASIC, "fsdp": [*BASIC, "Replay", "Residuals", "HostMemory"], "tensor": BASIC}
+CELLS = [f"{place}, {method}" for place, methods in METHODS.items() for method in methods]
+LONG = [f"{place}, LongReverse" for place in METHODS]
+TUNE = ["fsdp, tune"]
+
+# Of the program's problem: 24 steps, and the larger of two matrices.
+BYTES_OF_MATRIX = 16 * 128 * 8
+BYTES_OF_TAPE = 24 * BYTES_OF_MATRIX
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("eight devices")]
+each_axes = pytest.mark.parametrize("axes", AXES)
+
+
+@functools.cache
+def results(axes):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), axes],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = map(json.loads, done.stdout.splitlines())
+    return {cell.pop("cell"): cell for cell in cells}
+
+
+@each_axes
+@pytest.mark.parametrize("cell", [*CELLS, *LONG, *TUNE, "members"])
+def test_eight_devices_find_what_one_finds(axes, cell):
+    assert results(axes)[cell]["error"] < 1e-12
+
+
+@each_axes
+@pytest.mark.parametrize("cell", [*CELLS, *LONG])
+def test_what_comes_back_is_laid_out_as_what_was_given(axes, cell):
+    assert results(axes)[cell]["hypergradient as hyper"]
+    assert results(axes)[cell]["params as given"]
+
+
+@each_axes
+@pytest.mark.parametrize("cell", TUNE)
+def test_tuning_changes_no_layout(axes, cell):
+    assert results(axes)[cell]["hyper as given"]
+    assert results(axes)[cell]["params as given"]
+
+
+@each_axes
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.startswith("data")])
+def test_each_device_has_its_own_part_of_the_tape(axes, cell):
+    """Of all memory of the program; a few steps' worth of gathered parameters come to the eighth."""
+    assert results(axes)[cell]["share of memory"] <= (1 / 7 if "StoreAll" in cell else 1 / 5)
+
+
+@each_axes
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_larger_than_parameters_is_sent_around(axes, cell):
+    assert results(axes)[cell]["largest collective"] <= BYTES_OF_MATRIX < BYTES_OF_TAPE / 8
+
+
+@each_axes
+@pytest.mark.parametrize("cell", LONG)
+def test_states_on_a_shelf_stay_spread(axes, cell):
+    assert results(axes)[cell]["states come back as laid"]
+    # Two matrices and their momenta in three states.
+    assert results(axes)[cell]["spread arrays"] == (0 if cell.startswith("data") else 12)
+
+
+@each_axes
+@pytest.mark.parametrize("cell", TUNE)
+def test_no_device_holds_a_whole_tape_between_outer_steps(axes, cell):
+    assert results(axes)[cell]["largest shard"] <= BYTES_OF_MATRIX
+
+
+@each_axes
+def test_members_on_devices_of_their_own_need_not_talk(axes):
+    members = results(axes)["members"]
+    assert members["largest collective"] == 0
+    assert members["hyper as given"]
