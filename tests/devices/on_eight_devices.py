@@ -205,16 +205,18 @@ def long_cell(place, alone):
 def tune_cell(place):
     """Two outer steps, and what lies on a device between them."""
     problem, hyper = PLACEMENTS[place]()
-    options = {"optim": optax.sgd(1e-4), "steps": 2}
+    options = {"optim": optax.sgd(1e-4, momentum=0.5), "steps": 2}
     solution, alone = rfho.tune(problem, hyper, **options), rfho.tune(*on_one_device(), **options)
-    reports = rfho.iterate(problem, hyper, **options)
+    tuner = rfho.Tuner(optim=options["optim"])
+    steps = tuner.steps(problem, first := tuner.init(problem, hyper))
+    next(steps)
+    state, _ = next(steps)
     return {
-        "error": error(
-            (solution.value, solution.hyper), jax.device_get((alone.value, alone.hyper))
-        ),
-        "hyper as given": same_sharding(solution.hyper, hyper),
+        "error": error((solution.value, solution.hyper), (alone.value, alone.hyper)),
+        "hyper as given": same_sharding(state.hyper, hyper),
+        "slots as given": same_sharding(state.slots, first.slots),
         "params as given": same_sharding(solution.params, problem.dynamics.init(hyper).params),
-        "largest shard": max(largest_shard() for _ in reports),
+        "largest shard": largest_shard(),
     }
 
 

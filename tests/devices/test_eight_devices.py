@@ -59,6 +59,7 @@ def test_what_comes_back_is_laid_out_as_what_was_given(axes, cell):
 @pytest.mark.parametrize("cell", TUNE)
 def test_tuning_changes_no_layout(axes, cell):
     assert results(axes)[cell]["hyper as given"]
+    assert results(axes)[cell]["slots as given"]
     assert results(axes)[cell]["params as given"]
 
 
