@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiler import OLD_EMITTERS, UNOPTIMISED
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -348,3 +348,21 @@ def test_the_adjoint_of_a_second_moment_is_no_explosion():
     assert max(float(jnp.max(jnp.abs(leaf))) for leaf in floats) > 1e7
     report = next(iter(rfho.iterate(problem, hyper, steps=1)))  # a warning would be an error
     assert report.stats["adjoint_norm"] < 10 * report.stats["seed_norm"]
+
+
+def test_a_solution_keeps_no_tape():
+    """Whoever tunes a hundred times and keeps what came of it keeps parameters, not trajectories."""
+    size, horizon = 5_000, 50
+    dynamics = rfho.Descent(error, optim, jnp.zeros(size))
+    problem = rfho.Problem(
+        dynamics,
+        lambda w, hyper, batch: jnp.mean((w - 2) ** 2),
+        train=lambda t: jnp.zeros(size),
+        valid=None,
+        horizon=horizon,
+    )
+    many = lambda: [array for array in jax.live_arrays() if array.size >= size * horizon]  # noqa: E731
+    before = len(many())
+    solution = rfho.tune(problem, {"lr": 0.05}, optim=OUTER, steps=2)
+    assert len(many()) == before
+    assert solution.params.shape == (size,)

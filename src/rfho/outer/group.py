@@ -64,6 +64,10 @@ class AbstractGroup(abc.ABC):
         """Where member i stands, or stood up to two steps ago."""
 
     @abc.abstractmethod
+    def release(self) -> None:
+        """Frees what only a further step would need: the run has ended."""
+
+    @abc.abstractmethod
     def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
         """What members that end at ``states`` end with."""
 
@@ -93,6 +97,10 @@ class InTurn(AbstractGroup):
         """Where member i stands."""
         return self._past[-1 - steps_back][i]
 
+    def release(self) -> None:
+        """Frees the reserved memory."""
+        self._steps.clear()
+
     def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
         """One after another."""
         return [self.tuner.conclude(self.problem, state) for state in states]
@@ -120,6 +128,9 @@ class SideBySide(AbstractGroup):
     def state(self, i: int, steps_back: int = 0) -> TunerState:
         """Where member i stands."""
         return member(self._past[-1 - steps_back], i)
+
+    def release(self) -> None:
+        """Nothing is reserved."""
 
     def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
         """All at once."""

@@ -97,6 +97,7 @@ class Session:
     def solutions(self, result: Result, error: Exception | None = None) -> tuple[Solution, ...]:
         """Where all members stand; a run that ended as planned reads its last objectives."""
         ends = [self._end(member) for member in self.members]
+        self.group.release()
         together = functools.cache(lambda: self.group.conclude(ends))
         solutions: list[Solution] = []
         for i, member in enumerate(self.members):
