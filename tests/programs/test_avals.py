@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rfho._programs.avals import abstract, aval_of, in_space
+from rfho._programs.avals import abstract, aval_of, bytes_on_device, in_space
 
 HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
 
@@ -43,3 +43,9 @@ def test_an_array_is_moved_only_if_it_lies_elsewhere():
     x = jnp.ones(2)
     assert in_space(x, DEVICE) is x
     assert aval_of(in_space(x, HOST)).memory_space == HOST
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("cpu", 24 + 24), ("gpu", 24)])
+def test_what_lies_on_the_host_takes_no_memory_of_an_accelerator(monkeypatch, backend, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert bytes_on_device(abstract(to_host, jnp.ones(3))) == expected

@@ -36,6 +36,17 @@ def explicit_sharding(aval: ShapedArray) -> NamedSharding | None:
     return sharding if explicit else None
 
 
+def bytes_on_device(avals: PyTree) -> int:
+    """Bytes of the memory of the device that the arrays take: a CPU's is that of the host."""
+    one_memory = jax.default_backend() == "cpu"
+    here = [
+        aval
+        for aval in map(aval_of, jax.tree.leaves(avals))
+        if one_memory or aval.memory_space == jax.memory.Space.Device
+    ]
+    return sum(aval.size * aval.dtype.itemsize for aval in here)
+
+
 def in_space(leaf: Array, space: Any) -> Array:
     """``leaf`` in a memory space: itself where it lies there."""
     return leaf if aval_of(leaf).memory_space == space else jax.device_put(leaf, space)

@@ -28,6 +28,7 @@ from rfho import _tree as tree
 from rfho._engines.forward import apart, start
 from rfho._engines.forward import push as push_along
 from rfho._engines.reverse import chain_of
+from rfho._programs.avals import abstract, bytes_on_device
 from rfho._programs.roofline import Rates, Work, work_of
 from rfho.dynamics import Keep
 from rfho.memory import AbstractCheckpoint
@@ -122,7 +123,7 @@ class Parts:
         """A sweep over ``span`` under a policy, after ``before`` plain steps."""
         ways = self.back(policy.keeps())
         steps = policy.steps(ways.chain, self.state, span)
-        tape = tree.nbytes(jax.eval_shape(lambda: policy.blank(ways.chain, self.state, span)))
+        tape = bytes_on_device(abstract(lambda: policy.blank(ways.chain, self.state, span)))
         seconds = (
             (before + steps.plain) * self.seconds(self.step)
             + steps.remembered * self.seconds(ways.remember)
