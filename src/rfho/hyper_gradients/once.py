@@ -21,7 +21,7 @@ from rfho.typing import Hyper, Params, PyTree
 def hyper_gradient(
     problem: AbstractMoment,
     hyper: Hyper,
-    method: AbstractHyperGradient = ReverseHyperGradient(),
+    method: AbstractHyperGradient | None = ReverseHyperGradient(),
     *,
     domain: PyTree = Reals(),
     throw: bool = True,
@@ -31,7 +31,7 @@ def hyper_gradient(
     Args:
         problem: what is tuned.
         hyper: λ, a pytree whose floating-point arrays and numbers are learned.
-        method: how. Online methods give their first estimate.
+        method: how; None is the default too. Online methods give their first estimate.
         domain: a domain, or a tree prefix of ``hyper`` with domains: `Fixed` leaves are not learned, the
             others must lie in theirs.
         throw: raise what is wrong with the estimate; otherwise return it as it is.
@@ -59,6 +59,7 @@ def hyper_gradient(
     """
     if not isinstance(problem, AbstractMoment):
         raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
+    method = ReverseHyperGradient() if method is None else method
     space = Space.of(domain, hyper)
     free, rest = space.split(hyper)
     free = tree.as_hyper(free)
