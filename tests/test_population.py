@@ -57,6 +57,7 @@ def test_members_end_where_single_runs_end(method):
         )
 
 
+@pytest.mark.filterwarnings("ignore::rfho.HyperGradientWarning")
 def test_each_member_stays_in_its_own_domain():
     solutions = rfho.tune_many(problem(), starts(), optim=optax.sgd(10.0), domains=DOMAINS, steps=3)
     bounds = [0.2 + rate for rate in RATES]

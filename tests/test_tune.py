@@ -258,6 +258,7 @@ def test_fixed_leaves_keep_value_and_type_whatever_they_are():
     assert solution.history[0].hypergradient["power"] is None
 
 
+@pytest.mark.filterwarnings("ignore::rfho.HyperGradientWarning")
 def test_every_iterate_is_in_its_domain():
     domain = {"lr": rfho.Box(0.01, 0.06), "l2": rfho.NonNegative()}
     solution = rfho.tune(PROBLEM, HYPER, optim=optax.sgd(0.5), domain=domain, steps=3)

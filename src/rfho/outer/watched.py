@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from rfho import _tree as tree
-from rfho.checks.diagnosis import Finding, Seen, Watch
+from rfho.checks.diagnosis import Finding, Seen, Watch, move_findings
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.hyper_gradients.once import not_finite
@@ -39,6 +39,8 @@ class Watched:
         self._rest = start.rest
         self.hyper: Hyper = jax.device_get(start.hyper)
         self._hyper_before = self.hyper
+        self._space = start.space
+        self._start = self._free = jax.device_get(start.free)
         self._moved = np.inf
         self._watch = Watch()
 
@@ -49,7 +51,8 @@ class Watched:
         stats = {name: float(number) for name, number in taken.stats.items()}
         seen = Seen(taken.value, taken.hypergradient, stats)
         params = taken.params() if step == 1 else None
-        findings, self._watch = self._watch.look(seen, params, step)
+        moves = move_findings(self._space, self._start, self._free, after=taken.free, k=step)
+        findings, self._watch = self._watch.look(seen, params, step, moves)
         hyper = jax.device_get(self._rest.join(taken.free))
         error = _complaint(method, stats, step) or _failure(taken, hyper, step)
         if error is not None:
@@ -60,7 +63,7 @@ class Watched:
             # The value of a step belongs to the λ before it.
             self.best = Best(step - 1, self.hyper, value, taken.params())
         self._moved = _moved(self.hyper, hyper)
-        self._hyper_before, self.hyper = self.hyper, hyper
+        self._hyper_before, self.hyper, self._free = self.hyper, hyper, taken.free
         report = Report(step, hyper, value, taken.hypergradient, stats, seconds, self.number)
         self.history.append(report)
         return report, findings

@@ -3,6 +3,7 @@
 from rfho.checks.diagnosis.base import Finding, HyperGradientWarning, Kind, Severity, Where
 from rfho.checks.diagnosis.diagnosis import Diagnosis, diagnose
 from rfho.checks.diagnosis.growth import Growth
+from rfho.checks.diagnosis.moves import move_findings
 from rfho.checks.diagnosis.smoothness import Smoothness
 from rfho.checks.diagnosis.symptoms import Seen, Watch, symptoms, warn
 
@@ -18,6 +19,7 @@ __all__ = [
     "Watch",
     "Where",
     "diagnose",
+    "move_findings",
     "symptoms",
     "warn",
 ]

@@ -37,6 +37,9 @@ class Kind(enum.Enum):
     REFUSED = "the method itself says that its estimate is useless"
     NOT_REVERSED = "steps that were undone did not lead back to where they came from"
     NOT_DIFFERENTIABLE = "training cannot be differentiated in this mode"
+    MOVED_FAR = "one outer step moved a hyperparameter by several times itself"
+    CHANGED_SIGN = "a positive hyperparameter became negative, and no domain forbids it"
+    ON_ITS_BOUND = "a hyperparameter has sat on the bound of its domain from the start"
     OUTER_STEP_TOO_LARGE = "the outer loop jumps to and fro: its step is too large"
 
 

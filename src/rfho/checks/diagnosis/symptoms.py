@@ -70,10 +70,12 @@ class Watch(NamedTuple):
     past: tuple[Seen, ...] = ()
     told: frozenset[Kind] = frozenset()
 
-    def look(self, seen: Seen, params: Any, k: int) -> tuple[list[Finding], "Watch"]:
-        """The symptoms at outer step k = 1, 2, … that were not shown before, and the watch after it."""
+    def look(
+        self, seen: Seen, params: Any, k: int, moves: Sequence[Finding] = ()
+    ) -> tuple[list[Finding], "Watch"]:
+        """What outer step k = 1, 2, … shows that was not shown before, and the watch after it."""
         past = (*self.past, seen)[-REMEMBERED:]
-        fresh = [f for f in symptoms(past, params, k) if f.kind not in self.told]
+        fresh = [f for f in (*symptoms(past, params, k), *moves) if f.kind not in self.told]
         return fresh, Watch(past, self.told | {finding.kind for finding in fresh})
 
 
