@@ -15,8 +15,14 @@ from hypothesis import strategies as st
 import rfho
 from rfho import Result
 from rfho.checks import Difference, Verdict, derivative, judged, ladder
-from rfho.checks.finite_differences import balanced_direction
-from rfho.hyper_gradients import ForwardHyperGradient, RealTimeHyperGradient, TruncatedHyperGradient
+from rfho.checks.line import LONGEST, line_through, lines_through_leaves
+from rfho.domains.space import Space
+from rfho.hyper_gradients import (
+    ForwardHyperGradient,
+    RealTimeHyperGradient,
+    ReverseHyperGradient,
+    TruncatedHyperGradient,
+)
 
 # --- Finite differences with an error bar ---------------------------------------------------------------
 
@@ -99,16 +105,147 @@ def test_verdicts(claimed, found, verdict):
     assert judged(claimed, found, scale=abs(claimed), rounding=2.2e-16) is verdict
 
 
-def test_directions_change_no_leaf_by_more_than_its_own_size():
+# --- Lines that stay inside -----------------------------------------------------------------------------
+
+
+def test_a_line_changes_no_leaf_by_more_than_its_own_size():
     point = {"eps": jnp.asarray(1e-8), "w": 1e3 * jnp.ones((4, 5)), "zero": jnp.zeros(3)}
+    sizes = {name: float(jnp.linalg.norm(leaf)) or 1.0 for name, leaf in point.items()}
     for seed in range(5):
-        direction = balanced_direction(point, jax.random.key(seed))
-        shares = [jnp.linalg.norm(direction[name]) / size for name, size in sizes(point)]
+        line = line_through(Space.of(rfho.Reals(), point), point, jax.random.key(seed))
+        shares = [jnp.linalg.norm(line.velocity[name]) / size for name, size in sizes.items()]
         assert math.hypot(*shares) == pytest.approx(1)
+        assert not line.one_sided
 
 
-def sizes(point):
-    return [(name, float(jnp.linalg.norm(leaf)) or 1.0) for name, leaf in point.items()]
+X = np.random.default_rng(0).normal(size=(12, 3))
+Y = np.sin(X[:, 0])
+
+INSIDE = {
+    "positive": (rfho.Positive(), jnp.asarray([1e-6, 2.0])),
+    "box": (rfho.Box(0.0, 1.0), jnp.asarray([0.3, 0.6])),
+    "nearly at the edge": (rfho.UnitInterval(), jnp.asarray(0.95)),
+    "simplex": (rfho.Simplex(), jnp.asarray([0.2, 0.3, 0.5])),
+    "capped": (rfho.CappedL1(5.0), jnp.asarray([0.2, 0.3, 0.5])),
+    "symmetric": (rfho.domains.SymmetricNonNegative(), jnp.asarray([[0.0, 1.0], [1.0, 0.0]])),
+}
+EDGES = {
+    "zero": (rfho.NonNegative(), jnp.asarray(0.0)),
+    "one of several": (rfho.NonNegative(), jnp.asarray([0.0, 0.4])),
+    "one": (rfho.UnitInterval(), jnp.asarray(1.0)),
+    "corner": (rfho.Box(0.0, 1.0), jnp.asarray([0.0, 1.0])),
+    "corner of a simplex": (rfho.Simplex(), jnp.asarray([1.0, 0.0, 0.0])),
+    "full": (rfho.CappedL1(1.0), jnp.asarray([0.5, 0.5, 0.0])),
+    "floor": (rfho.Positive(floor=0.1), jnp.asarray(0.1)),
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", [*INSIDE, *EDGES])
+def test_a_line_stays_inside_its_domain_and_leads_somewhere(name, seed):
+    domain, leaf = (INSIDE | EDGES)[name]
+    point = {"other": jnp.asarray(3.0), "leaf": leaf}
+    space = Space.of({"other": rfho.Reals(), "leaf": domain}, point)
+    for line in (
+        line_through(space, point, jax.random.key(seed)),
+        *lines_through_leaves(space, point, jax.random.key(seed)),
+    ):
+        for h in np.linspace(0 if line.one_sided else -LONGEST, LONGEST, 7):
+            assert domain.contains(line.at(h)["leaf"])
+        moved = jax.tree.map(lambda a, b: (a - b) / 1e-6, line.at(1e-6), line.at(0.0))
+        for name_of, velocity in line.velocity.items():
+            np.testing.assert_allclose(moved[name_of], velocity, rtol=1e-4, atol=1e-8)
+        assert max(float(jnp.linalg.norm(v)) for v in jax.tree.leaves(line.velocity)) > 1e-3
+        np.testing.assert_allclose(line.at(0.0)["leaf"], leaf, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_inside_a_line_has_two_sides(name):
+    domain, leaf = INSIDE[name]
+    space = Space.of(domain, leaf)
+    assert not all(line_through(space, leaf, jax.random.key(i)).one_sided for i in range(4))
+
+
+# --- Domains --------------------------------------------------------------------------------------------
+
+
+def least_squares(horizon=8):
+    """Penalties below zero make everything NaN."""
+
+    def loss(w, hyper, batch):
+        penalty = jnp.sum(jnp.sqrt(hyper["l1"] + 0.01) * w**2)
+        scale = jnp.log(jnp.where(hyper["l1"] < 0, jnp.nan, 1.0)).sum()
+        return jnp.mean((batch[0] @ w - batch[1]) ** 2) + penalty + scale
+
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(hyper["lr"]), jnp.ones(3))
+    objective = lambda w, hyper, batch: jnp.mean((batch[0] @ w - batch[1]) ** 2)  # noqa: E731
+    return rfho.Problem(dynamics, objective, (X, Y), (X, Y), horizon)
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+def test_at_the_edge_of_a_domain_differences_have_one_side(wide):
+    with jax.enable_x64(wide):
+        x, y = jnp.asarray(X, float), jnp.asarray(Y, float)
+        problem = least_squares()
+        problem = rfho.Problem(problem.dynamics, problem.objective, (x, y), (x, y), 8)
+        hyper = {"lr": jnp.asarray(0.1), "l1": jnp.asarray([0.0, 0.02, 0.0])}
+        domain = {"lr": rfho.Positive(), "l1": rfho.NonNegative()}
+        check = rfho.check_hyper_gradient(problem, hyper, domain=domain, directions=2, throw=wide)
+        assert all(along.verdict is not Verdict.DISAGREES for along in check.along)
+        assert rfho.diagnose(problem, hyper, domain=domain).healthy
+
+
+def test_at_an_edge_a_wrong_derivative_is_found_too():
+    objective = lambda w, hyper, batch: jnp.sum(w**2) * (1 + jax.lax.stop_gradient(hyper["l1"]))  # noqa: E731
+    dynamics = rfho.Dynamics(
+        lambda hyper: jnp.ones(2), lambda s, hyper, batch: s - 0.1 * (1 + hyper["l1"]) * s
+    )
+    problem = rfho.Problem(dynamics, objective, horizon=4)
+    hyper, domain = {"l1": jnp.asarray(0.0)}, rfho.NonNegative()
+    check = rfho.check_hyper_gradient(problem, hyper, domain=domain, directions=1, throw=False)
+    assert check.along[0].verdict is Verdict.DISAGREES
+    (finding,) = rfho.diagnose(problem, hyper, domain=domain).findings
+    assert finding.where.leaf == 'hyper["l1"]'
+
+
+def test_what_is_fixed_is_not_learned_and_reaches_the_functions_as_it_is():
+    def loss(w, hyper, batch):
+        for _ in range(hyper["layers"]):
+            w = jnp.tanh(w)
+        return jnp.mean((w - hyper["target"]) ** 2)
+
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(hyper["lr"]), jnp.ones(3))
+    problem = rfho.Problem(dynamics, loss, horizon=3)
+    hyper = {"lr": 0.1, "layers": 2, "target": jnp.asarray(0.5)}
+    domain = {"lr": rfho.Reals(), "layers": rfho.Fixed(), "target": rfho.Fixed()}
+    check = rfho.check_hyper_gradient(problem, hyper, domain=domain, directions=1)
+    assert jax.tree.leaves(check.along[0].direction) == [check.along[0].direction["lr"]]
+    assert {found.path for found in check.second_order} == {"params", 'hyper["lr"]'}
+    assert rfho.diagnose(problem, hyper, domain=domain).findings == ()
+
+
+@pytest.mark.parametrize("verb", [rfho.check_hyper_gradient, rfho.diagnose])
+@pytest.mark.parametrize("around", [jax.jit, jax.vmap, jax.grad], ids=["jit", "vmap", "grad"])
+def test_inside_of_a_traced_program_the_sentence_says_so(verb, around):
+    problem = problem_of(layered(jnp.sin))
+
+    def inside(lr):
+        verb(problem, {**HYPER, "lr": lr})
+        return lr
+
+    with pytest.raises(TypeError, match="looks at numbers, which are not known inside"):
+        around(inside)(jnp.asarray([0.1]) if around is jax.vmap else 0.1)
+
+
+def test_numbers_that_a_loss_closes_over_are_refused_too():
+    def inside(target):
+        loss = lambda w, hyper, batch: jnp.sum((w - target) ** 2)  # noqa: E731
+        dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(hyper["lr"]), jnp.ones(3))
+        rfho.check_hyper_gradient(rfho.Problem(dynamics, loss, horizon=2), {"lr": 0.1})
+        return target
+
+    with pytest.raises(TypeError, match="looks at numbers"):
+        jax.vmap(inside)(jnp.ones(2))
 
 
 # --- What is right passes -------------------------------------------------------------------------------
@@ -126,6 +263,7 @@ def sizes(point):
 )
 def test_right_hypergradients_pass(family, method):
     problem, hyper = family(np.random.default_rng(1))
+    method = ReverseHyperGradient() if method is None else method
     check = rfho.check_hyper_gradient(problem, hyper, method, directions=2)
     assert check.agrees
     assert len(check.along) == 2
@@ -145,7 +283,9 @@ def test_right_hypergradients_pass(family, method):
     assert paths == expected[family]
 
 
-@pytest.mark.parametrize("method", [None, ForwardHyperGradient()], ids=["reverse", "forward"])
+@pytest.mark.parametrize(
+    "method", [ReverseHyperGradient(), ForwardHyperGradient()], ids=["reverse", "forward"]
+)
 def test_complex_parameters_pass(method):
     def loss(w, hyper, batch):
         return jnp.sum(jnp.abs(w - (1 + 2j)) ** 2) * hyper["c"] + jnp.sum(jnp.real(w**3))
@@ -161,8 +301,6 @@ def test_complex_parameters_pass(method):
 
 # --- What is wrong is named -----------------------------------------------------------------------------
 
-X = np.random.default_rng(0).normal(size=(12, 3))
-Y = np.sin(X[:, 0])
 PARAMS = {"before": jnp.asarray([0.5, -1.0, 2.0]), "after": jnp.asarray(0.3)}
 HYPER = {"lr": 0.1, "l2": 0.02}
 

@@ -645,6 +645,64 @@ def test_a_window_that_is_too_short():
     assert finding.where == Where('hyper["l2"]', 198)
 
 
+def test_a_window_of_an_online_method_that_is_too_short():
+    method = rfho.OnlineTruncatedHyperGradient(window=2, every=10)
+    assert the_only(diagnose(ridge(1.0, 0.01), {"l2": 0.1}, method)).kind is Kind.TRUNCATION_BIAS
+
+
+class Shrunk(rfho.hyper_gradients.AbstractHyperGradient):
+    """A method whose estimate is a part of the hypergradient, which it may know."""
+
+    part: float
+    known: dict[str, float]
+
+    @property
+    def trains_anew(self):
+        return True
+
+    def init(self, problem, hyper):
+        return ReverseHyperGradient().init(problem, hyper)
+
+    def estimate(self, problem, hyper, carry):
+        estimate, carry = ReverseHyperGradient().estimate(problem, hyper, carry)
+        shrunk = jax.tree.map(lambda g: self.part * g, estimate.hypergradient)
+        aux = estimate.aux._replace(stats=jax.tree.map(jnp.asarray, self.known))
+        return estimate._replace(hypergradient=shrunk, aux=aux), carry
+
+    def conclude(self, problem, hyper, carry):
+        return ReverseHyperGradient().conclude(problem, hyper, carry)
+
+    def limit(self, problem):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [({}, "same run, most in"), ({"relative_error": 0.4}, "same run, 40 % by its own account")],
+    ids=["unknown", "declared"],
+)
+def test_a_biased_method_is_never_healthy(known, said):
+    finding = the_only(diagnose(IN_A_BOWL, {"lr": 0.1}, Shrunk(0.6, known)))
+    assert finding.kind is Kind.INEXACT
+    assert finding.severity is Severity.WARNING
+    assert "is 40 % off the hypergradient" in finding.message
+    assert said in finding.message
+    assert diagnose(IN_A_BOWL, {"lr": 0.1}, Shrunk(0.97, {})).healthy
+
+
+@pytest.mark.parametrize("part", [0.6, 1 - 5e-5])
+def test_a_biased_method_is_not_taken_for_chaos(part):
+    with pytest.raises(rfho.HyperGradientError, match="Shrunk is biased, or wrong"):
+        rfho.check_hyper_gradient(IN_A_BOWL, {"lr": 0.1}, Shrunk(part, {}), directions=1)
+
+
+def test_what_is_random_and_says_how_much_is_a_note():
+    problem, hyper = problems.rate_of_each_step(np.random.default_rng(0))
+    finding = the_only(diagnose(problem, hyper, rfho.RandomForwardHyperGradient(1, key=0)))
+    assert finding.kind is Kind.INEXACT
+    assert finding.severity is Severity.NOTE
+
+
 # What tuning warns of by itself
 
 

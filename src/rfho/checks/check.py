@@ -21,40 +21,37 @@ from jax import Array
 from rfho import _tree as tree
 from rfho._engines.forward import push_steps, read_along, start
 from rfho._engines.reverse import roll
-from rfho.checks.finite_differences import (
-    Verdict,
-    balanced_direction,
-    derivative,
-    judged,
-    rounding_of,
-)
+from rfho.checks.finite_differences import Verdict, derivative, judged, rounding_of
+from rfho.checks.line import Line, line_through
 from rfho.checks.second_order import second_order
 from rfho.checks.slopes import Slope
+from rfho.checks.traced import refuse_traced
+from rfho.domains import Reals
 from rfho.errors import HyperGradientError, Result, positive_int
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
-    RealTimeHyperGradient,
+    Mode,
     ReverseHyperGradient,
 )
-from rfho.hyper_gradients.once import estimate_once
+from rfho.hyper_gradients.once import estimate_once, placed
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
-from rfho.problem.validate import validate
-from rfho.typing import Hyper, Scalar
+from rfho.typing import Hyper, PyTree, Scalar
 
 
 class Along(NamedTuple):
     """The derivative of f along one direction of λ.
 
     Attributes:
-        direction: d, in the structure of λ, scaled so that a step of 0.1 changes no leaf by more than
-            a tenth (see `rfho.finite_differences.balanced_direction`).
+        direction: d, in the structure of λ: a step of 0.1 changes no leaf by much more than a tenth, and
+            stays inside the domain; at its edge d leads inwards, and differences are one-sided.
         by_method: ⟨∇f, d⟩ by the method under test.
         by_other: the same by the other method.
         by_differences: the same by finite differences.
         error: the error bar of ``by_differences``.
         verdict: the method against finite differences.
+        other_verdict: the other method against finite differences.
     """
 
     direction: Hyper
@@ -63,6 +60,7 @@ class Along(NamedTuple):
     by_differences: float
     error: float
     verdict: Verdict
+    other_verdict: Verdict
 
 
 class Check(NamedTuple):
@@ -83,9 +81,10 @@ class Check(NamedTuple):
 def check_hyper_gradient(
     problem: AbstractMoment,
     hyper: Hyper,
-    method: AbstractHyperGradient | None = None,
+    method: AbstractHyperGradient = ReverseHyperGradient(),
     *,
     against: AbstractHyperGradient | None = None,
+    domain: PyTree = Reals(),
     directions: int = 3,
     key: Array | int = 0,
     throw: bool = True,
@@ -99,10 +98,12 @@ def check_hyper_gradient(
 
     Args:
         problem: what is tuned.
-        hyper: λ, where to check; best away from kinks and from the boundary of what f can take.
-        method: under test; `ReverseHyperGradient` by default.
+        hyper: λ, where to check; best away from kinks.
+        method: under test.
         against: the other method; by default forward mode along the drawn directions alone, or
             `ReverseHyperGradient` if the method under test is forward itself.
+        domain: a domain, or a tree prefix of ``hyper`` with domains, which no difference leaves: `Fixed`
+            leaves are not learned, and the edge has one side.
         directions: how many random directions. Each costs up to 36 training runs.
         key: a JAX random key, or an int as its seed.
         throw: raise if the check is not passed.
@@ -111,7 +112,7 @@ def check_hyper_gradient(
         A `Check`.
 
     Raises:
-        TypeError, ValueError: the arguments do not fit each other.
+        TypeError, ValueError: the arguments do not fit each other, or are being traced by JAX.
         HyperGradientError: with `Result.DISAGREES` or `Result.UNDECIDED`, if ``throw``.
 
     Example:
@@ -127,20 +128,20 @@ def check_hyper_gradient(
         >>> rfho.check_hyper_gradient(problem, {"lr": 0.1}).agrees
         True
     """
-    method = ReverseHyperGradient() if method is None else method
     positive_int(directions, "directions", "check_hyper_gradient")
-    hyper = tree.as_hyper(hyper)
-    validate(problem, hyper)
-    key = tree.as_key(key, "check_hyper_gradient")
-    for_hyper, for_loss = jax.random.split(key)
-    drawn = [balanced_direction(hyper, each) for each in jax.random.split(for_hyper, directions)]
-    gradient = estimate_once(problem, hyper, method).hypergradient
-    others = _by_other(problem, hyper, drawn, method=method, against=against)
+    refuse_traced((problem, hyper), "check_hyper_gradient")
+    problem, free, space = placed(problem, hyper, domain)
+    for_hyper, for_loss = jax.random.split(tree.as_key(key, "check_hyper_gradient"))
+    estimate = estimate_once(problem, free, method)
+    refuse_traced(estimate, "check_hyper_gradient")
+    lines = [line_through(space, free, each) for each in jax.random.split(for_hyper, directions)]
+    drawn = [line.velocity for line in lines]
+    others = _by_other(problem, free, drawn, method=method, against=against)
     along = tuple(
-        _along(problem, hyper, gradient, direction=direction, by_other=other)
-        for direction, other in zip(drawn, others, strict=True)
+        _along(problem, free, line, gradient=estimate.hypergradient, by_other=other)
+        for line, other in zip(lines, others, strict=True)
     )
-    findings = second_order(problem, hyper, for_loss)
+    findings = second_order(problem, free, space, key=for_loss)
     sound = all(finding.verdict is not Verdict.DISAGREES for finding in findings)
     agrees = sound and all(one.verdict is Verdict.AGREES for one in along)
     check = Check(agrees, along, findings)
@@ -150,24 +151,28 @@ def check_hyper_gradient(
 
 
 def _along(
-    problem: AbstractMoment, hyper: Hyper, gradient: Hyper, *, direction: Hyper, by_other: float
+    problem: AbstractMoment, hyper: Hyper, line: Line, *, gradient: Hyper, by_other: float
 ) -> Along:
+    direction = line.velocity
     parts = _products(gradient, direction)
-    by_method = sum(parts)
+    by_method, scale = sum(parts), sum(map(abs, parts))
     rounding = rounding_of((hyper, jax.eval_shape(problem.init, hyper)))
-    found = derivative(lambda h: float(_value(problem, hyper, direction, jnp.asarray(h))), rounding)
-    verdict = judged(by_method, found, sum(map(abs, parts)), rounding=rounding)
-    return Along(direction, by_method, by_other, found.value, found.error, verdict)
+    value = lambda h: float(_value(problem, hyper, line, jnp.asarray(h)))  # noqa: E731
+    found = derivative(value, rounding, one_sided=line.one_sided)
+    verdict, other = (
+        judged(claim, found, scale, rounding=rounding) for claim in (by_method, by_other)
+    )
+    return Along(direction, by_method, by_other, found.value, found.error, verdict, other)
 
 
 @eqx.filter_jit
-def _value(problem: AbstractMoment, hyper: Hyper, direction: Hyper, step: Array) -> Scalar:
-    """f(λ + h d); of several objectives the sum, each moved along the leaves that follow it."""
+def _value(problem: AbstractMoment, hyper: Hyper, line: Line, step: Array) -> Scalar:
+    """f(λ(h)); of several objectives the sum, each moved along the leaves that follow it."""
     owner = problem.objective_of(hyper)
 
     def moved(index: int) -> Hyper:
-        along = lambda leaf, d, own: leaf + (own == index) * step.astype(leaf.dtype) * d  # noqa: E731
-        return jax.tree.map(along, hyper, direction, owner)
+        along = lambda there, here, own: there if own == index else here  # noqa: E731
+        return jax.tree.map(along, line.at(step), hyper, owner)
 
     def value(index: int) -> Scalar:
         at = moved(index)
@@ -185,11 +190,11 @@ def _by_other(
     method: AbstractHyperGradient,
     against: AbstractHyperGradient | None,
 ) -> list[float]:
-    is_forward = isinstance(method, ForwardHyperGradient | RealTimeHyperGradient)
-    if against is None and not is_forward and not problem.several_objectives:
+    forward = method.mode is Mode.FORWARD
+    if against is None and not forward and not problem.several_objectives:
         return _pushed(problem, hyper, directions).tolist()
     if against is None:
-        against = ReverseHyperGradient() if is_forward else ForwardHyperGradient()
+        against = ReverseHyperGradient() if forward else ForwardHyperGradient()
     gradient = estimate_once(problem, hyper, against).hypergradient
     return [sum(_products(gradient, direction)) for direction in directions]
 
@@ -212,29 +217,32 @@ def _error(check: Check, method: str) -> HyperGradientError:
     wrong = [finding for finding in check.second_order if finding.verdict is Verdict.DISAGREES]
     if wrong:
         paths = ", ".join(finding.path for finding in wrong)
-        first = wrong[0]
         return HyperGradientError(
             Result.DISAGREES,
             f"the gradient of the inner loss changes with {paths} otherwise than its own derivative says: "
-            f"{first.by_derivative:.6g} along {first.path}, by finite differences {_bar(first)}. Look for a "
-            "stop_gradient, a custom_vjp or a rounding on the way from there to the loss",
+            f"{wrong[0]}. Look for a stop_gradient, a custom_vjp or a rounding on the way from there to the loss",
         )
     bad = [one for one in check.along if one.verdict is Verdict.DISAGREES]
     if not bad:
         return HyperGradientError(Result.UNDECIDED, _undecided(check, method))
     one = bad[0]
-    both = math.isclose(one.by_method, one.by_other, rel_tol=1e-3)
-    because = (
-        "The two methods agree with each other, so f itself is at fault here: chaotic (lower the rate, "
-        "shorten the horizon), or with kinks, rounding or a stop_gradient in it"
-        if both
-        else f"{method} is biased, or wrong for this problem"
-    )
     return HyperGradientError(
         Result.DISAGREES,
         f"along a random direction {method} says {one.by_method:.6g}, the other method {one.by_other:.6g}, "
-        f"finite differences {_bar(one)}. {because}",
+        f"finite differences {_bar(one)}. {_because(one, method)}",
     )
+
+
+def _because(one: Along, method: str) -> str:
+    if one.other_verdict is Verdict.AGREES:
+        return f"The other method is right, so {method} is biased, or wrong for this problem"
+    if math.isclose(one.by_method, one.by_other, rel_tol=1e-3):
+        return (
+            "The two methods agree with each other, so f itself is at fault here: chaotic (lower the rate, shorten "
+            "the horizon), with kinks or rounding, or with a derivative that is not its own (a stop_gradient, a "
+            "custom_vjp): rfho.diagnose says which"
+        )
+    return f"{method} is biased, or wrong for this problem"
 
 
 def _undecided(check: Check, method: str) -> str:
@@ -246,5 +254,5 @@ def _undecided(check: Check, method: str) -> str:
     )
 
 
-def _bar(found: Along | Slope) -> str:
+def _bar(found: Along) -> str:
     return f"{found.by_differences:.6g} ± {found.error:.1g}"

@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from rfho import _tree as tree
 from rfho.typing import PyTree
 
 SHRINK = 1.9
@@ -144,27 +142,7 @@ def judged(claimed: float, found: Difference, scale: float, *, rounding: float) 
     return Verdict.UNDECIDED if found.error > 0.01 * scale + nothing else Verdict.AGREES
 
 
-def balanced_direction(point: PyTree, key: Array) -> PyTree:
-    """A random direction in which leaves count alike, whatever their magnitude and size.
-
-    A unit vector per leaf, times the leaf's norm (1 for a zero leaf), times a coordinate of a unit
-    vector over the leaves: a step of 0.1 changes no leaf by more than a tenth.
-    """
-    leaves, structure = jax.tree.flatten(point)
-    for_shares, *keys = jax.random.split(key, len(leaves) + 1)
-    shares = jax.random.normal(for_shares, (len(leaves),))
-    parts = map(_scaled_normal, leaves, keys, shares / jnp.linalg.norm(shares))
-    return jax.tree.unflatten(structure, list(parts))
-
-
 def rounding_of(values: PyTree) -> float:
-    """The machine epsilon of the coarsest inexact leaf."""
-    leaves = jax.tree.leaves(tree.inexact(values))
-    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
-
-
-def _scaled_normal(leaf: Array, key: Array, share: Array) -> Array:
-    drawn = jax.random.normal(key, leaf.shape, leaf.dtype)
-    norm = jnp.linalg.norm(leaf.ravel())
-    length = share.astype(leaf.dtype) * jnp.where(norm > 0, norm, 1)
-    return drawn * (length / jnp.linalg.norm(drawn.ravel()))
+    """The machine epsilon of the coarsest inexact leaf; leaves may be abstract."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(values) if hasattr(leaf, "dtype")]
+    return max(float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.inexact))

@@ -17,8 +17,9 @@ import jax
 from jax import Array
 
 from rfho import _tree as tree
-from rfho.checks.finite_differences import balanced_direction
+from rfho.checks.line import unit_normal
 from rfho.checks.slopes import Slope, slopes_of
+from rfho.domains.space import Space
 from rfho.dynamics import AbstractDescent, AbstractDynamics
 from rfho.dynamics.variables import like, parted
 from rfho.problem.moment import AbstractMoment
@@ -26,7 +27,9 @@ from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar
 
 
-def second_order(problem: AbstractMoment, hyper: Hyper, key: Array) -> tuple[Slope, ...]:
+def second_order(
+    problem: AbstractMoment, hyper: Hyper, space: Space, *, key: Array
+) -> tuple[Slope, ...]:
     """v·∇²L u for u in each leaf of parameters and λ; none unless the dynamics descend a loss.
 
     Taken at the first batch, somewhat off the initial parameters, since a symmetric start may hide
@@ -37,11 +40,10 @@ def second_order(problem: AbstractMoment, hyper: Hyper, key: Array) -> tuple[Slo
         return ()
     off, for_v, for_u = jax.random.split(key, 3)
     params = parted(start).params
-    params = jax.tree.map(lambda w, d: w + 0.1 * d, params, balanced_direction(params, off))
-    slope = _Slope(problem, dynamics, start, batch, balanced_direction(params, for_v))
-    return slopes_of(
-        slope, {"params": params, "hyper": hyper}, slope.pulled_back(params, hyper), key=for_u
-    )
+    params = jax.tree.map(lambda w, d: w + 0.1 * d, params, unit_normal(params, off))
+    slope = _Slope(problem, dynamics, start, batch, unit_normal(params, for_v))
+    point = {"params": params, "hyper": hyper}
+    return slopes_of(slope, point, slope.pulled_back(params, hyper), space=space, key=for_u)
 
 
 class _Slope(eqx.Module):

@@ -5,7 +5,7 @@ random direction through all leaves would only say that something is wrong.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,14 +13,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from rfho import _tree as tree
-from rfho.checks.finite_differences import (
-    Verdict,
-    balanced_direction,
-    derivative,
-    judged,
-    rounding_of,
-)
+from rfho.checks.finite_differences import Difference, Verdict, derivative, judged, rounding_of
+from rfho.checks.line import Line, lines_through_leaves
+from rfho.domains.space import Space
 from rfho.typing import PyTree, Scalar
+
+Point = dict[str, PyTree]
+"""What a function is asked at, by name: ``state`` or ``params``, and ``hyper``."""
 
 
 class Slope(NamedTuple):
@@ -48,43 +47,44 @@ class Slope(NamedTuple):
 
 
 def slopes_of(
-    function: Callable[[PyTree], Scalar], point: dict[str, PyTree], claims: PyTree, *, key: Array
+    function: Callable[[Point], Scalar], point: Point, claims: Point, *, space: Space, key: Array
 ) -> tuple[Slope, ...]:
     """One `Slope` for each leaf of ``point``.
 
     Args:
-        function: of trees like ``point``; an Equinox module keeps its compiled program.
-        point: where, by name; leaves are inexact arrays. What is empty or not finite is left out.
-        claims: the derivative of ``function``, in the structure of ``point``.
+        function: a scalar function; an Equinox module keeps its compiled program.
+        point: where; leaves are inexact arrays. What is empty or not finite is left out.
+        claims: the derivative of ``function`` by them.
+        space: where ``hyper`` may lie.
         key: for the directions.
     """
-    directions = [u for u in _one_leaf_each(balanced_direction(point, key)) if _is_proper(u)]
-    claimed = [float(tree.dot(claims, u)) for u in directions]
-    rounding, scale = rounding_of(point), max(map(abs, claimed), default=0.0)
+    rounding, seen = rounding_of(point), list[tuple[str, float, Difference]]()
+    for name, part in point.items():
+        for line in lines_through_leaves(space if name == "hyper" else None, part, key):
+            velocity = line.velocity
+            if _is_proper(velocity):
+                claim = float(tree.dot(claims[name], velocity))
+                found = _difference(function, point, name, line=line, rounding=rounding)
+                seen.append((_path_of(velocity, name), claim, found))
+    scale = max((abs(claim) for _, claim, _ in seen), default=0.0)
+    return tuple(
+        Slope(path, claim, found.value, found.error, judged(claim, found, scale, rounding=rounding))
+        for path, claim, found in seen
+    )
 
-    def slope(u: PyTree, claim: float) -> Slope:
-        along = lambda h: float(_value(function, point, u, jnp.asarray(h)))  # noqa: E731
-        found = derivative(along, rounding)
-        verdict = judged(claim, found, scale, rounding=rounding)
-        return Slope(_path_of(u), claim, found.value, found.error, verdict)
 
-    return tuple(map(slope, directions, claimed))
+def _difference(
+    function: Callable[[Point], Scalar], point: Point, name: str, *, line: Line, rounding: float
+) -> Difference:
+    along = lambda h: float(_value(function, point, name, line, jnp.asarray(h)))  # noqa: E731
+    return derivative(along, rounding, one_sided=line.one_sided)
 
 
 @eqx.filter_jit
-def _value(function: Callable[[PyTree], Scalar], point: PyTree, u: PyTree, step: Array) -> Scalar:
-    return function(jax.tree.map(lambda x, d: x + step.astype(d.dtype) * d, point, u))
-
-
-def _one_leaf_each(direction: PyTree) -> list[PyTree]:
-    """The direction's parts, each zero but for one leaf."""
-    leaves, structure = jax.tree.flatten(direction)
-    return [
-        jax.tree.unflatten(
-            structure, [leaf if i == j else jnp.zeros_like(leaf) for j, leaf in enumerate(leaves)]
-        )
-        for i in range(len(leaves))
-    ]
+def _value(
+    function: Callable[[Point], Scalar], point: Point, name: str, line: Line, step: Array
+) -> Scalar:
+    return function({**point, name: line.at(step)})
 
 
 def _is_proper(direction: PyTree) -> bool:
@@ -94,7 +94,6 @@ def _is_proper(direction: PyTree) -> bool:
     )
 
 
-def _path_of(direction: Any) -> str:
+def _path_of(direction: PyTree, name: str) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(direction)
-    path = next(path for path, leaf in leaves if jnp.any(leaf != 0))
-    return tree.path_of(path[1:], path[0].key)
+    return tree.path_of(next(path for path, leaf in leaves if jnp.any(leaf != 0)), name)

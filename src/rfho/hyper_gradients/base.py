@@ -39,7 +39,9 @@ class Aux(NamedTuple):
     Attributes:
         params: w at which the objective was read.
         stats: named scalars that say how far the estimate can be trusted; each method documents its
-            own.
+            own. Names with one meaning for all: ``"error"``, an estimate of ‖ĝ - ∇f‖ for a method that is
+            biased, ``"error_bound"``, what it is below, ``"standard_error"``, the scatter of one that is random;
+            each also as ``"relative_…"``, by ‖∇f‖. `rfho.diagnose` reads them.
         state: s of which ``params`` are the output; None in what an outer loop reports.
     """
 
@@ -93,6 +95,10 @@ class AbstractHyperGradient(eqx.Module):
     def trains_anew(self) -> bool:
         """Whether each estimate is one training run of T steps, from the problem's ``init`` to ``aux.state``."""
         return False
+
+    def reach(self, problem: AbstractMoment) -> int:
+        """How many of the T steps, counted from the last, the derivative goes back through."""
+        return problem.horizon
 
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """Whether every estimate has the derivative through s_0, for hyperparameters that reach nothing else."""

@@ -57,6 +57,21 @@ def hyper_gradient(
         >>> float(rfho.hyper_gradient(problem, {"lr": 0.1}).hypergradient["lr"])
         2.0
     """
+    moment, free, _ = placed(problem, hyper, domain)
+    estimate = estimate_once(moment, free, method)
+    if throw and not any_traced(estimate):
+        raise_if_useless(method, estimate)
+    return estimate
+
+
+def placed(
+    problem: AbstractMoment, hyper: Hyper, domain: PyTree
+) -> tuple[AbstractMoment, Hyper, Space]:
+    """The problem as one of the learned leaves of ``hyper`` alone, those leaves, and where they may lie.
+
+    Raises:
+        TypeError, ValueError: ``problem`` is none, or ``hyper`` and ``domain`` do not fit each other.
+    """
     if not isinstance(problem, AbstractMoment):
         raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
     method = ReverseHyperGradient() if method is None else method
@@ -66,10 +81,7 @@ def hyper_gradient(
     space.check(free)
     # A moment has its rest already, and is given what is learned alone.
     moment = problem if problem.rest is not None else problem.at(problem.k, rest)
-    estimate = estimate_once(moment, free, method)
-    if throw and not any_traced(estimate):
-        raise_if_useless(method, estimate)
-    return estimate
+    return moment, free, space
 
 
 def estimate_once(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient) -> Estimate:

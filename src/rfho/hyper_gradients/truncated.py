@@ -59,6 +59,10 @@ class TruncatedHyperGradient(AbstractHyperGradient):
         """It is."""
         return True
 
+    def reach(self, problem: AbstractMoment) -> int:
+        """The window."""
+        return min(self.window, problem.horizon)
+
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """A window as long as the horizon reaches it."""
         return self.window >= problem.horizon
@@ -140,6 +144,10 @@ class OnlineTruncatedHyperGradient(AbstractHyperGradient):
     def mode(self) -> Mode:
         """Reverse."""
         return Mode.REVERSE
+
+    def reach(self, problem: AbstractMoment) -> int:
+        """The window."""
+        return min(self.window, problem.horizon)
 
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """Training goes on: λ is moved long after s_0."""

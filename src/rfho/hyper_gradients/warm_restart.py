@@ -76,6 +76,10 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
         """That of the method inside."""
         return self.method.mode
 
+    def reach(self, problem: AbstractMoment) -> int:
+        """That of the method inside."""
+        return self.method.reach(problem)
+
     def reaches_start(self, problem: AbstractMoment) -> bool:
         """Training goes on: λ is moved long after s_0."""
         return False

@@ -63,6 +63,11 @@ class Anchored(AbstractCheckpoint):
         if not tolerance > 0:
             raise ValueError(f"Anchored got tolerance={tolerance!r}, but it must be positive")
 
+    @property
+    def undoes_steps(self) -> bool:
+        """All but the anchors."""
+        return True
+
     def keeps(self) -> Keep:
         """Residuals: a step is undone and pulled back with one linearisation."""
         return Keep.RESIDUALS

@@ -72,6 +72,11 @@ class AbstractCheckpoint(eqx.Module):
     CPU is worth a good part of a training run.
     """
 
+    @property
+    def undoes_steps(self) -> bool:
+        """Whether states are recovered by undoing steps in floats, which may not lead back."""
+        return False
+
     @abc.abstractmethod
     def keeps(self) -> Keep:
         """What of each step the dynamics are asked to keep, beside its state."""

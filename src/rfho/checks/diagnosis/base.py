@@ -33,6 +33,7 @@ class Kind(enum.Enum):
     KEY_REUSE = "a random key is used twice, so that what should be independent is equal"
     HIDDEN_STATE = "something is carried from step to step outside the state"
     TRUNCATION_BIAS = "the window is too short: a longer one gives another hypergradient"
+    INEXACT = "the method's estimate is far from the hypergradient of the same run"
     UNCONVERGED = "training has not ended where the method takes it to have"
     REFUSED = "the method itself says that its estimate is useless"
     NOT_REVERSED = "steps that were undone did not lead back to where they came from"

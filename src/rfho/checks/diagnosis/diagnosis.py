@@ -1,15 +1,15 @@
 """One question, "can this hypergradient be trusted?", put to everything that can be looked at."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rfho import _tree as tree
-from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
+from rfho.checks.diagnosis.base import Finding, Kind, Severity
+from rfho.checks.diagnosis.case import Case, attempted
 from rfho.checks.diagnosis.growth import Growth, growth_findings, growth_of
 from rfho.checks.diagnosis.idle import effect_findings, zero_findings
 from rfho.checks.diagnosis.keys import key_findings
@@ -17,21 +17,17 @@ from rfho.checks.diagnosis.non_finite import forward_findings, non_finite_findin
 from rfho.checks.diagnosis.precision import precision_findings
 from rfho.checks.diagnosis.purity import repeat_findings
 from rfho.checks.diagnosis.self_report import claim_findings
-from rfho.checks.diagnosis.signal import Pushes, Record, leaf_paths, pushed_along, there_and_back
 from rfho.checks.diagnosis.smoothness import Smoothness, smoothness_findings, smoothness_of
-from rfho.checks.diagnosis.whole import Near, whole_findings, whole_run
-from rfho.checks.finite_differences import Verdict, balanced_direction, rounding_of
-from rfho.hyper_gradients import (
-    AbstractHyperGradient,
-    ForwardHyperGradient,
-    RandomForwardHyperGradient,
-    RealTimeHyperGradient,
-)
+from rfho.checks.diagnosis.whole import whole_findings, whole_run
+from rfho.checks.finite_differences import Verdict
+from rfho.checks.line import Line, line_through
+from rfho.checks.traced import refuse_traced
+from rfho.domains import Reals
+from rfho.hyper_gradients import AbstractHyperGradient, Mode
+from rfho.hyper_gradients.once import placed
 from rfho.problem.moment import AbstractMoment, select
 from rfho.problem.validate import validate
-from rfho.typing import Hyper
-
-T = TypeVar("T")
+from rfho.typing import Hyper, PyTree
 
 
 class Diagnosis(NamedTuple):
@@ -74,6 +70,7 @@ def diagnose(
     hyper: Hyper,
     method: AbstractHyperGradient | None = None,
     *,
+    domain: PyTree = Reals(),
     key: Array | int = 0,
 ) -> Diagnosis:
     """Looks for whatever can make a hypergradient wrong, and says what, where, why and what to do.
@@ -87,7 +84,9 @@ def diagnose(
         problem: what is tuned.
         hyper: λ, where to look.
         method: the method that is meant to be used; what it says of its own estimate is then heard
-            too, and a window K is compared with 2K.
+            too, and compared with the hypergradient of the same run.
+        domain: a domain, or a tree prefix of ``hyper`` with domains, which no point that is looked at leaves:
+            `Fixed` leaves are not learned.
         key: a JAX random key, or an int as its seed, for the directions in which to look.
 
     Cost:
@@ -100,7 +99,8 @@ def diagnose(
         randomness inside functions that were compiled before are not seen.
 
     Raises:
-        TypeError, ValueError: problem, hyperparameters and method do not fit each other.
+        TypeError, ValueError: problem, hyperparameters and method do not fit each other, or are being
+            traced by JAX.
 
     Example:
         A rate above 2/L, which `diagnose` tells from the growth of the signal:
@@ -117,85 +117,41 @@ def diagnose(
         >>> [finding.kind.name for finding in rfho.diagnose(problem, {"lr": 0.3}).findings]
         ['EXPLOSION']
     """
-    if not isinstance(problem, AbstractMoment):
-        raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
-    hyper = tree.as_hyper(hyper)
-    impure = repeat_findings(problem, hyper)
+    refuse_traced((problem, hyper), "diagnose")
+    problem, free, space = placed(problem, hyper, domain)
+    impure = repeat_findings(problem, free)
     if impure:
         return Diagnosis(tuple(impure))
-    found = _idle(problem, hyper) + key_findings(problem, hyper)
-    key = tree.as_key(key, "diagnose")
-    for_direction, for_parts = jax.random.split(key)
-    direction = _sparing(balanced_direction(hyper, for_direction), found)
-    case = _Case(problem, hyper, method, direction)
-    record = case.record()
-    if isinstance(record, Finding):
-        return _without_way_back(case, found, record)
-    found += precision_findings(record) + case.non_finite(record)
-    if any(map(_stops, found)):
-        return Diagnosis(tuple(found))
-    epsilon = rounding_of((hyper, record.final))
-    near = functools.cache(case.near)
-    whole = functools.cache(
-        lambda: whole_run(near, record.hypergradient, case.direction, epsilon=epsilon)
+    found = _idle(problem, free) + key_findings(problem, free)
+    for_line, for_parts = jax.random.split(tree.as_key(key, "diagnose"))
+    line = _sparing(line_through(space, free, for_line), found)
+    case, forward = (
+        Case(problem, free, space, line),
+        method is not None and method.mode is Mode.FORWARD,
     )
-    growth = growth_of(record.adjoint, backwards=True)
-    found += case.growth(record, growth, probe=lambda: whole().verdict)
-    found += zero_findings(select(problem, hyper, record.hypergradient), found)
-    smoothness = smoothness_of(lambda h: select(problem, hyper, near(h).hypergradient), epsilon)
-    found += smoothness_findings(smoothness)
-    found += whole_findings(problem, hyper, for_parts, whole=whole, known=found)
-    found += case.claims(sound=True)
-    return Diagnosis(tuple(found), growth, smoothness)
-
-
-class _Case(NamedTuple):
-    """What is under diagnosis, and the direction in which finite differences are taken."""
-
-    problem: AbstractMoment
-    hyper: Hyper
-    method: AbstractHyperGradient | None
-    direction: Hyper
-
-    def record(self) -> Record | Finding:
-        return _tried(lambda: there_and_back(self.problem, self.hyper, jnp.asarray(-1)), "reverse")
-
-    def near(self, h: float) -> Near:
-        moved = lambda leaf, d: (leaf + h * d).astype(leaf.dtype)  # noqa: E731
-        at = jax.tree.map(moved, self.hyper, self.direction)
-        record = there_and_back(self.problem, at, jnp.asarray(-1))
-        return Near(float(jnp.sum(record.value)), record.hypergradient)
-
-    def pushes(self) -> Pushes | Finding:
-        return _tried(lambda: pushed_along(self.problem, self.hyper, self.direction), "forward")
-
-    def paths(self) -> list[str]:
-        return leaf_paths(self.problem, self.hyper)
-
-    def non_finite(self, record: Record) -> list[Finding]:
-        def forward() -> Pushes | None:
-            pushes = self.pushes()
-            return pushes if isinstance(pushes, Pushes) else None
-
-        found = non_finite_findings(
-            self.problem, self.hyper, record, paths=self.paths(), forward=forward
+    record = attempted(case.record, "reverse")
+    if isinstance(record, Finding):
+        return _without_way_back(case, (*found, record), method)
+    refuse_traced(record, "diagnose")
+    found += precision_findings(record.final)
+    spoilt = non_finite_findings(case, record)
+    if spoilt:
+        return Diagnosis(
+            (*found, *(_spared(each, Kind.MASKED_DERIVATIVE, forward) for each in spoilt))
         )
-        spared = _goes_forward(self.method)
-        return [
-            f._replace(severity=Severity.NOTE) if spared and f.kind is Kind.MASKED_DERIVATIVE else f
-            for f in found
-        ]
-
-    def growth(
-        self, record: Record, growth: Growth, *, probe: Callable[[], Verdict]
-    ) -> list[Finding]:
-        epsilon = rounding_of((self.hyper, record.final))
-        return growth_findings(growth, self.paths(), record.adjoint, probe=probe, epsilon=epsilon)
-
-    def claims(self, *, sound: bool) -> list[Finding]:
-        if self.method is None:
-            return []
-        return claim_findings(self.problem, self.hyper, self.method, sound=sound)
+    exact = select(problem, free, record.hypergradient)
+    near = functools.cache(case.near)
+    whole = functools.cache(lambda: whole_run(case, near, record.hypergradient))
+    growth = growth_of(record.adjoint, backwards=True)
+    chaotic = lambda: whole().verdict is not Verdict.AGREES  # noqa: E731
+    found += growth_findings(growth, case, record.adjoint, chaotic=chaotic)
+    found += zero_findings(exact, found)
+    smoothness = smoothness_of(case, lambda h: select(problem, free, near(h).hypergradient))
+    found += smoothness_findings(smoothness)
+    found += whole_findings(case, for_parts, whole=whole, known=found)
+    if method is not None:
+        found += claim_findings(problem, free, method, exact=exact)
+    return Diagnosis(tuple(found), growth, smoothness)
 
 
 def _idle(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
@@ -210,56 +166,32 @@ def _idle(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
     return []
 
 
-def _sparing(direction: Hyper, known: list[Finding]) -> Hyper:
-    """The direction without the leaves of which something is known already."""
+def _sparing(line: Line, known: list[Finding]) -> Line:
+    """The line without the leaves of which something is known already."""
     told = {finding.where.leaf for finding in known}
     keep = lambda path, d: jnp.where(tree.path_of(path, "hyper") in told, 0, d)  # noqa: E731
-    return jax.tree.map_with_path(keep, direction)
+    direction = jax.tree.map_with_path(keep, line.direction)
+    return Line(line.space, line.start, direction, line.one_sided)
 
 
-def _without_way_back(case: _Case, found: list[Finding], why: Finding) -> Diagnosis:
+def _spared(finding: Finding, kind: Kind, forward: bool) -> Finding:
+    """The finding as a note, if it is of this kind and the method goes forward."""
+    harmless = forward and finding.kind is kind
+    return finding._replace(severity=Severity.NOTE) if harmless else finding
+
+
+def _without_way_back(
+    case: Case, known: tuple[Finding, ...], method: AbstractHyperGradient | None
+) -> Diagnosis:
     """Where reverse mode is not to be had, forward mode tells what it can."""
-    forward = _goes_forward(case.method)
-    found = [*found, why._replace(severity=Severity.NOTE) if forward else why]
-    pushes = case.pushes()
+    forward = method is not None and method.mode is Mode.FORWARD
+    found = [_spared(finding, Kind.NOT_DIFFERENTIABLE, forward) for finding in known]
+    pushes = attempted(case.pushes, "forward")
     if isinstance(pushes, Finding):
         return Diagnosis((*found, pushes))
-    paths, growth = case.paths(), growth_of(pushes.tangent, backwards=False)
-    found += forward_findings(pushes, paths)
-    found += growth_findings(
-        growth,
-        paths,
-        pushes.tangent,
-        probe=lambda: Verdict.UNDECIDED,
-        epsilon=rounding_of(case.hyper),
-    )
-    return Diagnosis((*found, *(case.claims(sound=False) if forward else [])), growth)
-
-
-def _tried(run: Callable[[], T], mode: str) -> T | Finding:
-    try:
-        return run()
-    except (TypeError, ValueError, NotImplementedError) as error:
-        account = str(error).partition("\n")[0]
-        if not any(word in account.lower() for word in ("differentiation", "forward-mode", "jvp")):
-            raise
-        message = (
-            f"training cannot be differentiated in {mode} mode (JAX says: {account}): take the other mode, or a "
-            "method without derivatives such as rfho.PersistentEvolutionHyperGradient"
-        )
-        return Finding(Kind.NOT_DIFFERENTIABLE, Where(), message, Severity.ERROR)
-
-
-def _goes_forward(method: AbstractHyperGradient | None) -> bool:
-    forward = ForwardHyperGradient, RealTimeHyperGradient, RandomForwardHyperGradient
-    return isinstance(method, forward)
-
-
-def _stops(finding: Finding) -> bool:
-    """Whether there is no hypergradient to look at any further."""
-    return finding.kind in (
-        Kind.NON_FINITE_TRAINING,
-        Kind.NON_FINITE_OBJECTIVE,
-        Kind.NON_FINITE_DERIVATIVE,
-        Kind.MASKED_DERIVATIVE,
-    )
+    growth = growth_of(pushes.tangent, backwards=False)
+    found += forward_findings(pushes, case.paths)
+    found += growth_findings(growth, case, pushes.tangent, chaotic=lambda: True)
+    if method is not None and forward:
+        found += claim_findings(case.problem, case.hyper, method, exact=None)
+    return Diagnosis(tuple(found), growth)

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.checks.finite_differences import Verdict
+from rfho.checks.diagnosis.case import Case
 
 NOTICED = 1e3
 """Growth over a stretch of steps from which on it is a finding; transients of momentum stay below."""
@@ -78,24 +78,24 @@ def growth_of(sizes: Array, *, backwards: bool) -> Growth:
 
 
 def growth_findings(
-    growth: Growth, paths: list[str], sizes: Array, *, probe: Callable[[], Verdict], epsilon: float
+    growth: Growth, case: Case, sizes: Array, *, chaotic: Callable[[], bool]
 ) -> list[Finding]:
-    """Explosion or chaos, if either; ``probe`` compares the derivative with finite differences."""
+    """Explosion or chaos, if either; ``chaotic`` says that finite differences deny the derivative."""
     steps = growth.last - growth.first + 1
     if growth.steady < math.log(NOTICED) or steps < _SHORTEST:
         return []
-    leaf = paths[int(jnp.argmax(jnp.nan_to_num(sizes[growth.first], nan=-jnp.inf)))]
+    leaf = case.paths[int(jnp.argmax(jnp.nan_to_num(sizes[growth.first], nan=-jnp.inf)))]
     rate = math.exp(growth.factor / steps)
     where = Where(leaf, growth.first)
     grew = (
         f"from step {growth.first} to step {growth.last} the signal grows by a factor {rate:.3g} per step, "
         f"e^{growth.factor:.0f} in all, most of it in {leaf}"
     )
-    if growth.factor > math.log(1 / epsilon) and probe() is not Verdict.AGREES:
+    if growth.factor > math.log(1 / case.epsilon) and chaotic():
         message = (
             f"{grew}, which is more than 1/ε, and finite differences do not confirm the derivative: training is "
             "chaotic, and no method that differentiates it gives a useful direction. Lower the rate, shorten "
-            "the horizon, or take rfho.hyper_gradients.PersistentEvolutionHyperGradient"
+            "the horizon, or take rfho.PersistentEvolutionHyperGradient"
         )
         return [Finding(Kind.CHAOS, where, message, Severity.ERROR)]
     message = (

@@ -1,4 +1,4 @@
-"""Hyperparameters that change nothing: found in the program, before anything runs."""
+"""Hyperparameters that change nothing: found in the program before anything runs, or by an exact zero."""
 
 import jax
 import numpy as np
@@ -12,14 +12,29 @@ from rfho.typing import Hyper
 
 def effect_findings(problem: AbstractMoment, hyper: Hyper) -> list[Finding]:
     """One finding per leaf on which neither s_0, nor a step, nor the objective depends."""
-    return [_idle(path) for path in without_effect(problem, hyper)]
+    message = (
+        "{} reaches neither the initial state, nor a step, nor the objective, so its hypergradient is zero for "
+        "ever: use it, look for a stop_gradient, a rounding or a cast to int on its way, or mark it rfho.Fixed()"
+    )
+    return [
+        Finding(Kind.NO_EFFECT, Where(leaf=path), message.format(path), Severity.ERROR)
+        for path in without_effect(problem, hyper)
+    ]
 
 
 def zero_findings(hypergradient: Hyper, idle: list[Finding]) -> list[Finding]:
     """One note per leaf whose hypergradient is exactly zero although the program uses it."""
     known = {finding.where.leaf for finding in idle}
-    paths = zero_leaves(hypergradient)
-    return [_zero(path) for path in paths if path not in known]
+    message = (
+        "the hypergradient of {} is exactly zero here: a clip or a relu stands on its flat side, a window ends "
+        "before the step that uses it, or all that it multiplies is zero. Start from another value, or mark it "
+        "rfho.Fixed()"
+    )
+    return [
+        Finding(Kind.ZERO_GRADIENT, Where(leaf=path), message.format(path), Severity.NOTE)
+        for path in zero_leaves(hypergradient)
+        if path not in known
+    ]
 
 
 def zero_leaves(hypergradient: Hyper) -> list[str]:
@@ -29,21 +44,3 @@ def zero_leaves(hypergradient: Hyper) -> list[str]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(hypergradient)
         if not np.any(np.asarray(leaf))
     ]
-
-
-def _idle(path: str) -> Finding:
-    message = (
-        f"{path} reaches neither the initial state, nor a step, nor the objective, so its hypergradient is zero "
-        "for ever: use it, look for a stop_gradient, a rounding or a cast to int on its way, or mark it "
-        "rfho.Fixed()"
-    )
-    return Finding(Kind.NO_EFFECT, Where(leaf=path), message, Severity.ERROR)
-
-
-def _zero(path: str) -> Finding:
-    message = (
-        f"the hypergradient of {path} is exactly zero here: a clip or a relu stands on its flat side, a window "
-        "ends before the step that uses it, or all that it multiplies is zero. Start from another value, or "
-        "mark it rfho.Fixed()"
-    )
-    return Finding(Kind.ZERO_GRADIENT, Where(leaf=path), message, Severity.NOTE)

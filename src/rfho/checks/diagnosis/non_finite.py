@@ -19,9 +19,9 @@ from rfho import _tree as tree
 from rfho._engines.reverse import chain_of
 from rfho._programs.first_bad_equation import Origin, origin_of_non_finite
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.checks.diagnosis.signal import Held, Mended, Pushes, Record, there_and_back
+from rfho.checks.diagnosis.case import Case, attempted
+from rfho.checks.diagnosis.signal import Mended, Pushes, Record
 from rfho.dynamics import Keep
-from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, PyTree, State
 
 _REMEDIES = {
@@ -38,28 +38,12 @@ _REMEDIES = {
 _OVERFLOW = "numbers overflowed: lower the rate, shorten the horizon, or clip the gradient"
 
 
-def non_finite_findings(
-    problem: AbstractMoment,
-    hyper: Hyper,
-    record: Record,
-    *,
-    paths: list[str],
-    forward: Callable[[], Pushes | None],
-) -> list[Finding]:
-    """At most one finding: what came first explains the rest.
-
-    Args:
-        problem: under diagnosis.
-        hyper: λ.
-        record: what was seen.
-        paths: the columns of the record.
-        forward: forward mode along one direction, run if asked for; None where it is not to be had.
-    """
-    run = _Run(problem, hyper, record, paths)
+def non_finite_findings(case: Case, record: Record) -> list[Finding]:
+    """At most one finding: what came first explains the rest."""
     if not np.all(np.isfinite(record.value)):
-        return [run.on_the_way_there()]
+        return [_on_the_way_there(case, record)]
     if tree.first_non_finite(record.hypergradient, "hyper") is not None:
-        return [run.on_the_way_back(forward)]
+        return [_on_the_way_back(case, record)]
     return []
 
 
@@ -77,107 +61,66 @@ def forward_findings(pushes: Pushes, paths: list[str]) -> list[Finding]:
     return [Finding(Kind.NON_FINITE_DERIVATIVE, where, message, Severity.ERROR)]
 
 
+def _on_the_way_there(case: Case, record: Record) -> Finding:
+    """In the initial state, in a step, or in the objective."""
+    problem, hyper = case.problem, case.hyper
+    mend = lambda leaves: Mended(jnp.asarray(leaves), jnp.zeros_like(record.back_finite[0]))  # noqa: E731
+    cured = lambda leaves: np.all(np.isfinite(case.record(-1, mend(leaves)).value))  # noqa: E731
+    culprit = _culprit(~np.asarray(record.state_finite), cured)
+    if culprit is None:
+        read = lambda s, h: problem.evaluate(problem.dynamics.output(s), h)  # noqa: E731
+        because = _because(origin_of_non_finite(read, record.final, hyper))
+        message = f"the objective is not finite though training is{because}"
+        where = Where(step=problem.horizon)
+        return Finding(Kind.NON_FINITE_OBJECTIVE, where, message, Severity.ERROR)
+    leaf, t = culprit.leaf, culprit.moment - 1
+    if t < 0:
+        because = _because(origin_of_non_finite(lambda h: _inexact(problem.init(h))[leaf], hyper))
+        where, message = Where(case.paths[leaf]), f"is not finite at the very start{because}"
+    else:
+        state = case.record(t, mend(culprit.harmless)).held.state
+        step = lambda s, h: _inexact(problem.step(s, h, t))[leaf]  # noqa: E731
+        size = max(float(jnp.max(jnp.abs(part))) for part in _inexact(state) if part.size)
+        because = _because(origin_of_non_finite(step, state, hyper), large=size > 1e6)
+        before = f"before which the largest entry of the state is {size:.3g}"
+        where = Where(case.paths[leaf], t)
+        message = f"becomes NaN or infinite at step {t}, {before}{because}"
+    return Finding(Kind.NON_FINITE_TRAINING, where, f"{where.leaf} {message}", Severity.ERROR)
+
+
+def _on_the_way_back(case: Case, record: Record) -> Finding:
+    """In the derivative of the objective, of a step, or of the initial state."""
+    problem, hyper = case.problem, case.hyper
+    mend = lambda leaves: Mended(jnp.zeros_like(record.state_finite[0]), jnp.asarray(leaves))  # noqa: E731
+    spoilt = lambda seen: tree.first_non_finite(seen.hypergradient, "hyper")  # noqa: E731
+    cured = lambda leaves: spoilt(case.record(-1, mend(leaves))) is None  # noqa: E731
+    culprit = _culprit(~np.asarray(record.back_finite)[::-1], cured)
+    if culprit is None:
+        origin = origin_of_non_finite(lambda h: _through_init(case, h), hyper)
+        return _derivative(case, Where(spoilt(record)), place="the initial state", origin=origin)
+    leaf, t = culprit.leaf, problem.horizon - culprit.moment
+    if t == problem.horizon:
+        read = lambda s, h: jax.tree.leaves(problem.read(s, h)[1:])[leaf]  # noqa: E731
+        place, origin = "the objective", origin_of_non_finite(read, record.final, hyper)
+    else:
+        held = case.record(t, mend(culprit.harmless)).held
+
+        def pulled(cotangents: PyTree, state: State, hyper: Hyper) -> Any:
+            chain = chain_of(problem, hyper, Keep.STATES)
+            _, memory = chain.remember(state, t)
+            return jax.tree.leaves(chain.pull_back(cotangents, state, memory, t))[leaf]
+
+        place = f"step {t}"
+        origin = origin_of_non_finite(pulled, held.cotangents, held.state, hyper)
+    return _derivative(case, Where(case.paths[leaf], t), place=place, origin=origin)
+
+
 class _Culprit(NamedTuple):
     """The leaf whose NaN spoils the result, when it appears, and the leaves before it, which do no harm."""
 
     leaf: int
     moment: int
     harmless: np.ndarray
-
-
-class _Run(NamedTuple):
-    """A run in which something was not finite."""
-
-    problem: AbstractMoment
-    hyper: Hyper
-    record: Record
-    paths: list[str]
-
-    def on_the_way_there(self) -> Finding:
-        """In the initial state, in a step, or in the objective."""
-        bad = ~np.asarray(self.record.state_finite)
-        cured = lambda leaves: np.all(np.isfinite(self._again(state=leaves).value))  # noqa: E731
-        culprit = _culprit(bad, cured)
-        if culprit is None:
-            return self._in_objective()
-        leaf, t, harmless = culprit
-        if t == 0:
-            origin = origin_of_non_finite(
-                lambda h: _inexact(self.problem.init(h))[leaf], self.hyper
-            )
-            message = f"{self.paths[leaf]} is not finite at the very start{_because(origin)}"
-            where = Where(leaf=self.paths[leaf])
-            return Finding(Kind.NON_FINITE_TRAINING, where, message, Severity.ERROR)
-        state = self._held(t - 1, state=harmless).state
-        step = lambda s, h: _inexact(self.problem.step(s, h, t - 1))[leaf]  # noqa: E731
-        origin = origin_of_non_finite(step, state, self.hyper)
-        size = max(float(jnp.max(jnp.abs(part))) for part in _inexact(state) if part.size)
-        message = (
-            f"{self.paths[leaf]} becomes NaN or infinite at step {t - 1}, before which the largest entry of the "
-            f"state is {size:.3g}{_because(origin, large=size > 1e6)}"
-        )
-        where = Where(self.paths[leaf], t - 1)
-        return Finding(Kind.NON_FINITE_TRAINING, where, message, Severity.ERROR)
-
-    def on_the_way_back(self, forward: Callable[[], Pushes | None]) -> Finding:
-        """In the derivative of the objective, of a step, or of the initial state."""
-        bad = ~np.asarray(self.record.back_finite)[::-1]
-
-        def cured(leaves: np.ndarray) -> bool:
-            hypergradient = self._again(back=leaves).hypergradient
-            return tree.first_non_finite(hypergradient, "hyper") is None
-
-        culprit = _culprit(bad, cured)
-        if culprit is None:
-            path = tree.first_non_finite(self.record.hypergradient, "hyper")
-            origin = origin_of_non_finite(self._through_init, self.hyper)
-            return _derivative(Where(leaf=path), "the initial state", origin, forward)
-        leaf, t, harmless = culprit
-        t = self.problem.horizon - t
-        where = Where(self.paths[leaf], t)
-        if t == self.problem.horizon:
-            read = lambda s, h: jax.tree.leaves(self.problem.read(s, h)[1:])[leaf]  # noqa: E731
-            origin = origin_of_non_finite(read, self.record.final, self.hyper)
-            return _derivative(where, "the derivative of the objective", origin, forward)
-        held = self._held(t, back=harmless)
-
-        def pulled(cotangents: PyTree, state: State, hyper: Hyper) -> Any:
-            chain = chain_of(self.problem, hyper, Keep.STATES)
-            _, memory = chain.remember(state, t)
-            return jax.tree.leaves(chain.pull_back(cotangents, state, memory, t))[leaf]
-
-        origin = origin_of_non_finite(pulled, held.cotangents, held.state, self.hyper)
-        return _derivative(where, f"step {t}, pulled back", origin, forward)
-
-    def _in_objective(self) -> Finding:
-        read = lambda s, h: self.problem.evaluate(self.problem.dynamics.output(s), h)  # noqa: E731
-        origin = origin_of_non_finite(read, self.record.final, self.hyper)
-        message = f"the objective is not finite though all states are{_because(origin)}"
-        where = Where(step=self.problem.horizon)
-        return Finding(Kind.NON_FINITE_OBJECTIVE, where, message, Severity.ERROR)
-
-    def _through_init(self, hyper: Hyper) -> PyTree:
-        start, vjp = jax.vjp(lambda h: tree.inexact(self.problem.init(h)), hyper)
-        return vjp(jax.tree.map(jnp.ones_like, start))
-
-    def _held(self, t: int, **leaves: np.ndarray) -> Held:
-        return self._again(t, **leaves).held
-
-    def _again(
-        self, hold: int = -1, *, state: np.ndarray | None = None, back: np.ndarray | None = None
-    ) -> Record:
-        """The run once more, with these leaves mended."""
-        none = (
-            np.zeros(seen.shape[1], bool)
-            for seen in (self.record.state_finite, self.record.back_finite)
-        )
-        mended = (
-            given if given is not None else zeros
-            for given, zeros in zip((state, back), none, strict=True)
-        )
-        return there_and_back(
-            self.problem, self.hyper, jnp.asarray(hold), Mended(*map(jnp.asarray, mended))
-        )
 
 
 def _culprit(bad: np.ndarray, cured: Callable[[np.ndarray], Any]) -> _Culprit | None:
@@ -190,39 +133,39 @@ def _culprit(bad: np.ndarray, cured: Callable[[np.ndarray], Any]) -> _Culprit | 
     Returns:
         None if the result is not finite even when all of them are mended.
     """
-    order = [
-        int(leaf)
-        for leaf in np.argsort(np.argmax(bad, axis=0), kind="stable")
-        if bad[:, leaf].any()
-    ]
-
-    def first(count: int) -> np.ndarray:
-        return np.isin(np.arange(bad.shape[1]), order[:count])
-
+    appears = np.where(bad.any(axis=0), np.argmax(bad, axis=0), len(bad))
+    order = [leaf for leaf in np.argsort(appears, kind="stable") if appears[leaf] < len(bad)]
+    first = lambda count: np.isin(np.arange(bad.shape[1]), order[:count])  # noqa: E731
     if not order or not cured(first(len(order))):
         return None
     too_few, enough = 0, len(order)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if cured(first(middle)) else (middle, enough)
-    leaf = order[enough - 1]
-    return _Culprit(leaf, int(np.argmax(bad[:, leaf])), first(enough - 1))
+    leaf = int(order[enough - 1])
+    return _Culprit(leaf, int(appears[leaf]), first(enough - 1))
 
 
-def _derivative(
-    where: Where, place: str, origin: Origin | None, forward: Callable[[], Pushes | None]
-) -> Finding:
-    found = f"{place}: the cotangent of {where.leaf} becomes NaN or infinite though all values are finite"
-    pushes = forward()
-    if pushes is not None and np.all(np.isfinite(pushes.derivative)):
-        message = (
-            f"{found}, and forward mode finds nothing of the kind, so a branch that jnp.where masks is at fault"
-            f"{_because(origin)}. Make its argument harmless before it is used, jnp.where(ok, f(jnp.where(ok, x, "
-            "1)), 0), or take ForwardHyperGradient"
-        )
-        return Finding(Kind.MASKED_DERIVATIVE, where, message, Severity.ERROR)
-    message = f"{found}{_because(origin)}"
-    return Finding(Kind.NON_FINITE_DERIVATIVE, where, message, Severity.ERROR)
+def _derivative(case: Case, where: Where, *, place: str, origin: Origin | None) -> Finding:
+    found = (
+        f"the derivative of {place}: the cotangent of {where.leaf} becomes NaN or infinite though all values are "
+        "finite"
+    )
+    pushes = attempted(case.pushes, "forward")
+    if isinstance(pushes, Finding) or not np.all(np.isfinite(pushes.derivative)):
+        message = f"{found}{_because(origin)}"
+        return Finding(Kind.NON_FINITE_DERIVATIVE, where, message, Severity.ERROR)
+    message = (
+        f"{found}, and forward mode finds nothing of the kind, so a branch that jnp.where masks is at fault"
+        f"{_because(origin)}. Make its argument harmless before it is used, jnp.where(ok, f(jnp.where(ok, x, "
+        "1)), 0), or take ForwardHyperGradient"
+    )
+    return Finding(Kind.MASKED_DERIVATIVE, where, message, Severity.ERROR)
+
+
+def _through_init(case: Case, hyper: Hyper) -> PyTree:
+    start, vjp = jax.vjp(lambda h: tree.inexact(case.problem.init(h)), hyper)
+    return vjp(jax.tree.map(jnp.ones_like, start))
 
 
 def _because(origin: Origin | None, *, large: bool = False) -> str:

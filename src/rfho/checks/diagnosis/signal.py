@@ -56,8 +56,6 @@ class Record(NamedTuple):
         hypergradient: of each objective, stacked if there are several.
         final: s_T.
         state_finite: of s_t.
-        standstill: the share of a leaf's entries that step t moved by less than four units in the
-            last place.
         adjoint: log ‖α_t‖, of what is finite in it.
         back_finite: of α_t and of λ̄ as it stands there; the λ̄ leaves come last.
         held: at the step that was asked for.
@@ -67,7 +65,6 @@ class Record(NamedTuple):
     hypergradient: Hyper
     final: State
     state_finite: Bool[Array, "states leaves"]
-    standstill: Float[Array, "steps leaves"]
     adjoint: Float[Array, "states leaves"]
     back_finite: Bool[Array, "states all_leaves"]
     held: Held
@@ -99,10 +96,9 @@ def there_and_back(
     mend_state = _mending(None if mended is None else mended.state)
     mend_back = _mending(None if mended is None else mended.back)
 
-    def forward(state: State, t: Array) -> tuple[State, tuple[State, Array, Array]]:
+    def forward(state: State, t: Array) -> tuple[State, tuple[State, Array]]:
         after = chain.step(state, t)
-        seen = state, _finite(tree.inexact(after)), _standstill(state, after)
-        return mend_state(after), seen
+        return mend_state(after), (state, _finite(tree.inexact(after)))
 
     def back(at: tuple[PyTree, Held], seen: tuple[State, Array]) -> tuple[Any, Any]:
         (cotangents, held), (state, t) = at, seen
@@ -113,7 +109,7 @@ def there_and_back(
 
     start = problem.init(hyper)
     begin = mend_state(start)
-    final, (states, finite, standstill) = jax.lax.scan(forward, begin, steps)
+    final, (states, finite) = jax.lax.scan(forward, begin, steps)
     reading = problem.read(final, hyper)
     seed = reading.by_state, reading.by_hyper
     ((adjoint, by_hyper), held), (sizes, back_finite) = jax.lax.scan(
@@ -126,7 +122,6 @@ def there_and_back(
         hypergradient=tree.add(by_hyper, by_init),
         final=final,
         state_finite=jnp.concatenate([_finite(tree.inexact(start))[None], finite]),
-        standstill=standstill,
         adjoint=jnp.concatenate([sizes, _sizes(seed[0])[None]]),
         back_finite=jnp.concatenate([back_finite, _finite(seed)[None]]),
         held=held,
@@ -181,17 +176,6 @@ def _log_norm(leaf: Array) -> Float[Array, ""]:
 
 def _finite(values: PyTree) -> Bool[Array, " leaves"]:
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(values)])
-
-
-def _standstill(before: State, after: State) -> Float[Array, " leaves"]:
-    pairs = zip(*(jax.tree.leaves(tree.inexact(s)) for s in (before, after)), strict=True)
-    return jnp.stack([_share_at_rest(*pair) for pair in pairs])
-
-
-def _share_at_rest(before: Array, after: Array) -> Float[Array, ""]:
-    finest = jnp.finfo(before.dtype)
-    place = jnp.maximum(jnp.abs(before), float(finest.tiny)) * float(finest.eps)
-    return jnp.mean(jnp.abs(after - before) < 4 * place, dtype=jnp.result_type(float))
 
 
 def _mending(leaves: Array | None) -> Callable[[PyTree], PyTree]:

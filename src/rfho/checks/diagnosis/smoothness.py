@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
+from rfho.checks.diagnosis.case import Case
 from rfho.typing import Hyper
 
 _LEAST = 0.5  # agreement of signs below which a step along g is a matter of luck
@@ -41,18 +43,19 @@ class Smoothness(NamedTuple):
     leaf: str
 
 
-def smoothness_of(gradient: Callable[[float], Hyper], epsilon: float) -> Smoothness:
-    """From four hypergradients, at λ ± h d and λ ± h d / 10 with h = `distance` (ε)."""
-    far = distance(epsilon)
-    sides = {step: jax.device_get(gradient(step)) for step in (far, -far, far / 10, -far / 10)}
-    up, down = _flat(sides[far]), _flat(sides[-far])
-    up_near, down_near = _flat(sides[far / 10]), _flat(sides[-far / 10])
+def smoothness_of(case: Case, gradient: Callable[[float], Hyper]) -> Smoothness:
+    """From four hypergradients, at λ ± h d and λ ± h d / 10 with h = `distance` (ε); inside of the domain."""
+    far = distance(case.epsilon)
+    centre = far if case.line.one_sided else 0.0
+    near = lambda step: _flat(jax.device_get(gradient(centre + step)))  # noqa: E731
+    up, down, up_near, down_near = map(near, (far, -far, far / 10, -far / 10))
+    jump = np.abs(up_near - down_near)
     return Smoothness(
         agreement=_agreement(down, up),
         jump=_distance(down, up),
         jump_nearer=_distance(down_near, up_near),
         one_sided=max(_distance(up, up_near), _distance(down, down_near)),
-        leaf=_largest(jax.tree.map(np.subtract, sides[far / 10], sides[-far / 10])),
+        leaf=_largest(case.hyper, jump),
     )
 
 
@@ -100,7 +103,8 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other) / size) if size > 0 else 0.0
 
 
-def _largest(difference: Hyper) -> str:
-    leaves = jax.tree_util.tree_leaves_with_path(difference)
+def _largest(hyper: Hyper, jump: np.ndarray) -> str:
+    parts = ravel_pytree(hyper)[1](jnp.asarray(jump))
+    leaves = jax.tree_util.tree_leaves_with_path(parts)
     path, _ = max(leaves, key=lambda pair: float(np.linalg.norm(pair[1])))
     return tree.path_of(path, "hyper")

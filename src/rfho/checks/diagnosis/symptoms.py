@@ -102,7 +102,7 @@ def _half_precision(params: Any) -> list[Finding]:
     leaves = half_precision_leaves(params, "params")
     if not leaves:
         return []
-    _, path, dtype = leaves[0]
+    path, dtype = leaves[0]
     message = (
         f"{path} has dtype {dtype}, in which hypergradients drown: keep parameters in float32 or float64 and "
         "cast inside the loss alone"

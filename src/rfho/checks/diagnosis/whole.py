@@ -15,23 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rfho.checks.diagnosis.base import Finding, Kind
+from rfho.checks.diagnosis.case import Case, Near
 from rfho.checks.diagnosis.parts import part_findings, second_findings, whole_finding
 from rfho.checks.diagnosis.smoothness import distance
 from rfho.checks.finite_differences import Difference, Verdict, derivative, judged
-from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
-
-
-class Near(NamedTuple):
-    """A run at a point near λ.
-
-    Attributes:
-        value: the sum of the objectives.
-        hypergradient: of each objective, stacked if there are several.
-    """
-
-    value: float
-    hypergradient: Hyper
 
 
 class Whole(NamedTuple):
@@ -48,18 +36,16 @@ class Whole(NamedTuple):
     verdict: Verdict
 
 
-def whole_run(
-    near: Callable[[float], Near], hypergradient: Hyper, direction: Hyper, *, epsilon: float
-) -> Whole:
+def whole_run(case: Case, near: Callable[[float], Near], hypergradient: Hyper) -> Whole:
     """Compares at the three steps that are cheap; if they do not agree, at all that may help.
 
     Args:
-        near: the run at λ + h d.
+        case: under diagnosis.
+        near: the run at λ(h).
         hypergradient: at λ, as a `Near` has it.
-        direction: d.
-        epsilon: the rounding of a run.
     """
-    products = jax.tree.map(lambda g, d: float(jnp.sum(g * d)), hypergradient, direction)
+    epsilon, edge = case.epsilon, case.line.one_sided
+    products = jax.tree.map(lambda g, d: float(jnp.sum(g * d)), hypergradient, case.line.velocity)
     parts = jax.tree.leaves(products)
     value = lambda h: near(h).value  # noqa: E731
 
@@ -67,17 +53,15 @@ def whole_run(
         verdict = judged(sum(parts), found, sum(map(abs, parts)), rounding=epsilon)
         return Whole(sum(parts), found, verdict)
 
-    quick = against(derivative(value, epsilon, distance(epsilon), shrinkings=2, shrink=10.0))
-    return quick if quick.verdict is Verdict.AGREES else against(derivative(value, epsilon))
+    far = distance(epsilon)
+    quick = derivative(value, epsilon, far, one_sided=edge, shrinkings=2, shrink=10.0)
+    if against(quick).verdict is Verdict.AGREES:
+        return against(quick)
+    return against(derivative(value, epsilon, one_sided=edge))
 
 
 def whole_findings(
-    problem: AbstractMoment,
-    hyper: Hyper,
-    key: Array,
-    *,
-    whole: Callable[[], Whole],
-    known: Sequence[Finding],
+    case: Case, key: Array, *, whole: Callable[[], Whole], known: Sequence[Finding]
 ) -> list[Finding]:
     """The part that is wrong if the whole is; nothing where chaos, a kink or roughness are ``known``.
 
@@ -90,9 +74,9 @@ def whole_findings(
     if run.verdict is Verdict.AGREES:
         return []
     undecided = run.verdict is Verdict.UNDECIDED
-    look = second_findings if undecided else part_findings
     told = {finding.where.leaf for finding in known}
-    found = [part for part in look(problem, hyper, key) if part.where.leaf not in told]
+    look = second_findings if undecided else part_findings
+    found = [part for part in look(case, key) if part.where.leaf not in told]
     if found or undecided or Kind.EXPLOSION in kinds:
         return found
     return [whole_finding(run.claimed, run.found)]
