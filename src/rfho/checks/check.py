@@ -81,7 +81,7 @@ class Check(NamedTuple):
 def check_hyper_gradient(
     problem: AbstractMoment,
     hyper: Hyper,
-    method: AbstractHyperGradient = ReverseHyperGradient(),
+    method: AbstractHyperGradient | None = ReverseHyperGradient(),
     *,
     against: AbstractHyperGradient | None = None,
     domain: PyTree = Reals(),
@@ -128,6 +128,7 @@ def check_hyper_gradient(
         >>> rfho.check_hyper_gradient(problem, {"lr": 0.1}).agrees
         True
     """
+    method = ReverseHyperGradient() if method is None else method
     positive_int(directions, "directions", "check_hyper_gradient")
     refuse_traced((problem, hyper), "check_hyper_gradient")
     problem, free, space = placed(problem, hyper, domain)

@@ -57,6 +57,7 @@ def hyper_gradient(
         >>> float(rfho.hyper_gradient(problem, {"lr": 0.1}).hypergradient["lr"])
         2.0
     """
+    method = ReverseHyperGradient() if method is None else method
     moment, free, _ = placed(problem, hyper, domain)
     estimate = estimate_once(moment, free, method)
     if throw and not any_traced(estimate):
@@ -74,7 +75,6 @@ def placed(
     """
     if not isinstance(problem, AbstractMoment):
         raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
-    method = ReverseHyperGradient() if method is None else method
     space = Space.of(domain, hyper)
     free, rest = space.split(hyper)
     free = tree.as_hyper(free)
