@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
+from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.table import Cell, Column, Spread, Table, make_table, shown, spread, to_rich
@@ -62,9 +63,22 @@ class Study(Generic[C]):
     of: Reductions = field(default_factory=dict)
     by: str = "method"
 
-    def carry_out(self, folder: RunFolder, console: Console) -> list[Record]:
-        """All cases, until Ctrl-C; what is known then is what the study is made of."""
+    def carry_out(
+        self,
+        folder: RunFolder,
+        console: Console,
+        *,
+        after_each: Callable[[list[Record]], object] = len,
+    ) -> list[Record]:
+        """All cases, until Ctrl-C; what is known then is what the study is made of.
+
+        Args:
+            folder: of the run.
+            console: where each record is shown.
+            after_each: called with all records so far whenever a case is done.
+        """
         records: list[Record] = []
+        interrupted = folder.about().status == INTERRUPTED
         with until_interrupted(folder, console):
             for case in self.cases:
                 for record in self.run_one(case):
@@ -75,6 +89,9 @@ class Study(Generic[C]):
                         f"{name} {shown(cell, k)}" for (name, k), cell in cells if cell is not None
                     ]
                     console.print(f"{case}: {', '.join(known)}", highlight=False)
+                after_each(records)
+                if not interrupted and folder.about().status == INTERRUPTED:
+                    break
         return records
 
     def table(self, title: str, records: Iterable[Record], note: str = "") -> Table:

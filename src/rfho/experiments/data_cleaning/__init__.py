@@ -16,7 +16,8 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,12 +30,18 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.data_cleaning.data import CleaningData, load_cleaning_data
-from rfho.experiments.data_cleaning.report import FinalModels, Tuned, add_results, add_tuned
-from rfho.runs.about import INTERRUPTED
+from rfho.experiments.data_cleaning.report import (
+    ACCURACIES,
+    Tuned,
+    add_suspects,
+    add_tuned,
+    detection,
+    tables,
+)
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, between, one_of, setting
-from rfho.runs.table import Table, to_rich
+from rfho.runs.study import Record, Study, add_tables
 
 Params = dict[str, Array]
 """``weight`` of the shape (classes, pixels) and ``bias`` of the shape (classes,)."""
@@ -146,14 +153,19 @@ def tune_weights(
     return tuned
 
 
-def train_final_models(tuned: Tuned, settings: CleaningSettings) -> FinalModels:
+def train_final_models(
+    tuned: Tuned, settings: CleaningSettings
+) -> tuple[list[dict[str, Any]], Int[np.ndarray, "budgets n"]]:
     """Trains on what is left of the training set and on the validation set, all models alike.
 
     The loss is the weighted mean over the examples that a model is given, so that the models differ
     in their data alone. The last ones are those of the authors' program: weights λ for training
     examples and max λ for validation examples, rate 0.1 / max λ, and a mean over all examples.
+
+    Returns:
+        A record for each training set, and the labels that the cleaned models give to training images.
     """
-    data, budgets, begin = tuned.data, len(tuned.radii), time.perf_counter()
+    data, budgets = tuned.data, len(tuned.radii)
     sets = {"oracle": ~data.wrong, "baseline": data.wrong | True, "validation": data.wrong & False}
     sets |= dict(zip(tuned.names, ~tuned.suspects, strict=True))
     valid = np.ones((len(sets), len(data.valid[1])), bool)
@@ -161,37 +173,46 @@ def train_final_models(tuned: Tuned, settings: CleaningSettings) -> FinalModels:
     largest = np.maximum(tuned.weights.max(axis=1, keepdims=True), tuned.threshold)
     as_released = np.concatenate([tuned.weights / largest, valid[:budgets]], axis=1)
     shares = np.concatenate([plain / plain.mean(axis=1, keepdims=True), as_released])
-    both = [np.concatenate(parts) for parts in zip(data.train, data.valid, strict=True)]
-    problem = rfho.Problem(
-        softmax_regression(data), validation_loss, tuple(both), data.test, settings.horizon
-    )
+    images, labels = (np.concatenate(parts) for parts in zip(data.train, data.valid, strict=True))
+    dynamics, horizon = softmax_regression(data), settings.horizon
+    problem = rfho.Problem(dynamics, validation_loss, (images, labels), data.test, horizon)
     dtype = data.train[0].dtype
     shares, rate = jnp.asarray(shares, dtype), jnp.asarray(settings.inner_rate, dtype)
     of_test, of_train = jax.device_get(_predicted(problem, shares, rate))
     right = (100 * np.mean(of_test == data.test[1], axis=1)).tolist()
-    likely = of_train[len(sets) - budgets : len(sets), : len(data.true)]
-    seconds = time.perf_counter() - begin
-    test_accuracies = dict(zip(sets, right, strict=False))
-    return FinalModels(test_accuracies, right[len(sets) :], likely, seconds)
+    records = [
+        {"training set": name, "test %": each} for name, each in zip(sets, right, strict=False)
+    ]
+    cleaned = zip(records[-budgets:], right[-budgets:], tuned.suspects, strict=True)
+    for record, weighted, suspects in cleaned:
+        record |= {"weighted %": weighted, "suspects": int(suspects.sum())}
+        record |= detection(suspects, data.wrong)
+    return records, of_train[len(sets) - budgets : len(sets), : len(data.true)]
 
 
 def run(settings: CleaningSettings, folder: RunFolder, console: Console) -> None:
     """Studies every noise level with every seed, and adds what was found to the folder."""
     sizes = settings.train, settings.valid, settings.test
-    seeds = range(settings.seed, settings.seed + settings.repeats)
-    tables: list[Table] = []
-    finished: list[tuple[Tuned, FinalModels]] = []
-    for noise, seed in itertools.product(settings.noise, seeds):
+    times: list[Record] = []
+
+    def on_case(case: tuple[float, int]) -> Iterator[Record]:
+        noise, seed = case
         data = load_cleaning_data(settings.data, sizes, noise=noise, seed=seed)
         tuned = tune_weights(data, settings, folder, console=console)
         add_tuned(folder, tuned, first=seed == settings.seed)
-        console.print(f"Training {3 + 2 * len(tuned.radii)} final models")
-        finished.append((tuned, train_final_models(tuned, settings)))
-        tables = add_results(folder, finished)
-        if folder.about().status == INTERRUPTED:
-            break
-    for table in tables:
-        console.print(to_rich(table))
+        begin = time.perf_counter()
+        records, likely = train_final_models(tuned, settings)
+        times.append(tuned.time | {"final models s": time.perf_counter() - begin})
+        if seed == settings.seed:
+            add_suspects(folder, tuned, likely)
+        for record in records:
+            yield {"noise": noise, "seed": seed, **record}
+
+    seeds = range(settings.seed, settings.seed + settings.repeats)
+    cases = itertools.product(settings.noise, seeds)
+    show = lambda records: add_tables(folder, console, tables(records, times, settings.train))  # noqa: E731
+    study = Study({}, cases, on_case, ACCURACIES, by="training set")
+    study.carry_out(folder, console, after_each=show)
 
 
 @functools.cache

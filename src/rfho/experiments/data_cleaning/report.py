@@ -1,7 +1,7 @@
 """What a run of data hyper-cleaning shows: how well suspects are found, tables and pictures."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,7 @@ from rfho.runs.table import Table
 _IMAGES = 40
 """Suspects in the picture."""
 
-_ACCURACIES = {
+ACCURACIES = {
     "training set": None,
     "test %": 2,
     "weighted %": 2,
@@ -83,6 +83,17 @@ class Tuned(NamedTuple):
         """The budget of the lowest validation loss; the first before any outer step."""
         return int(np.argmin(self.losses)) if self.losses else 0
 
+    @property
+    def time(self) -> dict[str, Any]:
+        """Of the outer steps."""
+        seconds = self.seconds
+        return {
+            "run": f"noise {self.data.noise:g}, seed {self.data.seed}",
+            "steps": len(seconds),
+            "s per step": float(np.median(seconds)) if seconds else None,
+            "tuning s": float(sum(seconds)),
+        }
+
     def row(self) -> Record:
         """The line of the history for the last outer step."""
         row = {"noise": self.data.noise, "seed": self.data.seed}
@@ -94,105 +105,50 @@ class Tuned(NamedTuple):
         return row
 
 
-class FinalModels(NamedTuple):
-    """Models that were trained on what is left.
-
-    Attributes:
-        accuracies: on the test set in percent, by training set: clean examples, all, none, and all
-            but the suspects of each budget; and always the validation set.
-        as_released: weighted as in the authors' program, for each budget.
-        likely: the labels that the cleaned models give to the training images.
-        seconds: of their training, all together.
-    """
-
-    accuracies: dict[str, float]
-    as_released: list[float]
-    likely: Int[np.ndarray, "budgets n"]
-    seconds: float
-
-
 def add_tuned(folder: RunFolder, tuned: Tuned, *, first: bool) -> None:
     """Saves the weights, and draws what needs no final model: weights of the first seed only."""
     data = tuned.data
     arrays = {"weights": tuned.weights, "radii": tuned.radii}
     arrays |= {"given": data.train[1], "true": data.true, "wrong": data.wrong}
     caption = f"Weights at noise {data.noise:g}, seed {data.seed}:"
-    folder.add_arrays(f"weights-{_tag(data)}-seed-{data.seed}", arrays, caption)
+    folder.add_arrays(f"weights-{_tag(data.noise)}-seed-{data.seed}", arrays, caption)
     _add_curves(folder, tuned)
     if first:
         _add_histogram(folder, tuned)
 
 
-def add_results(folder: RunFolder, runs: Sequence[tuple[Tuned, FinalModels]]) -> list[Table]:
-    """Adds the tables of all runs so far and the picture of suspects, and returns the tables."""
-    tables: list[Table] = []
-    for noise in dict.fromkeys(tuned.data.noise for tuned, _ in runs):
-        alike = [(tuned, final) for tuned, final in runs if tuned.data.noise == noise]
-        tables.append(_accuracy_table(alike))
-        folder.add_table(f"accuracy-{_tag(alike[0][0].data)}", tables[-1])
-        _add_suspects(folder, *alike[0])
-    times = [
-        {
-            "run": f"noise {tuned.data.noise:g}, seed {tuned.data.seed}",
-            "steps": len(tuned.seconds),
-            "s per step": float(np.median(tuned.seconds)) if tuned.seconds else None,
-            "tuning s": float(sum(tuned.seconds)),
-            "final models s": final.seconds,
-        }
-        for tuned, final in runs
-    ]
-    note = (
-        f"Median seconds of an outer step. The {len(runs[0][0].radii)} budgets are tuned side by side, and "
-        "so are the final models."
-    )
-    tables.append(tabulated("Time", times, _TIMES, note=note))
-    folder.add_table("time", tables[-1])
-    return tables
-
-
-def _accuracy_table(runs: Sequence[tuple[Tuned, FinalModels]]) -> Table:
-    tuned, data = runs[0][0], runs[0][0].data
-    seeds = f"{len(runs)} seeds: mean ± standard deviation" if len(runs) > 1 else "1 seed"
-    note = (
-        f"{int(data.wrong.sum())} of {len(data.wrong)} labels are wrong; {len(tuned.seconds)} outer "
-        f"steps; {seeds}. Test %: accuracy after training on the validation set and the clean training "
-        "examples (oracle), all (baseline), none, or all but the suspects (R). Weighted %: after "
-        "training on all with their weights, as in the program of the paper's authors."
-    )
-    records = [record for run in runs for record in _accuracies(*run)]
-    title = f"Test accuracy, {data.noise:.0%} wrong labels"
-    return tabulated(title, records, _ACCURACIES, by="training set", note=note)
-
-
-def _accuracies(tuned: Tuned, final: FinalModels) -> list[Record]:
-    """For each training set; of those without suspects, how well suspects match the wrong labels."""
-    budgets = zip(final.as_released, tuned.suspects, tuned.detections, strict=True)
-    cleaned = [
-        {"weighted %": weighted, "suspects": int(suspects.sum()), **scores}
-        for weighted, suspects, scores in budgets
-    ]
-    found = dict(zip(tuned.names, cleaned, strict=True))
-    return [
-        {"training set": name, "test %": accuracy, **found.get(name, {})}
-        for name, accuracy in final.accuracies.items()
-    ]
+def tables(records: Sequence[Record], times: Sequence[Record], train: int) -> dict[str, Table]:
+    """Accuracies at every noise level, and the time that all runs took."""
+    found: dict[str, Table] = {}
+    for noise, alike in grouped(records, "noise").items():
+        count = len(grouped(alike, "seed"))
+        seeds = f"{count} seeds: mean ± standard deviation" if count > 1 else "1 seed"
+        note = (
+            f"{round(noise * train)} of {train} labels are wrong; {times[0]['steps']} outer "
+            f"steps; {seeds}. Test %: accuracy after training on the validation set and the clean training "
+            "examples (oracle), all (baseline), none, or all but the suspects (R). Weighted %: after "
+            "training on all with their weights, as in the program of the paper's authors."
+        )
+        title = f"Test accuracy, {noise:.0%} wrong labels"
+        table = tabulated(title, alike, ACCURACIES, by="training set", note=note)
+        found[f"accuracy-{_tag(noise)}"] = table
+    return found | {"time": tabulated("Time", times, _TIMES, note=_TIME)}
 
 
 def _add_curves(folder: RunFolder, tuned: Tuned) -> None:
     """Over all seeds so far."""
     rows = grouped(folder.history(), "noise").get(tuned.data.noise, [])
-    if not rows:
-        return
-    wrong = f"{tuned.data.noise:.0%} wrong labels"
+    steps = np.arange(1, max((row["step"] for row in rows), default=0) + 1)
     for key, label in (("loss", "validation loss"), ("F1", "F1 of the suspects")):
-        series = {
-            f"R = {radius:g}": traced(rows, f"{key} R={radius:g}", over="seed")
-            for radius in tuned.radii
-        }
-        steps = np.arange(1, max(row["step"] for row in rows) + 1)
+        if not rows:
+            continue
+        names = {f"R = {radius:g}": f"{key} R={radius:g}" for radius in tuned.radii}
+        series = {name: traced(rows, column, over="seed") for name, column in names.items()}
         drawn = curves(series, steps, x_label="outer step", y_label=label)
-        caption = f"{label[0].upper()}{label[1:]} by outer step, {wrong}."
-        folder.add_picture(f"{key.lower()}-{_tag(tuned.data)}", drawn, caption)
+        caption = (
+            f"{label[0].upper()}{label[1:]} by outer step, {tuned.data.noise:.0%} wrong labels."
+        )
+        folder.add_picture(f"{key.lower()}-{_tag(tuned.data.noise)}", drawn, caption)
 
 
 def _add_histogram(folder: RunFolder, tuned: Tuned) -> None:
@@ -204,14 +160,14 @@ def _add_histogram(folder: RunFolder, tuned: Tuned) -> None:
         y_label="training examples",
     )
     folder.add_picture(
-        f"weights-{_tag(tuned.data)}",
+        f"weights-{_tag(tuned.data.noise)}",
         drawn,
         f"The weights with {tuned.data.noise:.0%} wrong labels, at the R of the lowest validation "
         f"loss (seed {tuned.data.seed}).",
     )
 
 
-def _add_suspects(folder: RunFolder, tuned: Tuned, final: FinalModels) -> None:
+def add_suspects(folder: RunFolder, tuned: Tuned, likely: Int[np.ndarray, "budgets n"]) -> None:
     """The examples that the budget holds at zero hardest: those of the largest hypergradient."""
     best, data = tuned.best, tuned.data
     suspects = np.flatnonzero(tuned.suspects[best])
@@ -219,7 +175,7 @@ def _add_suspects(folder: RunFolder, tuned: Tuned, final: FinalModels) -> None:
         return
     order = np.argsort(-tuned.hypergradients[best][suspects], kind="stable")[:_IMAGES]
     shown = suspects[order]
-    names, likely = data.class_names, final.likely[best]
+    names, likely = data.class_names, likely[best]
     arrow = " → " if max(map(len, names)) <= 2 else "\n→ "
     drawn = image_grid(
         data.train[0][shown].reshape(len(shown), *data.image_shape),
@@ -227,7 +183,7 @@ def _add_suspects(folder: RunFolder, tuned: Tuned, final: FinalModels) -> None:
     )
     right = float(np.mean(likely[suspects] == data.true[suspects]))
     folder.add_picture(
-        f"suspects-{_tag(data)}",
+        f"suspects-{_tag(data.noise)}",
         drawn,
         f"The most suspect training images (R = {tuned.radii[best]:g}): given label → label that the "
         f"cleaned model finds likely. Of all {len(suspects)} suspects, {right:.1%} get their right "
@@ -235,5 +191,8 @@ def _add_suspects(folder: RunFolder, tuned: Tuned, final: FinalModels) -> None:
     )
 
 
-def _tag(data: CleaningData) -> str:
-    return f"noise-{round(100 * data.noise)}"
+def _tag(noise: float) -> str:
+    return f"noise-{round(100 * noise)}"
+
+
+_TIME = "Median seconds of an outer step. All budgets are tuned side by side, and so are the final models."
