@@ -21,9 +21,9 @@ from rfho.experiments.hyper_representation.few_shot import (
     draw_episodes,
     invent_characters,
     nearest,
-    random_representation,
     represent_episodes,
 )
+from rfho.experiments.parts.convolution import random_convolutions
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.settings import SettingsError
@@ -76,7 +76,7 @@ def test_the_history_says_how_meta_testing_went(folder):
 
 
 def test_the_hypergradient_is_that_of_training_written_out(episodes):
-    network = random_representation((4,), seed=0)
+    network = random_convolutions((1, 4), seed=0)
     hyper = {"network": jax.tree.map(lambda leaf: leaf.astype(float), network)}
     hyper["log_rate"] = jnp.log(0.1)
 

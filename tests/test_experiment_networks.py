@@ -15,7 +15,7 @@ from rfho.experiments.parts.convolution import (
     seen,
     squared_picture_weights,
 )
-from rfho.experiments.parts.image_data import load_official_split
+from rfho.experiments.parts.image_data import load_image_split
 from rfho.runs.settings import SettingsError
 
 
@@ -75,7 +75,7 @@ def test_the_penalty_leaves_scales_and_shifts_alone():
 
 
 def test_without_an_official_test_part_it_is_what_is_left():
-    split = load_official_split("digits", (100, 50), seed=0)
+    split = load_image_split("digits", (100, 50), seed=0)
     sizes = [len(part[1]) for part in (split.train, split.valid, split.test)]
     assert sizes == [100, 50, 1797 - 150]
     rows = np.concatenate([part[0] for part in (split.train, split.valid, split.test)])
@@ -89,9 +89,9 @@ def test_an_official_test_part_is_taken_whole(monkeypatch):
 
     official = TrainTest(images(10, 0.0), images(6, 1.0))
     monkeypatch.setattr(image_data, "load_mnist", lambda: official)
-    split = load_official_split("mnist", (4, 2), seed=0)
+    split = load_image_split("mnist", (4, 2), seed=0)
     assert split.test[0].shape == (6, 4)
     assert np.all(split.test[0] == 1)
     assert not np.any(split.train[0])
     with pytest.raises(SettingsError, match=r"train, valid = \(8, 4\): mnist has too few"):
-        load_official_split("mnist", (8, 4), seed=0)
+        load_image_split("mnist", (8, 4), seed=0)

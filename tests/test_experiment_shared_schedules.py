@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments.parts.image_data import load_official_split
+from rfho.experiments.parts.image_data import load_image_split
 from rfho.experiments.shared_schedules import (
     SHARED_SCHEDULES,
     SharedSettings,
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def problem():
-    data = load_official_split("digits", (40, 40), seed=0)
+    data = load_image_split("digits", (40, 40), seed=0)
     return training(data, by_cosine(TINY.horizon), TINY)
 
 

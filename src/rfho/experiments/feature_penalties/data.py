@@ -26,14 +26,7 @@ FEATURE_SETS = one_of("digits", "newsgroups")
 
 
 class FeatureSplit(NamedTuple):
-    """Training, validation and test part of one data set.
-
-    Attributes:
-        train, valid, test: sparse inputs in float32, and labels.
-        features: how many.
-        classes: how many.
-        groups: kinds of features by name, each a mask.
-    """
+    """Training, validation and test part of one data set; kinds of features by name, each a mask."""
 
     train: SparseExamples
     valid: SparseExamples
@@ -51,9 +44,9 @@ def load_feature_split(
     Args:
         name: one of `FEATURE_SETS`; the test part of 20 newsgroups is the official one, whole.
         sizes: examples in training, validation and test part.
-        noise: of digits, features without information to be added.
-        words: of 20 newsgroups, the most frequent words to be kept.
-        seed: decides which.
+        noise: features without information to be added to digits.
+        words: of 20 newsgroups that are kept, the most frequent ones.
+        seed: decides which examples, and the noise.
 
     Raises:
         SettingsError: the data set is too small for these sizes.
@@ -98,20 +91,17 @@ def _newsgroups(sizes: tuple[int, ...], *, words: int, seed: int) -> FeatureSpli
     seen = np.bincount(weighted.train[train_rows].indices, minlength=all_words)
     kept = np.sort(np.argsort(-seen, kind="stable")[:words])
     known, unknown = weighted.train[:, kept], weighted.test[:, kept]
+    train, valid = (
+        _examples(known[rows], news.train_labels[rows]) for rows in (train_rows, valid_rows)
+    )
     seen = seen[kept]
     groups = {
         "in 1 to 9 messages": (seen >= 1) & (seen < 10),
         "in 10 to 99": (seen >= 10) & (seen < 100),
         "in 100 or more": seen >= 100,
     }
-    return FeatureSplit(
-        _examples(known[train_rows], news.train_labels[train_rows]),
-        _examples(known[valid_rows], news.train_labels[valid_rows]),
-        _examples(unknown, news.test_labels),
-        len(kept),
-        len(news.group_names),
-        groups,
-    )
+    test = _examples(unknown, news.test_labels)
+    return FeatureSplit(train, valid, test, len(kept), len(news.group_names), groups)
 
 
 def _examples(inputs: sp.csr_array, labels: np.ndarray) -> SparseExamples:

@@ -37,10 +37,10 @@ from rfho.experiments.hyper_representation.few_shot import (
     labels,
     load_pools,
     nearest,
-    random_representation,
     represent_episodes,
 )
 from rfho.experiments.hyper_representation.report import add_curves, add_episode
+from rfho.experiments.parts.convolution import random_convolutions
 from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
@@ -136,7 +136,7 @@ def _logits(heads: Array, rows: Array) -> Float[Array, "episodes n ways"]:
 
 def untrained(settings: RepresentationSettings, rate: float) -> Hyper:
     """A random network, and an inner rate."""
-    network = random_representation(settings.channels, seed=settings.seed)
+    network = random_convolutions((1, *settings.channels), seed=settings.seed)
     return {"network": network, "log_rate": jnp.log(jnp.float32(rate))}
 
 

@@ -5,7 +5,6 @@ support) and others to be judged by (its queries). Classes of meta-training and 
 different ones.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -15,7 +14,7 @@ from jax import Array
 from jaxtyping import Float, UInt8
 
 from rfho.datasets import load_omniglot
-from rfho.experiments.parts.convolution import Convolutions, pooled, random_convolutions
+from rfho.experiments.parts.convolution import Convolutions, pooled
 from rfho.runs.settings import one_of
 
 DRAWING_SETS = one_of("invented", "omniglot")
@@ -26,9 +25,6 @@ Classes = UInt8[np.ndarray, "classes drawings height width"]
 
 Episodes = UInt8[Array | np.ndarray, "episodes ways drawings height width"]
 """The first drawings of each class are its support, the others its queries."""
-
-_INVENTED = (300, 120)
-"""How many characters are invented for meta-training and meta-testing."""
 
 
 class Pools(NamedTuple):
@@ -43,12 +39,7 @@ class Pools(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Representations of the images of some episodes, class after class.
-
-    Attributes:
-        support: ``(episodes, ways * shots, width)``, what an episode learns from.
-        query: ``(episodes, ways * queries, width)``, what judges it.
-    """
+    """Representations of the images of some episodes, class after class: to learn from, and to judge by."""
 
     support: Float[Array, "episodes support width"]
     query: Float[Array, "episodes query width"]
@@ -61,16 +52,11 @@ def load_pools(name: str, *, seed: int) -> Pools:
     degrees (3856 classes), and the 659 of the evaluation alphabets. Of the invented characters 300
     for meta-training and 120 others.
 
-    Args:
-        name: one of `DRAWING_SETS`.
-        seed: of the invented characters.
-
     Raises:
         DataNotFoundError, DataFormatError: files are missing or damaged.
     """
     if name == "invented":
-        invented = invent_characters(sum(_INVENTED), seed=seed)
-        return Pools(invented[: _INVENTED[0]], invented[_INVENTED[0] :])
+        return Pools(*np.split(invent_characters(420, seed=seed), [300]))
     omniglot = load_omniglot()
     ink = (255 * omniglot.images).astype(np.uint8)
     background = ink[~omniglot.evaluation]
@@ -109,27 +95,13 @@ def draw_episodes(
     return pool[np.stack(classes)[:, :, None], drawn]
 
 
-def random_representation(channels: Sequence[int], *, seed: int) -> Convolutions:
-    """A network for pictures in grey, with ``channels`` of each layer."""
-    return random_convolutions((1, *channels), seed=seed)
-
-
-def represent(
-    network: Convolutions, images: UInt8[Array | np.ndarray, "n height width"]
-) -> Float[Array, "n features"]:
-    """What the network makes of each image, one row per image."""
-    pixels = jnp.asarray(images, network[0]["filters"].dtype)[..., None] / 255
-    return pooled(network, pixels)
-
-
 def represent_episodes(network: Convolutions, episodes: Episodes, shots: int) -> Features:
     """Every image of the episodes once; the first ``shots`` drawings of a class are its support."""
-    count, ways, drawings = episodes.shape[:3]
-    rows = represent(network, episodes.reshape(-1, *episodes.shape[3:]))
-    rows = rows.reshape(count, ways, drawings, -1)
-    support, query = rows[:, :, :shots], rows[:, :, shots:]
-    width = rows.shape[-1]
-    return Features(support.reshape(count, -1, width), query.reshape(count, -1, width))
+    images = episodes.reshape(-1, *episodes.shape[3:])
+    pixels = jnp.asarray(images, network[0]["filters"].dtype)[..., None] / 255
+    rows = pooled(network, pixels).reshape(*episodes.shape[:3], -1)
+    parts = rows[:, :, :shots], rows[:, :, shots:]
+    return Features(*(part.reshape(len(episodes), -1, rows.shape[-1]) for part in parts))
 
 
 @eqx.filter_jit

@@ -23,14 +23,7 @@ order; nothing but random characters."""
 
 
 class MixedText(NamedTuple):
-    """Windows of characters, as numbers.
-
-    Attributes:
-        train: one window of each of `SOURCES` in every row.
-        valid: clean.
-        test: clean.
-        alphabet: of the text.
-    """
+    """Windows of characters, as numbers: for training of each of `SOURCES`, else clean."""
 
     train: Int32[np.ndarray, "n sources length"]
     valid: Int32[np.ndarray, "n_valid length"]
@@ -39,13 +32,9 @@ class MixedText(NamedTuple):
 
 
 def load_mixed_text(name: str, length: int, *, held_out: int, seed: int) -> MixedText:
-    """Cuts a text into windows and spoils those of all sources but the first.
+    """Cuts a text into windows of a length, and spoils those of all sources but the first.
 
-    Args:
-        name: one of `TEXTS`.
-        length: characters of a window.
-        held_out: windows to validate by, and as many for the test.
-        seed: which windows, and how they are spoilt.
+    As many windows as are ``held_out`` to validate by are for the test.
 
     Raises:
         SettingsError: the text is too short.

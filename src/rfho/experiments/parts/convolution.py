@@ -25,11 +25,7 @@ Convolutions = tuple[dict[str, Array], ...]
 
 
 def random_convolutions(channels: Sequence[int], *, seed: int) -> Convolutions:
-    """Gaussian filters of variance 1 / inputs, scales one, shifts zero.
-
-    Args:
-        channels: of the images, and then of each layer.
-        seed: of the filters.
+    """Gaussian filters of variance 1 / inputs, scales one, shifts zero; channels of the images come first.
 
     Example:
         >>> [layer["filters"].shape for layer in random_convolutions((1, 8, 16), seed=0)]
@@ -81,12 +77,7 @@ def pooled(
 
 
 class PictureNetwork(NamedTuple):
-    """Convolutions, and fully connected layers on what they leave.
-
-    Attributes:
-        convolutions: there may be none.
-        dense: the last layer gives the logits.
-    """
+    """Convolutions, which may be none, and fully connected layers on what they leave."""
 
     convolutions: Convolutions
     dense: Network
@@ -95,13 +86,7 @@ class PictureNetwork(NamedTuple):
 def random_picture_network(
     shape: tuple[int, ...], channels: Sequence[int], widths: Sequence[int], *, seed: int
 ) -> PictureNetwork:
-    """As `random_convolutions` and `random_network` draw them.
-
-    Args:
-        shape: of a picture, height and width and perhaps channels.
-        channels: of each convolution.
-        widths: of each fully connected layer, classes last.
-        seed: of the weights.
+    """As `random_convolutions` and `random_network` draw them, for pictures of a shape; classes are last.
 
     Example:
         >>> network = random_picture_network((8, 8), (4,), (10,), seed=0)
@@ -136,10 +121,9 @@ def _patches(hidden: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c9"]:
     """The 3 x 3 surroundings of every second position: with them a convolution is a matrix product."""
     height, width = (2 * ((side + 1) // 2) for side in hidden.shape[1:3])
     padded = jnp.pad(hidden, ((0, 0), (1, 2), (1, 2), (0, 0)))
+    places = itertools.product(range(3), range(3))
     parts = [
-        padded[:, row : row + height : 2, column : column + width : 2]
-        for row in range(3)
-        for column in range(3)
+        padded[:, row : row + height : 2, column : column + width : 2] for row, column in places
     ]
     return jnp.concatenate(parts, axis=3)
 

@@ -1,5 +1,6 @@
 """Images as rows of numbers, split in three parts that are each balanced over the classes."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,12 @@ class ImageSplit(NamedTuple):
         """How many numbers make an image."""
         return self.train[0].shape[1]
 
+    def seen_as(self, change: Callable[[np.ndarray], np.ndarray]) -> "ImageSplit":
+        """The split with other rows in place of the images."""
+        parts = (self.train, self.valid, self.test)
+        train, valid, test = ((change(images), labels) for images, labels in parts)
+        return self._replace(train=train, valid=valid, test=test, shape=train[0].shape[1:])
+
 
 def load_pools(name: str) -> tuple[LabelledImages, LabelledImages | None]:
     """Training pictures, and the test pictures of those who made the data set, if they did."""
@@ -56,48 +63,30 @@ def load_pools(name: str) -> tuple[LabelledImages, LabelledImages | None]:
             return load_digits(), None
 
 
-def load_image_split(name: str, sizes: tuple[int, int, int], *, seed: int) -> ImageSplit:
-    """Three disjoint random parts, of the official training part where there is one.
+def load_image_split(name: str, sizes: tuple[int, ...], *, seed: int) -> ImageSplit:
+    """Disjoint random parts, of the official training part where there is one.
 
     Args:
-        name: one of `IMAGE_SETS`; of CIFAR-10 the first 400 training pictures of each class.
-        sizes: examples in training, validation and test part.
+        name: one of `IMAGE_SETS`; of CIFAR-10 a subset of 4000 training and 1000 test pictures.
+        sizes: examples in training, validation and test part; without the last, the test part is the
+            official one, or all that is left where there is none.
         seed: decides which.
 
     Raises:
         SettingsError: the data set is too small for these sizes.
         DataNotFoundError, DataFormatError: its files are missing or damaged.
     """
-    pool, _ = load_pools(name)
+    pool, official = load_pools(name)
+    parts = random_parts(pool.labels, sizes, name, seed=seed)
+    split = [(pool, at) for at in parts]
+    if len(sizes) == 2 and official is not None:
+        split.append((official, np.arange(len(official.labels))))
+    elif len(sizes) == 2:
+        split.append((pool, np.setdiff1d(np.arange(len(pool.labels)), np.concatenate(parts))))
     train, valid, test = (
-        (pool.images[chosen].reshape(len(chosen), -1), pool.labels[chosen])
-        for chosen in random_parts(pool.labels, sizes, name, seed=seed)
+        (one.images[at].reshape(len(at), -1), one.labels[at]) for one, at in split
     )
     return ImageSplit(train, valid, test, pool.images.shape[1:], pool.class_names)
-
-
-def load_official_split(name: str, sizes: tuple[int, int], *, seed: int) -> ImageSplit:
-    """Two disjoint random parts, and the official test part: all that is left where there is none.
-
-    Args:
-        name: one of `IMAGE_SETS`; of CIFAR-10 a subset of 4000 training and 1000 test pictures.
-        sizes: examples in training and validation part.
-        seed: decides which.
-
-    Raises:
-        SettingsError, DataNotFoundError, DataFormatError: as `load_image_split`.
-    """
-    pool, test = load_pools(name)
-    parts = random_parts(pool.labels, sizes, name, seed=seed)
-    if test is None:
-        test, left = pool, np.setdiff1d(np.arange(len(pool.labels)), np.concatenate(parts))
-    else:
-        left = np.arange(len(test.labels))
-    train, valid, official = (
-        (one.images[at].reshape(len(at), -1), one.labels[at])
-        for one, at in ((pool, parts[0]), (pool, parts[1]), (test, left))
-    )
-    return ImageSplit(train, valid, official, pool.images.shape[1:], pool.class_names)
 
 
 def random_parts(

@@ -27,7 +27,7 @@ def trained_anew(
 
     Args:
         problem: one that trains on a `rfho.Stream`.
-        hyper: hyperparameters that fit it.
+        hyper: λ.
         accuracy: how the trained parameters are judged.
         test: on which examples.
         repeats: how many orders.

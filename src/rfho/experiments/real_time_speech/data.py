@@ -45,13 +45,7 @@ VALID_SHARE, TEST_SHARE = 0.23, 0.17
 
 
 class Frames(NamedTuple):
-    """Frames with their windows; n frames.
-
-    Attributes:
-        windows: ``(n, features)``.
-        primary: ``(n,)``, the label that is to be recognised.
-        secondary: ``(n,)``, the secondary label.
-    """
+    """Frames with their windows, the label that is to be recognised, and the secondary one."""
 
     windows: Float32[Array, "n features"]
     primary: Int32[Array, " n"]
@@ -59,13 +53,7 @@ class Frames(NamedTuple):
 
 
 class FrameSplit(NamedTuple):
-    """Training, validation and test frames, of different recordings.
-
-    Attributes:
-        train, valid, test: the parts.
-        classes: how many primary labels there are.
-        kinds: how many secondary labels.
-    """
+    """Training, validation and test frames, of different recordings; how many labels there are of both."""
 
     train: Frames
     valid: Frames
@@ -87,12 +75,7 @@ class _Recordings(NamedTuple):
 
 
 def load_frame_split(name: str, *, radius: int, seed: int) -> FrameSplit:
-    """The recordings of a name in three parts.
-
-    Args:
-        name: one of `FRAME_SETS`.
-        radius: frames to each side that a window holds.
-        seed: decides which recordings validate.
+    """The recordings of a name in three parts, seen through windows of 2 radius + 1 frames.
 
     Raises:
         DataNotFoundError, DataFormatError: the file of frames is missing or damaged.

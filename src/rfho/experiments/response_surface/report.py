@@ -28,13 +28,7 @@ _COLUMNS = {
 
 
 class Surface(NamedTuple):
-    """f over two hyperparameters; NaN where it is not known.
-
-    Attributes:
-        rates: the points of the axis of η.
-        penalties: likewise of ρ.
-        losses: one row per penalty.
-    """
+    """f over two hyperparameters, a row of losses for each penalty; NaN where it is not known."""
 
     rates: Float[np.ndarray, " n"]
     penalties: Float[np.ndarray, " n"]

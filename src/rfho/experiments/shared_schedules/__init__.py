@@ -30,7 +30,7 @@ from rfho.experiments.parts.convolution import (
     seen,
     squared_picture_weights,
 )
-from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_official_split
+from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_image_split
 from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
 from rfho.experiments.parts.network import Examples, accuracy, cross_entropy
 from rfho.experiments.shared_schedules.contest import (
@@ -130,11 +130,7 @@ def learn(problem: rfho.Problem, settings: SharedSettings) -> Iterator[Trial]:
 
 
 def by_sign(lengths: dict[str, float]) -> optax.GradientTransformation:
-    """Steps of a length against the sign of each hypergradient, halved when the sign changes.
-
-    Args:
-        lengths: of the first step, for each name in the hyperparameters.
-    """
+    """Steps of a length, one for each name, against the sign of the hypergradient; halved when it changes."""
 
     def init(params: Any) -> Any:
         first = {name: jnp.full_like(leaf, lengths[name]) for name, leaf in params.items()}
@@ -179,7 +175,7 @@ def constant(settings: SharedSettings, rate: float, momentum: float) -> Hyper:
 
 def run(settings: SharedSettings, folder: RunFolder, console: Console) -> None:
     """Learns, searches for as long, and tries the best of each with new orders of minibatches."""
-    data = load_official_split(settings.data, (settings.train, settings.valid), seed=settings.seed)
+    data = load_image_split(settings.data, (settings.train, settings.valid), seed=settings.seed)
     blocks = training(data, in_blocks(settings.horizon), settings)
     cosine = training(data, by_cosine(settings.horizon), settings)
     learned, found, flat = contestants = (

@@ -17,13 +17,7 @@ from rfho.runs.stopwatch import clock
 
 
 class Trial(NamedTuple):
-    """Hyperparameters, and what they came to.
-
-    Attributes:
-        hyper: λ.
-        value: f(λ); not finite where training diverged.
-        seconds: what `clock` says that it took.
-    """
+    """λ, f(λ), which is not finite where training diverged, and what `clock` says that it took."""
 
     hyper: Any
     value: float
@@ -40,13 +34,7 @@ class Trial(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """A way to find hyperparameters, with a ``momentum`` and a ``decay``, and what it has tried.
-
-    Attributes:
-        name: of the way.
-        problem: whose dynamics are `rfho.HeavyBall`.
-        trials: one after the other.
-    """
+    """A way to find hyperparameters, ``momentum`` and ``decay`` among them, and what it has tried."""
 
     name: str
     problem: rfho.Problem

@@ -174,12 +174,7 @@ def run(settings: InteractionSettings, folder: RunFolder, console: Console) -> N
 
 
 def load_split(settings: InteractionSettings, seed: int) -> ImageSplit:
-    """Features of a file, features learned without labels from pictures, or plain images.
-
-    Raises:
-        SettingsError: there are too few examples, or the file holds no features.
-        DataNotFoundError, DataFormatError: files are missing or damaged.
-    """
+    """Features of a file, features learned without labels from pictures, or plain images."""
     size = 10 * settings.per_class
     sizes = (size, size, settings.test)
     if settings.features:
@@ -240,7 +235,6 @@ def _losses(problem: rfho.Problem, hyper: Hyper) -> Array:
 
 @eqx.filter_jit
 def _accuracy_of(problem: rfho.Problem, hyper: Hyper) -> Array:
-    """That of the trained model on what judges it."""
     return accuracy(rfho.train(problem, hyper).params, problem.valid)
 
 

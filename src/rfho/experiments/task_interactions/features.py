@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.cluster.vq import kmeans2
 
-from rfho.experiments.parts.image_data import ImageSplit, Part, random_parts
+from rfho.experiments.parts.image_data import ImageSplit, random_parts
 from rfho.files import Array, read_arrays
 from rfho.runs.settings import SettingsError
 
@@ -27,13 +27,7 @@ _NUMBERS, _LARGEST = (np.integer, np.floating), 10**30
 
 
 class PatchFeatures(NamedTuple):
-    """What was learned.
-
-    Attributes:
-        mean: of all patches.
-        whitening: makes their entries uncorrelated.
-        centres: one per row, among whitened patches.
-    """
+    """The mean of all patches, what makes their entries uncorrelated, and centres among them."""
 
     mean: Float32[np.ndarray, " entries"]
     whitening: Float32[np.ndarray, "entries entries"]
@@ -70,16 +64,9 @@ def learn_patch_features(pictures: Pictures, *, words: int, seed: int) -> PatchF
 
 def described(split: ImageSplit, *, words: int, seed: int) -> ImageSplit:
     """The split with features in place of pictures, learned from its training and validation pictures."""
-
-    def pictures(part: Part) -> Pictures:
-        return part[0].reshape(-1, *split.shape)
-
-    known = np.concatenate([pictures(split.train), pictures(split.valid)])
+    known = np.concatenate([split.train[0], split.valid[0]]).reshape(-1, *split.shape)
     features = learn_patch_features(known, words=words, seed=seed)
-    train, valid, test = (
-        (features(pictures(part)), part[1]) for part in (split.train, split.valid, split.test)
-    )
-    return _standardised(split._replace(train=train, valid=valid, test=test, shape=(4 * words,)))
+    return _standardised(split.seen_as(lambda rows: features(rows.reshape(-1, *split.shape))))
 
 
 def load_feature_split(path: str, sizes: tuple[int, int, int], *, seed: int) -> ImageSplit:
@@ -113,10 +100,7 @@ def _standardised(split: ImageSplit) -> ImageSplit:
     mean, deviation = known.mean(axis=0), known.std(axis=0)
     # A feature that hardly varies here may be large elsewhere.
     deviation = np.maximum(deviation, 0.1 * deviation.mean())
-    train, valid, test = (
-        ((part[0] - mean) / deviation, part[1]) for part in (split.train, split.valid, split.test)
-    )
-    return split._replace(train=train, valid=valid, test=test)
+    return split.seen_as(lambda rows: (rows - mean) / deviation)
 
 
 def _patches(pictures: Pictures) -> Float32[np.ndarray, "n rows columns entries"]:
