@@ -13,11 +13,11 @@ from rfho.experiments import feature_penalties
 from rfho.experiments.feature_penalties import (
     FEATURE_PENALTIES,
     PenaltySettings,
+    draw,
     methods,
     training,
 )
 from rfho.experiments.feature_penalties.data import as_sparse, load_feature_split
-from rfho.experiments.feature_penalties.report import draw
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.settings import SettingsError

@@ -12,8 +12,7 @@ back): the methods take turns, so that all of them meet the same machine.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
@@ -30,7 +30,6 @@ from rfho.experiments.feature_penalties.data import (
     SparseExamples,
     load_feature_split,
 )
-from rfho.experiments.feature_penalties.report import CG_NAME, add_losses, add_penalties
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ImplicitHyperGradient,
@@ -38,14 +37,18 @@ from rfho.hyper_gradients import (
     WarmRestartHyperGradient,
 )
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.pictures import COLOURS, LINES, figure, histograms
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
 from rfho.runs.stopwatch import clock
-from rfho.runs.study import add_tables, grouped, tabulated
+from rfho.runs.study import Record, add_tables, grouped, tabulated
 from rfho.solvers import CG, Neumann, Nystrom
 
 Hyper = Float[Array, " features"]
 Params = Float[Array, "features classes"]
+
+CG_NAME = "implicit, CG"
+"""The method whose penalties are drawn."""
 
 COLUMNS = {
     "penalties": None,
@@ -139,11 +142,15 @@ def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
     if len(learned) < 2:
         return
     history = grouped((row for row in folder.history() if "step" in row), "method")
-    add_losses(folder, history)
-    records = [of_penalties(name, hyper, anew, data) for name, hyper in learned.items()]
-    for record in records:
-        seconds = [row["seconds"] for row in history.get(record["penalties"], [])][1:]
-        record["seconds per outer step"] = float(np.median(seconds)) if seconds else None
+    folder.add_picture("losses", draw(history), _LOSSES)
+    records: list[Record] = []
+    for name, hyper in learned.items():
+        value, params = rfho.train(anew, hyper)
+        seconds = [row["seconds"] for row in history.get(name, [])][1:]
+        found = name, cross_entropy(params, hyper, data.train), value
+        right = (100 * accuracy(params, part) for part in (data.valid, data.test))
+        known = (*found, *right, np.median(seconds) if seconds else None)
+        records.append(dict(zip(COLUMNS, known, strict=True)))
     note = (
         f"{data.train[0].shape[0]} training, {data.valid[0].shape[0]} validation and "
         f"{data.test[0].shape[0]} test examples, {data.features} features, {data.classes} classes; "
@@ -210,26 +217,47 @@ def learn(
             console.print(f"outer step {step} of {settings.steps}")
 
 
-def of_penalties(
-    name: str, hyper: Hyper, problem: rfho.Problem, data: FeatureSplit
-) -> dict[str, Any]:
-    """What a model comes to that is trained from zero with the penalties."""
-    value, params = rfho.train(problem, hyper)
-    return {
-        "penalties": name,
-        "training loss": float(cross_entropy(params, hyper, data.train)),
-        "validation loss": float(value),
-        "validation accuracy %": 100 * float(accuracy(params, data.valid)),
-        "test accuracy %": 100 * float(accuracy(params, data.test)),
-    }
-
-
 @jax.jit
 def accuracy(params: Params, examples: SparseExamples) -> Float[Array, ""]:
     """The share of examples whose largest logit is that of their label."""
     inputs, labels = examples
     return jnp.mean((jnp.argmax(inputs @ params, axis=1) == labels).astype(params.dtype))
 
+
+def draw(history: Mapping[str, Sequence[Record]]) -> Figure:
+    """Validation loss against seconds, compilation left out."""
+    drawn, axes = figure(height=4.4)
+    axis = axes[0, 0]
+    for number, (name, rows) in enumerate(history.items()):
+        seconds = np.array([row["seconds"] for row in rows])
+        seconds[0] = np.median(seconds[1:]) if len(rows) > 1 else 0.0  # the first one compiles
+        style = {"color": COLOURS[number % 7], "linestyle": LINES[number % 4], "linewidth": 1.8}
+        axis.plot(np.cumsum(seconds), [row["validation loss"] for row in rows], label=name, **style)
+    axis.set(xlabel="CPU seconds of outer steps", ylabel="validation loss (cross-entropy)")
+    axis.legend(frameon=False)
+    return drawn
+
+
+def add_penalties(folder: RunFolder, learned: Mapping[str, Hyper], data: FeatureSplit) -> None:
+    """What conjugate gradients learned, by kind of feature."""
+    names = {name: name.replace(",", "").replace(" ", "-") for name in learned}
+    arrays = {names[name]: np.asarray(hyper) for name, hyper in learned.items()}
+    folder.add_arrays("penalties", arrays, "λ of every method:")
+    if CG_NAME not in learned:
+        return
+    powers = np.asarray(learned[CG_NAME]) / np.log(10)
+    drawn = histograms(
+        {name: powers[mask] for name, mask in data.groups.items() if mask.any()},
+        x_label=r"learned penalty, $\log_{10} e^{\lambda_j}$",
+        y_label="features",
+    )
+    folder.add_picture("penalties", drawn, "Penalties learned by conjugate gradients.")
+
+
+_LOSSES = (
+    "The validation loss at each outer step against the CPU seconds spent, without compilation. All "
+    "methods start at the best shared penalty and at the model trained with it."
+)
 
 FEATURE_PENALTIES = Experiment(
     name="feature-penalties",
