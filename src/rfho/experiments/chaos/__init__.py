@@ -150,17 +150,16 @@ def tables(
 ) -> dict[str, Table]:
     """How well hypergradients predict the slope of their neighbourhood: by growth, and by diagnosis."""
     exact, secant, rates = (arrays[key] for key in ("hypergradient", "secant", "rate"))
-    limit = f"{settings.growth:g}"
-    records = [
+    same = (np.sign(exact) == np.sign(secant)).astype(float)
+    names = f"calm: growth up to {settings.growth:g}", f"chaotic: growth above {settings.growth:g}"
+    records: list[Record] = [
         {
-            "adjoint": f"chaotic: growth above {limit}"
-            if chaotic
-            else f"calm: growth up to {limit}",
+            "adjoint": names[bool(chaotic)],
             "rfho.diagnose finds": findings.get(index),
             "how many": 1,
-            "from": float(rates[index]),
-            "to": float(rates[index]),
-            "same sign as the slope around": float(np.sign(exact[index]) == np.sign(secant[index])),
+            "from": rates[index],
+            "to": rates[index],
+            "same sign as the slope around": same[index],
             "median |hypergradient|": abs(exact[index]),
             "median |slope around|": abs(secant[index]),
         }
@@ -172,15 +171,12 @@ def tables(
         f"The slope around a rate is fitted to the losses within {settings.span:g} decades. The "
         f"lowest loss, {arrays['value'][best]:.3g}, is at rate {arrays['rate'][best]:.3g}."
     )
+    calm_first = sorted(itertools.compress(records, known), key=lambda record: record["adjoint"])
+    sizes = dict.fromkeys(["median |hypergradient|", "median |slope around|"])
     by_growth = tabulated(
         "Is the hypergradient of use?",
-        sorted(itertools.compress(records, known), key=lambda record: record["adjoint"]),
-        {
-            "adjoint": None,
-            **_COUNTED,
-            "median |hypergradient|": None,
-            "median |slope around|": None,
-        },
+        calm_first,
+        {"adjoint": None, **_COUNTED, **sizes},
         by="adjoint",
         of=_REDUCTIONS,
         note=note,
@@ -209,8 +205,11 @@ def draw(arrays: Mapping[str, np.ndarray], findings: Mapping[int, str], *, limit
     middle.set(ylabel="derivative by log η")
     middle.legend(frameon=False, loc="upper left")
     _draw_growth(bottom, arrays, findings, limit)
+    chaotic = rates[arrays["growth"] > limit]
     for axis in (top, middle, bottom):
-        _share_rates(axis, arrays, limit)
+        axis.set(xscale="log", xlim=(rates[0], rates[-1]))
+        if len(chaotic):
+            axis.axvspan(chaotic[0], rates[-1], color=COLOURS[5], alpha=0.12, linewidth=0)
     return drawn
 
 
@@ -231,16 +230,6 @@ def _draw_growth(
         axis.legend(frameon=False, loc="upper left")
     norms = r"$\|\alpha_0\|\ /\ \|\alpha_T\|$"
     axis.set(ylabel=f"growth of the adjoint\n{norms}", yscale="log", xlabel="learning rate η")
-
-
-def _share_rates(axis: Axes, arrays: Mapping[str, np.ndarray], limit: float) -> None:
-    rates = arrays["rate"]
-    axis.set(xscale="log", xlim=(rates[0], rates[-1]))
-    with np.errstate(invalid="ignore"):
-        above_limit = np.flatnonzero(arrays["growth"] > limit)
-    if len(above_limit):
-        begin, end = float(rates[above_limit[0]]), float(rates[-1])
-        axis.axvspan(begin, end, color=COLOURS[5], alpha=0.12, linewidth=0)
 
 
 CAPTION = (

@@ -41,11 +41,10 @@ from rfho.experiments.hyper_representation.few_shot import (
 )
 from rfho.experiments.hyper_representation.report import add_curves, add_episode
 from rfho.experiments.parts.convolution import random_convolutions
-from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, setting
-from rfho.runs.study import Record, add_tables, grouped, tabulated
+from rfho.runs.study import Record, Study, add_tables, grouped, tabulated
 from rfho.runs.table import Spread
 
 Hyper = dict[str, Any]
@@ -80,6 +79,7 @@ class RepresentationSettings:
     seed: int = setting(0, "of classes, network and episodes", at_least(0))
 
 
+@functools.cache
 def last_layer(ways: int, horizon: int) -> rfho.Problem:
     """The ground models of any number of episodes side by side; what represents them is λ."""
 
@@ -187,13 +187,10 @@ def run(settings: RepresentationSettings, folder: RunFolder, console: Console) -
             f"ways = {settings.ways} and shots + queries = {most}: {settings.data} has {min(map(len, pools))} "
             f"classes with {pools.training.shape[1]} drawings each; lower one of them"
         )
-    add_episode(folder, test_episodes(pools.testing, 1, settings, 1)[0][0])
-    few = max(2, settings.tests // 4)
-    records: list[Record] = []
-    for shots in settings.shots:
-        if folder.about().status == INTERRUPTED:
-            break
-        learned = untrained(settings, settings.rate)
+    add_episode(folder, testing_episodes(pools.testing, 1, settings, 1)[0][0])
+
+    def on_shots(shots: int) -> Iterator[Record]:
+        learned, few = untrained(settings, settings.rate), max(2, settings.tests // 4)
         with until_interrupted(folder, console):
             for step, learned, loss in meta_train(pools.training, shots, settings):
                 right = float(np.mean(judge(pools.testing, learned, shots, settings, count=few)))
@@ -201,7 +198,9 @@ def run(settings: RepresentationSettings, folder: RunFolder, console: Console) -
                 rate = float(jnp.exp(learned["log_rate"]))
                 folder.record(row | {"loss on queries": loss, "inner rate": rate})
                 console.print(f"{shots} of each class, step {step}: {right:.1f} % right")
-        records += compare(pools, shots, learned, settings)
+        yield from compare(pools, shots, learned, settings)
+
+    records = Study({}, settings.shots, on_shots, COLUMNS).carry_out(folder, console)
     add_curves(folder)
     looked = grouped(folder.history(), "shots").values()
     steps = ", ".join(str(rows[-1]["step"]) for rows in looked)
@@ -245,11 +244,11 @@ def judge(
     """The accuracy in each of ``count`` test episodes in percent; without λ by nearest neighbours."""
     problem = last_layer(settings.ways, settings.horizon)
     of = nearest if hyper is None else functools.partial(accuracies, problem, hyper)
-    drawn = test_episodes(pool, shots, settings, count)
+    drawn = testing_episodes(pool, shots, settings, count)
     return np.concatenate([of(episodes, shots) for episodes in drawn])
 
 
-def test_episodes(
+def testing_episodes(
     pool: Classes, shots: int, settings: RepresentationSettings, count: int
 ) -> list[np.ndarray]:
     """The same for every learner, a few dozen at once."""

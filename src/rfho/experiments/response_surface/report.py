@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfho.runs.pictures import COLOURS, LINES, figure
-from rfho.runs.study import tabulated
+from rfho.runs.study import Record, tabulated
 from rfho.runs.table import Table
 
 REVERSE, FORWARD, REAL_TIME, RANDOM = "Reverse-HO", "Forward-HO", "RTHO", "random search"
@@ -39,12 +39,10 @@ class Path(NamedTuple):
     """Where a method went from one start.
 
     Attributes:
-        method: its name.
-        start: which start.
+        method, start: which.
         points: (η, ρ) at first and after each outer step.
         values: what the method saw at the points but the last.
-        runs: plain training runs that it is taken to cost.
-        measured: plain training runs that it costs by the clock.
+        runs, measured: plain training runs that it is taken to cost, and that it costs by the clock.
     """
 
     method: str
@@ -62,19 +60,12 @@ class Path(NamedTuple):
 
 def result_table(paths: Sequence[Path], ends: Sequence[float]) -> Table:
     """The validation loss f with which each path ends, and its price."""
-    records = [
-        {
-            "method": path.method,
-            "start": path.start + 1,
-            "rate η": float(path.end[0]),
-            "penalty ρ": float(path.end[1]),
-            "f(η, ρ)": ended,
-            "loss of the run itself": float(path.values[-1]) if path.method == REAL_TIME else None,
-            "cost in training runs, measured": path.measured,
-            "budgeted": path.runs,
-        }
-        for path, ended in zip(paths, ends, strict=True)
-    ]
+    records: list[Record] = []
+    for path, ended in zip(paths, ends, strict=True):
+        rate, penalty = map(float, path.end)
+        seen = float(path.values[-1]) if path.method == REAL_TIME else None
+        known = path.method, path.start + 1, rate, penalty, ended, seen, path.measured, path.runs
+        records.append(dict(zip(_COLUMNS, known, strict=True)))
     note = (
         f"Forward-HO follows Reverse-HO to within {_gap(paths):.1e} in η and ρ: both compute the "
         "same hypergradient. f is that of a fresh run at constant η and ρ; real-time HO changes them "
