@@ -80,7 +80,7 @@ def test_a_point_of_both_sweeps_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(time_memory, "measure", one_row)
     settings = CostSettings(train=20, hypers=(1, 4), few=4, hidden=8, widths=(3, 8))
     folder = create_run_folder("time-memory", tmp_path / "run")
-    TIME_MEMORY.run(settings, folder, Console(file=io.StringIO()))
+    execute(TIME_MEMORY, settings, folder, command="", console=Console(file=io.StringIO()))
     assert measured == [1, 4, 4]
     rows = folder.table("time-by-parameters").rows
     assert rows[0][1:] == ("4.00 (4.00)", "4.00 (4.00)")
