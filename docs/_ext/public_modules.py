@@ -1,8 +1,8 @@
 """Write one reference page for each public module, from the package as it is.
 
-Public are the surface `rfho`, its packages, the modules that it lists in its `__all__`, and those in
-`MODULES`. What is on the surface is described once, on the surface's page; another module's page has
-what is offered there alone. The pages go to `reference/generated/`.
+Public are the surface `rfho`, the packages below it whose names do not begin with an underscore, and the
+modules in `MODULES`. What is on the surface is described once, on the surface's page; another module's page
+has what is offered there alone. The pages go to `reference/generated/`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 PACKAGE = "rfho"
-MODULES = frozenset({"diagnose", "plots", "schedules"})
+MODULES = ("optim.schedules",)
 PRIVATE = frozenset({"experiments"})
 
 
@@ -47,13 +47,12 @@ def write_pages(source: Path) -> None:
 
 
 def _public_modules(surface: ModuleType) -> Iterator[ModuleType]:
-    """Walk the first level of the package."""
-    listed = frozenset(getattr(surface, "__all__", ()))
+    """Walk the packages on the first level, and what is named beside them."""
     for info in pkgutil.iter_modules(surface.__path__):
-        is_named = info.name in listed and isinstance(getattr(surface, info.name), ModuleType)
-        public = info.ispkg or is_named or info.name in MODULES
-        if public and info.name not in PRIVATE and not info.name.startswith("_"):
+        if info.ispkg and info.name not in PRIVATE and not info.name.startswith("_"):
             yield importlib.import_module(f"{PACKAGE}.{info.name}")
+    for name in MODULES:
+        yield importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def _offered(module: ModuleType) -> list[str]:
@@ -73,7 +72,4 @@ def _page(module: ModuleType, names: list[str]) -> str:
     lines = [f"# `{module.__name__}`", "", "```{eval-rst}", f".. automodule:: {module.__name__}"]
     if names:
         lines.append(f"   :members: {', '.join(names)}")
-    if callable(getattr(importlib.import_module(PACKAGE), module.__name__.rsplit(".")[-1], None)):
-        # A function of the surface has the module's name, and the name leads to the function.
-        lines.append("   :no-index:")
     return "\n".join([*lines, "```", ""])
