@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rfho.runs.experiment import until_interrupted
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.study import Study, gained, grouped, median, tabulated, traced
 from rfho.runs.table import Spread
@@ -48,6 +49,27 @@ class TestRecords:
         study = Study({}, range(3), interrupted, COLUMNS)
         assert len(study.carry_out(folder, Console(file=io.StringIO()))) == 1
         assert folder.about().status == "interrupted"
+
+    def test_a_case_that_was_interrupted_within_is_the_last(self, folder):
+        def interrupted(seed):
+            with until_interrupted(folder, Console(file=io.StringIO())):
+                raise KeyboardInterrupt
+            yield {"method": "a", "accuracy": float(seed)}
+
+        records = Study({}, range(3), interrupted, COLUMNS).carry_out(
+            folder, Console(file=io.StringIO())
+        )
+        assert [record["accuracy"] for record in records] == [0.0]
+
+    def test_what_is_known_is_told_after_each_case(self, folder):
+        counts = []
+        study = Study({}, range(2), on_seed, COLUMNS)
+        study.carry_out(
+            folder,
+            Console(file=io.StringIO()),
+            after_each=lambda records: counts.append(len(records)),
+        )
+        assert counts == [2, 4]
 
     def test_each_record_is_said_as_soon_as_it_is_known(self, folder):
         said = io.StringIO()

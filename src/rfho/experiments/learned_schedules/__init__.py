@@ -20,12 +20,7 @@ from rich.console import Console
 import rfho
 from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_image_split
 from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
-from rfho.experiments.parts.network import (
-    Network,
-    accuracy,
-    cross_entropy,
-    random_network,
-)
+from rfho.experiments.parts.network import Network, accuracy, cross_entropy, random_network
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import COLOURS, LINES, curves, figure
 from rfho.runs.run_folder import RunFolder

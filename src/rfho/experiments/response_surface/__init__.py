@@ -135,12 +135,7 @@ def run(settings: SurfaceSettings, folder: RunFolder, console: Console) -> None:
 
 
 def walk(
-    name: str,
-    problem: rfho.Problem,
-    settings: SurfaceSettings,
-    *,
-    folder: RunFolder,
-    price: float,
+    name: str, problem: rfho.Problem, settings: SurfaceSettings, *, folder: RunFolder, price: float
 ) -> list[Path]:
     """The paths of one method from all starts, side by side."""
     once = name == REAL_TIME
