@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import rfho
 from benchmarks import resident
 from benchmarks.limits import limits
+from rfho import _tree as tree
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,
@@ -72,7 +73,7 @@ def measure(
         programs[name] = _grad_over_scan() if method is None else by(method, problem, hyper)
     base, *rows = in_turn(programs, (problem, hyper), rounds=rounds)
     least = limits(problem, hyper)
-    number = rfho.tree.size(hyper)
+    number = tree.size(hyper)
     return [base] + [
         row._replace(
             kept_megabytes=method and kept_megabytes(method, problem, hyper),
@@ -168,7 +169,7 @@ def kept_megabytes(
 ) -> float | None:
     """What a method keeps of the run: the tape of reverse mode, the tangents of forward mode."""
     if isinstance(method, ForwardHyperGradient | RealTimeHyperGradient):
-        number = rfho.tree.size(hyper)
+        number = tree.size(hyper)
         directions = min(getattr(method, "chunk", None) or number, number)
         state = jax.tree.leaves(jax.eval_shape(problem.init, hyper))
         pushed = [leaf for leaf in state if jnp.issubdtype(leaf.dtype, jnp.inexact)]
@@ -215,7 +216,7 @@ def compiled_of(program: Program, problem: rfho.Problem, hyper: Any) -> Compiled
 
 
 def _megabytes(memory: Any) -> float:
-    return rfho.tree.nbytes(memory) / 1e6
+    return tree.nbytes(memory) / 1e6
 
 
 def _clock() -> float:

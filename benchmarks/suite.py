@@ -14,6 +14,7 @@ import rfho
 from benchmarks import implicit, problems, resident
 from benchmarks.limits import limits, runs_anew
 from benchmarks.measure import Measured, Taken, measure, take
+from rfho import _tree as tree
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     LongReverseHyperGradient,
@@ -256,7 +257,7 @@ def _rows(
 
 def _shown(measured: list[Measured], benchmark: problems.Benchmark) -> list[dict[str, Any]]:
     name, problem, hyper = benchmark
-    hypers = rfho.tree.size(hyper)
+    hypers = tree.size(hyper)
     for row in measured:
         print(
             f"{name} T={problem.horizon} m={hypers} {row.name:26s} {row.seconds:8.3f} s "

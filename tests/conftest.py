@@ -38,6 +38,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_the_module() -> Iterator[None]:
+    """Compiled programs are given back after each file: each maps memory, of whose pieces Linux allows 65530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Annotations are not checked, so that misuse meets the library's own words, as it does for users.

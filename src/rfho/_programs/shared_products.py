@@ -172,10 +172,13 @@ def _joined(kind: _Kind, equations: list[Equation], values: dict[Any, Any]) -> S
     first, thin = equations[0], kind.thin
     contracted = first.params["dimension_numbers"][0][thin]
     free = [axis for axis in range(aval_of(first.invars[thin]).ndim) if axis not in contracted]
-    columns = [read(values, equation.invars[thin]) for equation in equations]
+    operand_of = [read(values, equation.invars[thin]) for equation in equations]
+    # A gradient and its derivative both multiply by w: that product is taken once.
+    columns = list({id(operand): operand for operand in operand_of}.values())
     joined, factor = jnp.concatenate(columns, axis=free[-1]), values[kind.factor]
     operands = (factor, joined) if thin == 1 else (joined, factor)
     result = first.primitive.bind(*operands, **first.params)
     # A result has the free axes of its left operand, then those of its right one.
     axis = result.ndim - 1 if thin == 1 else len(free) - 1
-    return jnp.split(result, len(columns), axis=axis)
+    parts = dict(zip(map(id, columns), jnp.split(result, len(columns), axis=axis), strict=True))
+    return [parts[id(operand)] for operand in operand_of]

@@ -164,6 +164,8 @@ def single_precision_stays_single(trial: MethodTrial) -> None:
 def fixed_leaves_stay_and_free_ones_move(trial: MethodTrial) -> None:
     """In an outer loop, a leaf that is Fixed keeps its bits; the run can be concluded."""
     domain = {name: Reals() for name in trial.hyper} | {"penalty": Fixed()}
+    if "start" in trial.hyper and not trial.method.reaches_start(trial.problem):
+        domain["start"] = Fixed()  # what a method does not go back to is refused in an outer loop
     tuner = Tuner(trial.method, domain=domain)
     state = tuner.init(trial.problem, trial.hyper)
     state, estimate = next(tuner.steps(trial.problem, state))

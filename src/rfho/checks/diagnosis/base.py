@@ -40,7 +40,7 @@ class Kind(enum.Enum):
     NOT_DIFFERENTIABLE = "training cannot be differentiated in this mode"
     MOVED_FAR = "one outer step moved a hyperparameter by several times itself"
     CHANGED_SIGN = "a positive hyperparameter became negative, and no domain forbids it"
-    ON_ITS_BOUND = "a hyperparameter has sat on the bound of its domain from the start"
+    ON_ITS_BOUND = "a hyperparameter has moved to the bound of its domain and sits there"
     OUTER_STEP_TOO_LARGE = "the outer loop jumps to and fro: its step is too large"
 
 

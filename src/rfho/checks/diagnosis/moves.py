@@ -21,7 +21,7 @@ _FAR = 10.0
 """A step is too long for a leaf that it moves by more than so many times its size."""
 
 _SETTLES = 3
-"""Outer steps after which a bound is no passing visit."""
+"""Outer steps from which on a bound is no passing visit."""
 
 
 def move_findings(
@@ -69,10 +69,9 @@ def _of_leaf(
             "optax.partition, or give domain=rfho.Positive(), in whose chart a step multiplies"
         )
         return [Finding(Kind.MOVED_FAR, Where(leaf=where, step=k), message)]
-    if k == _SETTLES and old == new and _is_on_a_bound(domain, new):
+    if k >= _SETTLES and first != old == new and _is_on_a_bound(domain, new):
         message = (
-            f"{where} has sat on {new:.3g}, the bound of its domain {tree.as_code(domain)}, in the first {k} outer "
-            "steps: widen the domain, start elsewhere, lower the outer step, or take rfho.Positive(), whose chart "
+            f"{where} sits on {new:.3g}, the bound of its domain {tree.as_code(domain)}, at outer step {k}: widen the domain, start elsewhere, lower the outer step, or take rfho.Positive(), whose chart "
             "has no bound"
         )
         return [Finding(Kind.ON_ITS_BOUND, Where(leaf=where, step=k), message)]
