@@ -718,9 +718,8 @@ def quadratic(horizon=2):
 
 def test_an_outer_step_that_is_too_large():
     with pytest.warns(HyperGradientWarning, match="outer step is too large") as caught:
-        rfho.tune(quadratic(), {"x": 0.5}, optim=optax.sgd(1.9), steps=20)
-    kinds = [warning.message.finding.kind for warning in caught]
-    assert kinds == [Kind.CHANGED_SIGN, Kind.OUTER_STEP_TOO_LARGE]
+        rfho.tune(quadratic(), {"x": -0.5}, optim=optax.sgd(1.9), steps=20)
+    assert [warning.message.finding.kind for warning in caught] == [Kind.OUTER_STEP_TOO_LARGE]
 
 
 def test_tuning_warns_of_an_adjoint_that_exploded():

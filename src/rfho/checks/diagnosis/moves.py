@@ -71,8 +71,9 @@ def _of_leaf(
         return [Finding(Kind.MOVED_FAR, Where(leaf=where, step=k), message)]
     if k >= _SETTLES and first != old == new and _is_on_a_bound(domain, new):
         message = (
-            f"{where} sits on {new:.3g}, the bound of its domain {tree.as_code(domain)}, at outer step {k}: widen the domain, start elsewhere, lower the outer step, or take rfho.Positive(), whose chart "
-            "has no bound"
+            f"{where} sits on {new:.3g}, the bound of its domain {tree.as_code(domain)}, at outer step {k}: "
+            "widen the domain, start elsewhere, lower the outer step, or take rfho.Positive(), whose chart has "
+            "no bound"
         )
         return [Finding(Kind.ON_ITS_BOUND, Where(leaf=where, step=k), message)]
     return []
