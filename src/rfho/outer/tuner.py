@@ -124,16 +124,16 @@ class Tuner(eqx.Module):
         free, rest = space.split(hyper)
         free = tree.as_hyper(free)
         space.check(free)
-        slots, carry = self._started(problem.at(0, rest), free, space, members)
+        carry = self._started(problem.at(0, rest), free, members)
+        # Not in a program, whose compiler would lay them out as it likes.
+        slots = self.optim.init(space.chart(free))
         return TunerState(
             free, rest, space, slots, carry, jnp.zeros((), jnp.int32), jnp.asarray(True)
         )
 
-    def _started(
-        self, moment: Moment, free: Hyper, space: Space, members: int
-    ) -> tuple[PyTree, PyTree]:
+    def _started(self, moment: Moment, free: Hyper, members: int) -> PyTree:
         start = _start if any_traced((moment, free)) else _start_compiled
-        return start(self.method, self.optim, (moment, free, space), members)
+        return start(self.method, moment, free, members)
 
     def step(self, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
@@ -160,17 +160,11 @@ class Tuner(eqx.Module):
         return conclude(self, problem, state)
 
 
-def _start(
-    method: AbstractHyperGradient,
-    optim: optax.GradientTransformation,
-    given: tuple[Moment, Hyper, Space],
-    members: int,
-) -> tuple[PyTree, PyTree]:
+def _start(method: AbstractHyperGradient, moment: Moment, free: Hyper, members: int) -> PyTree:
     # Traced once per program, and so is all that is looked at here.
-    moment, free, space = given
     validate(moment, free, reaches_start=method.reaches_start(moment))
     refuse_what_cannot_fit(moment, free, method, members=members)
-    return optim.init(space.chart(free)), method.init(moment, free)
+    return method.init(moment, free)
 
 
 _start_compiled = eqx.filter_jit(_start)
