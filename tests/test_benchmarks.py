@@ -9,6 +9,7 @@ import rfho
 from benchmarks import problems
 from benchmarks.limits import limits, runs_anew
 from benchmarks.measure import measure
+from rfho import _tree as tree
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     LongReverseHyperGradient,
@@ -70,7 +71,7 @@ def test_every_method_is_measured_beside_plain_training(small):
     assert (plain.ratio, plain.megabytes, plain.kept_megabytes) == (1, 0, None)
     assert scan.kept_megabytes is None
     # The rate is learned under a fixed momentum: T + 1 parameters and momenta.
-    state = bytes_of(rfho.tree.inexact(problem.init(hyper)))
+    state = bytes_of(tree.inexact(problem.init(hyper)))
     assert reverse.kept_megabytes == pytest.approx((T + 1) * state / 1e6, rel=1e-3)
     assert forward.kept_megabytes == pytest.approx(state / 1e6)
     for row in (scan, reverse, forward):

@@ -1,7 +1,7 @@
 """The matrix of an adjoint system by a few of its products: curvature, reach, contraction.
 
 Of a symmetric matrix the eigenvalues are looked at, of any other the singular values; both by
-Lanczos, see `rfho.spectrum`.
+Lanczos, see `rfho.solvers.lanczos`.
 """
 
 from typing import NamedTuple

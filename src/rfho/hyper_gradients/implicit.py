@@ -50,7 +50,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
               \nabla f = \partial_\lambda E - \partial^2_{\lambda w} L \, q
 
     The answer is as good as two residuals are small, that of training and that of the solve. An
-    audit turns them into a bound on the error, see `rfho.audit`.
+    audit turns them into a bound on the error, see `Audit`.
 
     Args:
         solver: how q is found, one of `rfho.solvers`.
