@@ -103,7 +103,7 @@ def test_tuning_through_adam_with_a_dead_unit_works():
         return rfho.Problem(dynamics, lambda w, hyper, batch: jnp.sum(w**2), dead, None, horizon=3)
 
     hyper = {"lr": 0.1, "start": jnp.array([0.0, 0.5])}
-    theirs = rfho.hyper_gradient(problem(optax.adam), hyper).hypergradient
+    theirs = rfho.hyper_gradient(problem(optax.adam), hyper, throw=False).hypergradient
     ours = rfho.hyper_gradient(problem(rfho.optim.adam), hyper).hypergradient
     assert np.isnan(theirs["start"]).any()
     assert np.isfinite(ours["lr"])

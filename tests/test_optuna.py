@@ -27,6 +27,9 @@ import optuna_study  # noqa: E402
 HYPER = {"lr": 0.1, "l2": 0.1, "words": "a word"}
 OPTIM = optax.sgd(0.01)
 
+# Rates are drawn over several powers of ten, and outer steps are as long as tests are short.
+pytestmark = pytest.mark.filterwarnings("ignore::rfho.HyperGradientWarning")
+
 
 def error(w, hyper, batch):
     return jnp.mean((w - batch) ** 2)

@@ -283,6 +283,7 @@ def online_by_hand(every, horizon, forget):
     return reports
 
 
+@pytest.mark.filterwarnings("ignore::rfho.HyperGradientWarning")
 @pytest.mark.parametrize(
     ("method", "forget"),
     [
