@@ -174,10 +174,10 @@ def test_real_time_tuning_that_does_not_move_is_plain_training(task):
 
 
 def test_random_search_goes_on_until_its_time_is_up_and_keeps_the_best(task):
-    found = search(task, TINY, seed=0, budget=0.3)
+    found = search(task, TINY, seed=0, budget=4.0)
     seconds = [look["seconds"] for look in found["looks"]]
     assert seconds == sorted(seconds)
-    assert seconds[-1] >= 0.3
+    assert seconds[-1] >= 4.0
     assert found["training runs"] > 1
     assert found["validation frames %"] == max(look["accuracy"] for look in found["looks"])
 
