@@ -16,7 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import rfho
-from rfho.dynamics.base import Given
+from rfho.dynamics.initial import Given
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     OnlineTruncatedHyperGradient,
