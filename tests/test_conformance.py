@@ -191,7 +191,28 @@ def coefficients(name):
     return lambda hyper, t: hyper[name]
 
 
+def carrying(variables, hyper, batch):
+    w, seen = variables
+    mean = jax.tree.map(lambda mean, w: 0.8 * mean + 0.2 * jnp.tanh(w), seen["mean"], w)
+    drift = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(mean))
+    return loss(w, hyper, batch) + 0.1 * drift, {"mean": mean, "steps": seen["steps"] + 1}
+
+
+def start_carrying(hyper):
+    seen = {"mean": jax.tree.map(jnp.zeros_like, start(hyper)), "steps": jnp.array(0)}
+    return rfho.Variables(start(hyper), seen)
+
+
 DYNAMICS = {
+    "Descent, carrying": rfho.Descent(
+        carrying, lambda hyper: optax.sgd(hyper["lr"], hyper["mu"]), start_carrying, has_aux=True
+    ),
+    "Descent, averaged": rfho.Descent(
+        loss,
+        lambda hyper: optax.contrib.schedule_free_sgd(hyper["lr"], b1=hyper["mu"]),
+        start,
+        output=lambda w, slots: optax.contrib.schedule_free_eval_params(slots, w),
+    ),
     "Descent": rfho.Descent(
         loss, lambda hyper: rfho.optim.adam(hyper["lr"], b1=hyper["mu"]), start
     ),
