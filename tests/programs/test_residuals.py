@@ -65,6 +65,13 @@ def test_what_follows_from_the_state_takes_the_place_of_what_is_there():
     np.testing.assert_array_equal(pull(GIVEN), 0)
 
 
+def test_what_was_kept_of_another_function_is_refused():
+    kept = linearised(by(data_closed_over), STATE, GIVEN).kept()
+    other = linearised(by(lambda s, given: jnp.sin(s * given)), STATE, GIVEN)
+    with pytest.raises(RuntimeError, match="traced to two different programs"):
+        other.recalled(kept)
+
+
 def test_constants_are_not_kept():
     assert shapes(data_closed_over) == shapes(jax.jit(data_closed_over)) == [(40,)]
 
@@ -88,3 +95,15 @@ def test_integers_and_keys_of_the_state_are_carried_along():
 
     linear = linearised(function, state, GIVEN)
     np.testing.assert_allclose(linear.pull(GIVEN), linear.recalled(linear.kept())(GIVEN), rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "loops"),
+    [
+        (data_closed_over, False),
+        (jax.jit(lambda state, given: jax.lax.scan(lambda c, x: (c * x, c), state, DATA)[1]), True),
+        (lambda state, given: jax.lax.fori_loop(0, 2, lambda i, s: s * given, state), True),
+    ],
+)
+def test_loops_are_seen(function, loops):
+    assert linearised(by(function), STATE, GIVEN).loops is loops

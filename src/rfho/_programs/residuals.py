@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jax import Array
 
-from rfho._programs.walk import Program, called, evaluate, is_literal
+from rfho._programs.walk import Program, called, evaluate, everywhere, is_literal, is_loop
 from rfho.typing import PyTree
 
 
@@ -23,11 +23,13 @@ class Linearisation(NamedTuple):
         outputs: its values, and whatever else it gave.
         pull: its linear part, a pytree of residuals.
         varying: for each residual whether it follows from the varying argument without being a part of it.
+        loops: whether anything runs many times, so that its residuals are stacked.
     """
 
     outputs: PyTree
     pull: Callable[..., PyTree]
     varying: tuple[bool, ...]
+    loops: bool
 
     def kept(self) -> tuple[Array, ...]:
         """The residuals that have to be kept."""
@@ -35,12 +37,21 @@ class Linearisation(NamedTuple):
         return tuple(leaf for leaf, keep in zip(leaves, self.varying, strict=True) if keep)
 
     def recalled(self, kept: tuple[Array, ...]) -> Callable[..., PyTree]:
-        """The linear part with residuals that were kept in place of these, which then are dead code."""
+        """The linear part with residuals that were kept in place of these, which then are dead code.
+
+        Raises:
+            RuntimeError: they are not those of this function at such a point.
+        """
         leaves, structure = jax.tree.flatten(self.pull)
+        kinds = lambda arrays: [(array.shape, array.dtype) for array in arrays]  # noqa: E731
+        if kinds(kept) != kinds(self.kept()):
+            raise RuntimeError(
+                f"residuals of {kinds(kept)} were kept, but {kinds(self.kept())} are needed: the function was "
+                "traced to two different programs; let it be pure, or use rfho.Keep.GRADIENTS"
+            )
         memory = iter(kept)
-        return structure.unflatten(
-            next(memory) if keep else leaf for leaf, keep in zip(leaves, self.varying, strict=True)
-        )
+        pairs = zip(leaves, self.varying, strict=True)
+        return structure.unflatten(next(memory) if keep else leaf for leaf, keep in pairs)
 
 
 def linearised(
@@ -61,15 +72,13 @@ def linearised(
     results = evaluate(program, _arrays(arguments))
     results = jax.tree.unflatten(jax.tree.structure(like), results)
     outputs, leaves, structure = eqx.combine(results, static)
-    inputs = program.jaxpr.invars
-    count = len(_arrays(varying))
+    inputs, count = program.jaxpr.invars, len(_arrays(varying))
     follows = _follows(program, [i < count for i in range(len(inputs))])
-    made = [
-        f and atom not in inputs for f, atom in zip(follows, program.jaxpr.outvars, strict=True)
-    ]
-    return Linearisation(
-        outputs, structure.unflatten(leaves), tuple(made[len(made) - len(leaves) :])
-    )
+    outputs_too = zip(follows, program.jaxpr.outvars, strict=True)
+    made = [follow and atom not in inputs for follow, atom in outputs_too]
+    loops = any(map(is_loop, everywhere(program)))
+    kept = tuple(made[len(made) - len(leaves) :])
+    return Linearisation(outputs, structure.unflatten(leaves), kept, loops)
 
 
 def _arrays(tree: PyTree) -> list[Array]:

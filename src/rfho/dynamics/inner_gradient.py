@@ -36,6 +36,9 @@ class Slope(NamedTuple):
 Push = Callable[[Slope], tuple[Params, Hyper]]
 """The cotangents of parameters and λ from those of a `Slope`."""
 
+_Linear = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+"""From directions of the trained parameters and of the seed of what is carried to slopes, see `mixed_mode`."""
+
 
 class InnerGradient(eqx.Module):
     """∇_w L, where parameters may be `Variables`.
@@ -64,7 +67,7 @@ class InnerGradient(eqx.Module):
     ) -> tuple[Slope, PyTree]:
         """The slope, and what is kept of the way to it."""
         if keep is Keep.RESIDUALS:
-            linear = linearised(self._linearise, params, hyper, batch)
+            linear = linearised(self._linearise_products, params, hyper, batch)
             return linear.outputs, (linear.outputs, linear.kept())
         slope = self.at(params, hyper, batch)
         return slope, slope if keep is Keep.GRADIENTS else ()
@@ -72,16 +75,22 @@ class InnerGradient(eqx.Module):
     def recall(
         self, params: Params, hyper: Hyper, batch: Batch, *, memory: PyTree, keep: Keep
     ) -> tuple[Slope, Push]:
-        """The slope once more, and its pull-back."""
+        """The slope once more, and its pull-back.
+
+        One jvp needs the least memory. But where the slope is computed anew, a linearisation has it at hand, and
+        needs no more unless there are loops, whose residuals are stacked.
+        """
         if keep is Keep.RESIDUALS:
             slope, kept = memory
-            linear = linearised(self._linearise, params, hyper, batch).recalled(kept)
+            linear = linearised(self._linearise_products, params, hyper, batch).recalled(kept)
+        elif keep is Keep.GRADIENTS:
+            slope, linear = memory, self._by_one_jvp(params, hyper, batch)
         else:
-            slope = memory if keep is Keep.GRADIENTS else self.at(params, hyper, batch)
-            outputs, trained, others = self._inexact(params, hyper, batch)
-
-            def linear(v: PyTree, c: PyTree) -> tuple[PyTree, PyTree]:
-                return mixed_mode.pulled_back(outputs, trained, others, cotangents=(v, c))
+            anew = linearised(self._linearise, params, hyper, batch)
+            slope, linear = anew.outputs, anew.pull
+            if anew.loops:
+                slope = self.at(params, hyper, batch)
+                linear = self._by_one_jvp(params, hyper, batch)
 
         def push(cotangent: Slope) -> tuple[Params, Hyper]:
             by_trained, (by_hyper, by_carried) = linear(*cotangent)
@@ -89,9 +98,29 @@ class InnerGradient(eqx.Module):
 
         return slope, push
 
-    def _linearise(self, params: Params, hyper: Hyper, batch: Batch) -> tuple[Slope, Any]:
+    def _by_one_jvp(self, params: Params, hyper: Hyper, batch: Batch) -> _Linear:
         outputs, trained, others = self._inexact(params, hyper, batch)
-        slopes = save_products(lambda w, c: mixed_mode.slopes(outputs, w, others, seed=c))
+
+        def linear(v: PyTree, c: PyTree) -> tuple[PyTree, PyTree]:
+            return mixed_mode.pulled_back(outputs, trained, others, cotangents=(v, c))
+
+        return linear
+
+    def _linearise_products(
+        self, params: Params, hyper: Hyper, batch: Batch
+    ) -> tuple[Slope, _Linear]:
+        return self._linearise(params, hyper, batch, keeping=save_products)
+
+    def _linearise(
+        self,
+        params: Params,
+        hyper: Hyper,
+        batch: Batch,
+        *,
+        keeping: Callable[[_Linear], _Linear] = lambda function: function,
+    ) -> tuple[Slope, _Linear]:
+        outputs, trained, others = self._inexact(params, hyper, batch)
+        slopes = keeping(lambda w, c: mixed_mode.slopes(outputs, w, others, seed=c))
         (gradient, _), push = jax.linearize(slopes, trained, tree.zeros_like(others[1]))
         if isinstance(params, Variables):
             # Not the gradient beside a zero seed: where aux has an infinite derivative that is NaN.
