@@ -201,11 +201,11 @@ def foreign(module, name):
 
 
 MODELS = {
-    ("flax.nnx.module", "Module"): r"nnx\.split\(model, nnx\.Param",
-    ("flax.linen.module", "Module"): r"model\.init\(key, x\)",
+    ("flax.nnx.module", "Module"): r"rfho\.adapters\.nnx\.network\(model\)",
+    ("flax.linen.module", "Module"): r"rfho\.adapters\.linen\.network",
     ("keras.src.layers.layer", "Layer"): r"stateless_call",
     ("torch.nn.modules.module", "Module"): r"torchax\.extract_jax",
-    ("haiku._src.transform", "Transformed"): r"model\.apply\(w, key, x\)",
+    ("haiku._src.transform", "Transformed"): r"rfho\.adapters\.haiku\.network",
     ("tensorflow.python.module.module", "Module"): r"tf2jax",
 }
 

@@ -18,19 +18,20 @@ from rfho.dynamics.model import SplitModel
 from rfho.dynamics.variables import Variables
 from rfho.typing import Hyper, Params
 
+_BY_AN_ADAPTER = (
+    "init=net.variables and has_aux=True, and call net.apply(*variables, x, key) in the loss"
+)
+
 _HOLD_THEIR_ARRAYS = {
-    "flax.nnx": (
-        "write graph, w, rest = nnx.split(model, nnx.Param, ...), pass init=w, and call "
-        "nnx.merge(graph, w, rest) in the loss"
-    ),
+    "flax.nnx": f"take net = rfho.adapters.nnx.network(model), pass {_BY_AN_ADAPTER}",
     "flax.linen": (
-        'pass init=model.init(key, x)["params"], and call model.apply({"params": w}, x) in the loss'
+        f"take net = rfho.adapters.linen.network(model, model.init(key, x)), pass {_BY_AN_ADAPTER}"
     ),
+    "haiku": f"take net = rfho.adapters.haiku.network(model, model.init(key, x)), pass {_BY_AN_ADAPTER}",
     "keras": (
         "pass init=[v.value for v in model.trainable_variables], and call "
         "model.stateless_call(w, [v.value for v in model.non_trainable_variables], x) in the loss"
     ),
-    "haiku": "pass init=model.init(key, x), and call model.apply(w, key, x) in the loss",
     "torch": (
         "pass the parameters as JAX arrays, params, _ = torchax.extract_jax(model), and call "
         "torch.func.functional_call in the loss, within torchax's environment"
