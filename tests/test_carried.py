@@ -12,7 +12,6 @@ import rfho
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     ImplicitHyperGradient,
-    LongReverseHyperGradient,
     RealTimeHyperGradient,
     ReverseHyperGradient,
 )
@@ -23,7 +22,7 @@ RNG = np.random.default_rng(0)
 X, LABELS = jnp.asarray(RNG.normal(size=(N, IN))), jnp.asarray(RNG.integers(OUT, size=N))
 HYPER = {"lr": jnp.array(0.05), "l2": jnp.array(1e-2), "weights": jnp.linspace(-1, 1, N)}
 TRAIN = rfho.Keyed(rfho.Stream((X, LABELS, jnp.arange(N)), size=8, key=0), key=1)
-HORIZON = 6
+HORIZON = 4
 
 
 def start(hyper):
@@ -78,7 +77,7 @@ def objective(variables, hyper, batch):
 
 
 def optim(hyper):
-    return rfho.optim.adamw(hyper["lr"], eps_root=1e-8, weight_decay=1e-3)
+    return optax.sgd(hyper["lr"], momentum=0.9, nesterov=True)
 
 
 def described(loss=loss, objective=objective, **options):
@@ -132,9 +131,7 @@ def expected():
 
 METHODS = {
     **{f"reverse, {keep.value}": ReverseHyperGradient(rfho.StoreAll(keep)) for keep in Keep},
-    "recompute": ReverseHyperGradient(rfho.Recompute(2)),
     "replay": ReverseHyperGradient(rfho.Replay(2)),
-    "long": LongReverseHyperGradient(3),
     "forward": ForwardHyperGradient(),
 }
 
