@@ -5,6 +5,8 @@ for them lives in the package of its concept: `rfho.domains`, `rfho.dynamics`, `
 `rfho.checks`, `rfho.outer`, `rfho.hyper_gradients`.
 """
 
+import importlib
+
 from rfho import checks, choice, domains, dynamics, hyper_gradients, memory, optim, outer, solvers
 from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose
 from rfho.domains import (
@@ -145,3 +147,14 @@ __all__ = [
     "tune",
     "tune_many",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # It stands behind the surface, and needs what only the extra rfho[cli] installs.
+    if name == "Run":
+        return importlib.import_module("rfho.runs").Run
+    raise AttributeError(f"module 'rfho' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "Run"]

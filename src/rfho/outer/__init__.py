@@ -1,8 +1,10 @@
 """The outer loop: one step as a pure function, the loop with its clock and its listeners, many starts at once."""
 
-from rfho.outer.events import AbstractRun, Listener, Restored, Start
+from rfho.outer.events import AbstractRun, Listener, Standing, Start
+from rfho.outer.identity import differences, fingerprint
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
+from rfho.outer.snapshot import Plain, Sections, load_snapshot, save_snapshot
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.outer.verbs import Trained, iterate, iterate_many, train, tune, tune_many
 
@@ -10,16 +12,22 @@ __all__ = [
     "AbstractRun",
     "Best",
     "Listener",
+    "Plain",
     "Report",
-    "Restored",
     "RichProgress",
+    "Sections",
     "Solution",
+    "Standing",
     "Start",
     "Trained",
     "Tuner",
     "TunerState",
+    "differences",
+    "fingerprint",
     "iterate",
     "iterate_many",
+    "load_snapshot",
+    "save_snapshot",
     "train",
     "tune",
     "tune_many",

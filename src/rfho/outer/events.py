@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from rfho.checks.diagnosis import Finding, HyperGradientWarning
+import optax
+
+from rfho.checks.diagnosis import Finding, HyperGradientWarning, Kind
 from rfho.errors import Result
 from rfho.hyper_gradients import AbstractHyperGradient
-from rfho.outer.report import Report
+from rfho.outer.report import Best, Report
 from rfho.outer.tuner import TunerState
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper
@@ -28,12 +30,14 @@ class Start(NamedTuple):
         method: how.
         hypers: λ_0 of each member.
         total: how many outer steps there will be.
+        optim: the outer optimiser.
     """
 
     problem: Problem
     method: AbstractHyperGradient
     hypers: tuple[Hyper, ...]
     total: int
+    optim: optax.GradientTransformation
 
 
 class Listener:
@@ -68,16 +72,26 @@ class Listener:
         """After the last step, also after an error."""
 
 
-class Restored(NamedTuple):
-    """Where an earlier run stood.
+class Standing(NamedTuple):
+    """All of one member that it needs to go on as if nothing had happened.
 
     Attributes:
-        states: of each member.
-        histories: the reports of each member up to there.
+        state: after its last good step.
+        before: one outer step earlier, where a member ends whose next objective is not finite.
+        history: its reports.
+        best: the lowest objective so far; None before the first step.
+        told: the kinds of findings that were said.
+        ended: why it ended; None while it runs.
+        reason: what was raised about it, if anything was.
     """
 
-    states: tuple[TunerState, ...]
-    histories: tuple[tuple[Report, ...], ...]
+    state: TunerState
+    before: TunerState
+    history: tuple[Report, ...] = ()
+    best: Best | None = None
+    told: frozenset[Kind] = frozenset()
+    ended: Result | None = None
+    reason: str = ""
 
 
 class AbstractRun(Listener, abc.ABC):
@@ -86,12 +100,20 @@ class AbstractRun(Listener, abc.ABC):
     vital = True
 
     @abc.abstractmethod
-    def restored(self, states: tuple[TunerState, ...]) -> Restored | None:
-        """Where an earlier run stood, in the form of the states at the start; None if there was none."""
+    def restored(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Standing, ...] | None:
+        """Where all members stood when an earlier run of the same ended; None if there was none.
+
+        Args:
+            run: what would be tuned.
+            standings: of all members at the start, in whose form the answer is.
+        """
 
     @abc.abstractmethod
-    def keep(self, states: Callable[[], tuple[TunerState, ...]], *, last: bool) -> None:
-        """After an outer step: gives the states after it; whether they are saved now is the run's business."""
+    def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
+        """After an outer step: gives where all stand; whether that is saved now is the run's business."""
+
+    def hurry(self) -> None:
+        """Once the user has asked a second time to stop: nothing more is to be saved. Called by a signal."""
 
 
 class Warner(Listener):

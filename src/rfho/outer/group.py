@@ -49,10 +49,12 @@ class Taken(NamedTuple):
 class AbstractGroup(abc.ABC):
     """The members of a run, each at its own state."""
 
-    def __init__(self, tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> None:
+    def __init__(
+        self, tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]
+    ) -> None:
         self.tuner = tuner
         self.problem = problem
-        self.count = len(states)
+        self.count = len(past[-1])
         self._past: collections.deque[Any] = collections.deque(maxlen=_REMEMBERED)
 
     @abc.abstractmethod
@@ -61,7 +63,7 @@ class AbstractGroup(abc.ABC):
 
     @abc.abstractmethod
     def state(self, i: int, steps_back: int = 0) -> TunerState:
-        """Where member i stands, or stood up to two steps ago."""
+        """Where member i stands, or stood up to two steps ago, as far as its group has gone back."""
 
     @abc.abstractmethod
     def release(self) -> None:
@@ -75,10 +77,12 @@ class AbstractGroup(abc.ABC):
 class InTurn(AbstractGroup):
     """Members that take their steps one after another; a single member takes them in reserved memory."""
 
-    def __init__(self, tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> None:
-        super().__init__(tuner, problem, states)
-        self._steps = [tuner.steps(problem, state) for state in states]
-        self._past.append(tuple(states))
+    def __init__(
+        self, tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]
+    ) -> None:
+        super().__init__(tuner, problem, past)
+        self._steps = [tuner.steps(problem, state) for state in past[-1]]
+        self._past.extend(map(tuple, past))
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
         """The next step of each that runs."""
@@ -95,7 +99,7 @@ class InTurn(AbstractGroup):
 
     def state(self, i: int, steps_back: int = 0) -> TunerState:
         """Where member i stands."""
-        return self._past[-1 - steps_back][i]
+        return self._past[-1 - min(steps_back, len(self._past) - 1)][i]
 
     def release(self) -> None:
         """Frees the reserved memory."""
@@ -109,9 +113,11 @@ class InTurn(AbstractGroup):
 class SideBySide(AbstractGroup):
     """Members in one program."""
 
-    def __init__(self, tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> None:
-        super().__init__(tuner, problem, states)
-        self._past.append(stacked(states, "hypers"))
+    def __init__(
+        self, tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]
+    ) -> None:
+        super().__init__(tuner, problem, past)
+        self._past.extend(stacked(states, "hypers") for states in past)
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
         """One step of all; those that have ended compute on, unheard."""
@@ -127,7 +133,7 @@ class SideBySide(AbstractGroup):
 
     def state(self, i: int, steps_back: int = 0) -> TunerState:
         """Where member i stands."""
-        return member(self._past[-1 - steps_back], i)
+        return member(self._past[-1 - min(steps_back, len(self._past) - 1)], i)
 
     def release(self) -> None:
         """Nothing is reserved."""
@@ -138,14 +144,19 @@ class SideBySide(AbstractGroup):
         return [member(ends, i) for i in range(len(states))]
 
 
-def group_of(tuner: Tuner, problem: Problem, states: Sequence[TunerState]) -> AbstractGroup:
+def group_of(tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]) -> AbstractGroup:
     """The group that fits the number of members and the method.
+
+    Args:
+        tuner: how they are stepped.
+        problem: what is tuned.
+        past: the states of all members, the last ones last.
 
     Raises:
         ValueError: several members differ in structure.
     """
-    alone = len(states) == 1 or tuner.method.driven_from_python
-    return (InTurn if alone else SideBySide)(tuner, problem, states)
+    alone = len(past[-1]) == 1 or tuner.method.driven_from_python
+    return (InTurn if alone else SideBySide)(tuner, problem, past)
 
 
 def alike(hypers: Sequence[Hyper]) -> tuple[Hyper, ...]:

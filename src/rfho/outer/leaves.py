@@ -63,8 +63,9 @@ def described(state: PyTree) -> tuple[list[Leaf], list[np.ndarray]]:
     contents: list[np.ndarray] = []
     start = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        described, content = leaf_of(path_of(path, ""), leaf)
-        if content is not None:
+        described = leaf_of(path_of(path, ""), leaf)
+        if described.kind in ("array", "key"):
+            content = np.asarray(jax.random.key_data(leaf) if described.kind == "key" else leaf)
             digest = _sha256(content)
             described = described._replace(start=start, size=content.nbytes, sha256=digest)
             contents.append(content)
@@ -73,20 +74,24 @@ def described(state: PyTree) -> tuple[list[Leaf], list[np.ndarray]]:
     return leaves, contents
 
 
-def leaf_of(path: str, leaf: Any) -> tuple[Leaf, np.ndarray | None]:
-    """What a leaf is, and its array."""
-    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+def leaf_of(path: str, leaf: Any) -> Leaf:
+    """What a leaf is, which may be a `jax.ShapeDtypeStruct`; nothing is copied from the device.
+
+    Raises:
+        TypeError: an array of objects.
+    """
+    if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic):
         is_number = type(leaf) in (bool, int, float, complex)
         kind, value = ("number", repr(leaf)) if is_number else ("static", "")
-        return Leaf(path, kind, type(leaf).__name__, value=value), None
+        return Leaf(path, kind, type(leaf).__name__, value=value)
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         keys: Any = leaf
-        data, impl = np.asarray(jax.random.key_data(keys)), str(jax.random.key_impl(keys))
-        return Leaf(path, "key", data.dtype.name, data.shape, impl), data
-    array, weak = np.asarray(leaf), bool(getattr(leaf, "weak_type", False))
-    if array.dtype.hasobject:
+        data = jax.random.key_data(keys)
+        return Leaf(path, "key", data.dtype.name, data.shape, str(jax.random.key_impl(keys)))
+    if leaf.dtype.hasobject:
         raise TypeError(f"the state's leaf {path} holds objects, which only pickle could save")
-    return Leaf(path, "array", array.dtype.name, array.shape, weak=weak), array
+    weak = isinstance(leaf, jax.Array) and bool(leaf.weak_type)
+    return Leaf(path, "array", leaf.dtype.name, leaf.shape, weak=weak)
 
 
 def safetensors_header(leaves: list[Leaf]) -> bytes:
@@ -111,8 +116,8 @@ def read_leaf(path: Path, stream: io.RawIOBase, leaf: Leaf, like: Any) -> Any:
         return like
     if leaf.kind == "number":
         return _number(path, leaf)
-    template = np.asarray(jax.random.key_data(like) if leaf.kind == "key" else like)
-    array = np.empty(template.shape, template.dtype)
+    form: Any = jax.random.key_data(like) if leaf.kind == "key" else like
+    array = np.empty(form.shape, form.dtype)
     if leaf.size != array.nbytes:
         raise damaged(path, f"has {leaf.size} bytes for {leaf.path}, which has {array.nbytes}")
     if not _filled(stream, leaf.start, memory_of(array)) or _sha256(array) != leaf.sha256:
@@ -135,6 +140,8 @@ def _like(array: np.ndarray, like: Any, *, weak: bool) -> Any:
     """The array where and how another one is, so that the program that took that one takes this one."""
     if isinstance(like, np.generic):
         return array[()]
+    if isinstance(like, jax.ShapeDtypeStruct):
+        return jnp.asarray(array)
     if not isinstance(like, jax.Array):
         return array
     if weak and array.ndim == 0 and jnp.asarray(array.item()).dtype == array.dtype:

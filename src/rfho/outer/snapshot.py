@@ -17,7 +17,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,12 +127,13 @@ def save_snapshot(
     return number
 
 
-def load_snapshot(folder: Path, like: PyTree) -> Snapshot | None:
+def load_snapshot(folder: Path, like: Callable[[Sections], PyTree]) -> Snapshot | None:
     """The latest good snapshot of a folder, in the form of a state; None if there is none.
 
     Args:
         folder: of the snapshots.
-        like: a state of the same structure, kinds and shapes; arrays come back in its sharding.
+        like: gives, for what was said of the run, a state of the same structure, kinds and shapes; arrays come
+            back in its sharding. What it raises about a damaged file counts against the snapshot.
 
     Raises:
         SnapshotError: all snapshots are damaged, or the latest good one is of another structure.
@@ -141,7 +142,8 @@ def load_snapshot(folder: Path, like: PyTree) -> Snapshot | None:
     for number in sorted(_committed(folder), reverse=True):
         try:
             head = _read_head(inside(folder, f"{number:08d}"))
-            state = _read_state(inside(folder, f"{number:08d}"), head, like)
+            form = like(head.sections)
+            state = _read_state(inside(folder, f"{number:08d}"), head, form)
         except DataFormatError as error:
             remarks.append(f"snapshot {number} is not taken: {error}")
             continue
@@ -170,7 +172,7 @@ def _read_head(place: Path) -> Head:
 def _read_state(place: Path, head: Head, like: PyTree) -> PyTree:
     """The state, each array compared with its checksum."""
     flat, structure = jax.tree_util.tree_flatten_with_path(like)
-    expected = [leaf_of(path_of(path, ""), leaf)[0] for path, leaf in flat]
+    expected = [leaf_of(path_of(path, ""), leaf) for path, leaf in flat]
     _check_structure(place, head.leaves, expected)
     path = inside(place, _ARRAYS)
     with _opened(path) as stream:

@@ -13,8 +13,9 @@ from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.hyper_gradients.base import evaluated
 from rfho.outer.events import AbstractRun, Listener
 from rfho.outer.group import alike
-from rfho.outer.loop import How, Rows, reported, tuned
+from rfho.outer.loop import reported, tuned
 from rfho.outer.report import Report, Solution
+from rfho.outer.session import How, Rows
 from rfho.outer.tuner import ADAM, REVERSE
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.problem import Problem

@@ -1,5 +1,6 @@
 """One member of a run, as it is watched: its history, its best step, and why it ended."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,9 +8,11 @@ import numpy as np
 
 from rfho import _tree as tree
 from rfho.checks.diagnosis import Finding, Seen, Watch, move_findings
+from rfho.checks.diagnosis.symptoms import REMEMBERED
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.hyper_gradients.once import not_finite
+from rfho.outer.events import Standing
 from rfho.outer.group import Taken
 from rfho.outer.report import Best, Report
 from rfho.outer.tuner import TunerState
@@ -26,28 +29,56 @@ class Watched:
         best: the lowest objective so far; None before the first step.
         ended: why it ended; None while it runs.
         error: what was raised about it.
-        steps_back: how many steps before the group's state its last good one lies.
+        end: the state in which it ended; None while it runs.
     """
 
-    def __init__(self, number: int, start: TunerState, history: tuple[Report, ...] = ()) -> None:
+    def __init__(self, number: int, standing: Standing, start: TunerState) -> None:
         self.number = number
-        self.history = list(history)
-        self.best: Best | None = None
-        self.ended: Result | None = None
-        self.error: HyperGradientError | None = None
-        self.steps_back = 0
-        self._rest = start.rest
-        self.hyper: Hyper = jax.device_get(start.hyper)
-        self._hyper_before = self.hyper
-        self._space = start.space
-        self._start = self._free = jax.device_get(start.free)
+        self.history = list(standing.history)
+        self.best = standing.best
+        self.ended = standing.ended
+        self.error = _error_of(standing)
+        self.end = None if standing.ended is None else standing.state
+        self._rest = standing.state.rest
+        self.hyper: Hyper = jax.device_get(standing.state.hyper)
+        self._hyper_before: Hyper = jax.device_get(standing.before.hyper)
+        self._space = standing.state.space
+        self._start, self._free = jax.device_get((start.free, standing.state.free))
         self._moved = np.inf
-        self._watch = Watch()
+        self._watch = Watch(_remembered(standing.history), standing.told)
+
+    def standing(self, state: Callable[[int], TunerState]) -> Standing:
+        """All that there is to know of it; ``state(i)`` is where its group has it i steps back.
+
+        A step that its group has taken but that has not been looked at, as something was raised in between,
+        does not count.
+        """
+        last = before = self.end
+        if last is None or before is None:
+            ahead = int(state(0).step) - len(self.history)
+            last, before = state(ahead), state(ahead + 1)
+        reason = "" if self.error is None else str(self.error)
+        told = self._watch.told
+        return Standing(last, before, tuple(self.history), self.best, told, self.ended, reason)
 
     def saw(
-        self, method: AbstractHyperGradient, taken: Taken, *, step: int, seconds: float
+        self,
+        method: AbstractHyperGradient,
+        taken: Taken,
+        state: Callable[[int], TunerState],
+        *,
+        step: int,
+        seconds: float,
     ) -> tuple[Report | None, list[Finding]]:
-        """The report of a step, and what gives rise to doubt; no report if the step failed."""
+        """The report of a step, and what gives rise to doubt; no report if the step failed.
+
+        Args:
+            method: which it was.
+            taken: the step.
+            state: where its group has this member so many steps back.
+            step: its number.
+            seconds: how long it took.
+        """
         stats = {name: float(number) for name, number in taken.stats.items()}
         seen = Seen(taken.value, taken.hypergradient, stats)
         params = taken.params() if step == 1 else None
@@ -56,7 +87,7 @@ class Watched:
         hyper = jax.device_get(self._rest.join(taken.free))
         error = _complaint(method, stats, step) or _failure(taken, hyper, step)
         if error is not None:
-            self._fail(error, findings)
+            self._fail(error, findings, state)
             return None, []
         value = jax.tree.map(float, taken.value)
         if self._is_lowest(value):
@@ -68,11 +99,11 @@ class Watched:
         self.history.append(report)
         return report, findings
 
-    def converged(self, tolerance: float) -> bool:
+    def converged(self, tolerance: float, state: Callable[[int], TunerState]) -> bool:
         """Whether the last step was shorter than ``tolerance``; the member ends then."""
         if not tolerance > 0 or self._moved > tolerance:
             return False
-        self.ended = Result.CONVERGED
+        self.ended, self.end = Result.CONVERGED, state(0)
         return True
 
     def consider_end(self, value: PyTree, params: Params) -> None:
@@ -83,14 +114,33 @@ class Watched:
     def _is_lowest(self, value: PyTree) -> bool:
         return self.best is None or _size(value) < _size(self.best.value)
 
-    def _fail(self, error: HyperGradientError, findings: list[Finding]) -> None:
+    def _fail(
+        self,
+        error: HyperGradientError,
+        findings: list[Finding],
+        state: Callable[[int], TunerState],
+    ) -> None:
         for finding in findings:
             error.add_note(str(finding))
         self.error, self.ended = error, error.result
-        self.steps_back = 1
+        steps_back = 1
         if error.result is Result.NON_FINITE_VALUE and self.history:
             # The objective has a value at every λ but the last.
-            self.steps_back, self.hyper = 2, self._hyper_before
+            steps_back, self.hyper = 2, self._hyper_before
+        self.end = state(steps_back)
+
+
+def _error_of(standing: Standing) -> HyperGradientError | None:
+    failed = standing.ended is not None and standing.ended.failed
+    return (
+        HyperGradientError(standing.ended, standing.reason) if failed and standing.ended else None
+    )
+
+
+def _remembered(history: tuple[Report, ...]) -> tuple[Seen, ...]:
+    return tuple(
+        Seen(report.value, report.hypergradient, report.stats) for report in history[-REMEMBERED:]
+    )
 
 
 def _size(value: PyTree) -> float:

@@ -81,9 +81,10 @@ class RunFolder:
     def begin(
         self, settings: object, *, experiment: str, title: str, summary: str, command: str
     ) -> None:
-        """Writes the settings, and that the run has started."""
+        """Writes the settings (a dataclass of them, or their text), and that the run has started."""
         started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        write_file(self.path / _SETTINGS, to_toml(settings).encode())
+        text = settings if isinstance(settings, str) else to_toml(settings)
+        write_file(self.path / _SETTINGS, text.encode())
         described = (experiment, title, summary, command, started)
         self._write_about(About(*described, None, RUNNING, "", versions()))
 

@@ -1,4 +1,4 @@
-"""Fingerprints: equal for the same run in another process, and each change is named where it is."""
+"""Fingerprints of runs: equal for the same run in another process, and each change is named where it is."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import rfho
-from rfho.outer.fingerprint import differences, fingerprint
+from rfho.outer.identity import differences, fingerprint
 
 SCALE = 2.0
 
@@ -47,7 +47,7 @@ class TestSame:
 
     def test_in_another_process(self):
         program = (
-            "import json, optax, test_fingerprint as t\n"
+            "import json, optax, test_identity as t\n"
             "print(json.dumps(t.fingerprint(p=t.problem(), optim=optax.adam(0.1), f=t.loss)))"
         )
         environment = os.environ | {
@@ -140,7 +140,7 @@ class TestChanges:
         assert any("was 1 and is 2" in sentence for sentence in changed(one, other))
 
     def test_of_a_large_array_a_block_is_enough(self, monkeypatch):
-        from rfho.outer import fingerprint as module
+        from rfho.outer import identity as module
 
         monkeypatch.setattr(module, "_WHOLE", 1000)
         monkeypatch.setattr(module, "_BLOCK", 64)

@@ -1,0 +1,211 @@
+"""A run that goes on: its clock, its members with their histories, and who listens."""
+
+import functools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import optax
+
+from rfho.checks.diagnosis import Finding
+from rfho.errors import Result, positive_int
+from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.outer.events import AbstractRun, Audience, Listener, Standing, Start
+from rfho.outer.group import AbstractGroup, Taken, group_of
+from rfho.outer.report import Report, Solution
+from rfho.outer.signals import StopSignals
+from rfho.outer.tuner import Tuner, TunerState
+from rfho.outer.watched import Watched
+from rfho.problem.problem import Problem
+from rfho.typing import Hyper, PyTree
+
+Rows = tuple[Report | None, ...]
+"""One report for each member; None for those that have ended."""
+
+
+class How(NamedTuple):
+    """How members are tuned: what all verbs take.
+
+    Attributes:
+        method: how hypergradients are computed.
+        optim: the outer optimiser.
+        domains: of each member.
+        steps: outer steps; 100 if None, or as many as the training run of an online method has.
+        tolerance: a member ends when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
+        listeners: who is told.
+        run: what keeps the outer state; None if nothing does.
+    """
+
+    method: AbstractHyperGradient
+    optim: optax.GradientTransformation
+    domains: tuple[PyTree, ...]
+    steps: int | None
+    tolerance: float
+    listeners: Sequence[Listener]
+    run: AbstractRun | None
+
+    def hurry(self) -> None:
+        """Tells the run that it is to end without saving."""
+        if self.run is not None:
+            self.run.hurry()
+
+
+class Session:
+    """A run that goes on: the members, and what is known of each.
+
+    Raises:
+        TypeError, ValueError: the arguments do not fit each other; before anything runs.
+    """
+
+    def __init__(
+        self, problem: Problem, hypers: Sequence[Hyper], how: How, signals: StopSignals
+    ) -> None:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"got a {type(problem).__name__} where a rfho.Problem was expected")
+        _check_tolerance(how.tolerance)
+        listeners = how.listeners if how.run is None else (*how.listeners, how.run)
+        self.audience = Audience(listeners)
+        Tuner(how.method, how.optim)  # which looks at both
+        self.total = outer_steps(how.method, problem, how.steps)
+        self.planned = (
+            Result.HORIZON_REACHED if how.method.limit(problem) == self.total else Result.STEPS_DONE
+        )
+        self._signals = signals
+        self._how = how
+        self._problem = problem
+        side_by_side = 1 if how.method.driven_from_python else len(hypers)
+        self._start = Start(problem, how.method, tuple(hypers), self.total, how.optim)
+        states = tuple(
+            Tuner(how.method, how.optim, domain).init(problem, hyper, members=side_by_side)
+            for domain, hyper in zip(how.domains, hypers, strict=True)
+        )
+        _check_alike(states)
+        watched = Tuner(how.method.watched(self._segment), how.optim)
+        self.group: AbstractGroup = group_of(watched, problem, [states])
+        # Last, as nothing may fail between here and where the run is closed.
+        standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
+        found = None if how.run is None else how.run.restored(self._start, standings)
+        if found is not None:
+            past = [[one.before for one in found], [one.state for one in found]]
+            self.group, standings = group_of(watched, problem, past), found
+        self.members = [
+            Watched(i, standing, start)
+            for i, (standing, start) in enumerate(zip(standings, states, strict=True))
+        ]
+
+    def reports(self) -> Iterator[Rows]:
+        """One outer step after another, until all members have ended or all steps are done.
+
+        Raises:
+            KeyboardInterrupt: a signal has come, and what it came into is done.
+        """
+        self.audience.start(self._start)
+        first = 1 + max(len(member.history) for member in self.members)
+        for step in range(first, self.total + 1):
+            if all(member.ended for member in self.members):
+                return
+            self._signals.look()
+            yield self._step(step)
+
+    def solutions(self, result: Result, error: Exception | None = None) -> tuple[Solution, ...]:
+        """Where all members stand; a run that ended as planned reads its last objectives."""
+        ends = [standing.state for standing in self._standings()]
+        self.group.release()
+        together = functools.cache(lambda: self.group.conclude(ends))
+        solutions: list[Solution] = []
+        for i, member in enumerate(self.members):
+            ended = member.ended or result
+            if not ended.failed and ended is not Result.STOPPED:
+                value, params = together()[i]
+                member.consider_end(jax.device_get(value), params)
+            solution = Solution(
+                member.hyper,
+                best=member.best,
+                history=tuple(member.history),
+                result=ended,
+                conclude=lambda i=i: together()[i],
+                error=member.error or error,
+            )
+            solutions.append(solution)
+            if not ended.failed and ended is not Result.STOPPED:
+                _ = solution.value
+        return tuple(solutions)
+
+    def _step(self, step: int) -> Rows:
+        begin = time.perf_counter()
+        running = [member.ended is None for member in self.members]
+        taken = self.group.advance(running)
+        seconds = time.perf_counter() - begin
+        # All members first, then the listeners: if one of these fails, all members stand at the same step.
+        seen = [
+            self._seen(member, one, step, seconds) if runs else (None, [])
+            for member, one, runs in zip(self.members, taken, running, strict=True)
+        ]
+        for report, findings in seen:
+            for finding in findings:
+                self.audience.finding(finding)
+            if report is not None:
+                self.audience.step(report)
+        rows = tuple(report for report, _ in seen)
+        if self._how.run is not None:
+            last = step == self.total or all(member.ended for member in self.members)
+            self._how.run.keep(self._standings, last=last)
+        return rows
+
+    def _seen(
+        self, member: Watched, taken: Taken, step: int, seconds: float
+    ) -> tuple[Report | None, list[Finding]]:
+        state = functools.partial(self.group.state, member.number)
+        report, findings = member.saw(self._how.method, taken, state, step=step, seconds=seconds)
+        if report is not None:
+            member.converged(self._how.tolerance, state)
+        return report, findings
+
+    def _standings(self) -> tuple[Standing, ...]:
+        return tuple(
+            member.standing(functools.partial(self.group.state, member.number))
+            for member in self.members
+        )
+
+    def _segment(self, done: int, total: int) -> None:
+        self.audience.segment(done, total)
+        self._signals.look()
+
+
+def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | None) -> int:
+    """How many outer steps there will be: ``steps``, 100 by default, or as many as the method can take.
+
+    Raises:
+        ValueError: ``steps`` is no int of 1 or more, or the method can take none.
+    """
+    if steps is not None:
+        steps = positive_int(steps, "steps", "tune")
+    limit = method.limit(problem)
+    if limit is None:
+        return 100 if steps is None else steps
+    if limit == 0:
+        raise ValueError(
+            f"{type(method).__name__} updates less often than the horizon of {problem.horizon} steps is "
+            "long, so it would never update: lower every, or raise horizon"
+        )
+    return limit if steps is None else min(steps, limit)
+
+
+def _check_alike(states: Sequence[TunerState]) -> None:
+    kinds = [jax.tree.structure(state.space) for state in states]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise ValueError(
+                f"domains[{i}] differs from domains[0] in its kinds of domain, but members run side by side: give "
+                "all of them the same kinds, with bounds or radii of their own"
+            )
+
+
+def _check_tolerance(tolerance: float) -> None:
+    is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not is_number or not 0 <= tolerance < math.inf:
+        raise ValueError(
+            f"tune got tolerance={tolerance!r}, but it must be a number of 0 or more, 0 to do all steps"
+        )

@@ -1,0 +1,145 @@
+"""The course of a tuning run for people: a row for each outer step, pictures, a table."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfho.outer import Report, Standing
+from rfho.runs.pictures import curves
+from rfho.runs.run_folder import RunFolder
+from rfho.runs.table import Column, make_table
+
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_MOST_PICTURES = 30
+
+Row = dict[str, Any]
+
+
+def row_of(report: Report, *, with_member: bool) -> Row:
+    """A report in numbers; of an array its range and its mean.
+
+    Example:
+        >>> row_of(
+        ...     Report(1, {"lr": np.float64(0.5)}, 2.0, {"lr": np.float64(3.0)}, {}, 0.25),
+        ...     with_member=False,
+        ... )
+        {'step': 1, 'objective': 2.0, 'lr': 0.5, 'hypergradient norm': 3.0, 'seconds': 0.25}
+    """
+    row: Row = {"step": report.step} | ({"member": report.member} if with_member else {})
+    for name, value in _named(report.value, "objective"):
+        row[name] = float(value)
+    for name, leaf in _numbers(report):
+        row |= {name: leaf.item()} if leaf.size == 1 else _range(name, leaf)
+    norm = _norm(jax.tree.leaves(report.hypergradient))
+    return _finite(row | report.stats | {"hypergradient norm": norm, "seconds": report.seconds})
+
+
+def add_course(folder: RunFolder, standings: Sequence[Standing], findings: Sequence[str]) -> None:
+    """Adds pictures of the objective and of every hyperparameter, and a table of where all ended."""
+    histories = [one.history for one in standings if one.history]
+    if not histories:
+        return
+    drawn = curves(_objectives(histories), x_label="outer step", y_label="objective")
+    folder.add_picture("objective", drawn, "The objective at each outer step.")
+    for number, name in enumerate(dict(_numbers(histories[0][0]))):
+        if number == _MOST_PICTURES:
+            break
+        drawn = curves(_course(histories, name), x_label="outer step", y_label=name)
+        folder.add_picture(f"hyper-{number}-{_slug(name)}", drawn, f"{name} after each outer step.")
+    folder.add_table("ends", _ends(standings))
+    if findings:
+        rows = [[finding] for finding in findings]
+        folder.add_table(
+            "findings", make_table("Findings", [Column("what gives rise to doubt")], rows)
+        )
+
+
+def _ends(standings: Sequence[Standing]) -> Any:
+    columns = ["start", "steps", "objective before", "best objective", "at step", "seconds"]
+    rows = [
+        [
+            member,
+            len(one.history),
+            _sum(one.history[0].value) if one.history else None,
+            None if one.best is None else _sum(one.best.value),
+            None if one.best is None else one.best.step,
+            sum(report.seconds for report in one.history),
+        ]
+        for member, one in enumerate(standings)
+    ]
+    return make_table("Where it ended", [Column(name) for name in columns], rows)
+
+
+def _objectives(histories: Sequence[Sequence[Report]]) -> dict[str, np.ndarray]:
+    """A curve of each objective and member."""
+    names = [name for name, _ in _named(histories[0][0].value, "objective")]
+    return {
+        _of_member(name, i, len(histories)): np.array(
+            [float(dict(_named(report.value, "objective"))[name]) for report in history]
+        )
+        for i, history in enumerate(histories)
+        for name in names
+    }
+
+
+def _course(histories: Sequence[Sequence[Report]], name: str) -> dict[str, np.ndarray]:
+    """A curve of a number for each member; of an array its quantiles, of the first member alone."""
+    arrays = [np.array([dict(_numbers(report))[name] for report in each]) for each in histories]
+    if arrays[0][0].size == 1:
+        return {_of_member(name, i, len(arrays)): np.ravel(array) for i, array in enumerate(arrays)}
+    flat = arrays[0].reshape(len(arrays[0]), -1).astype(float)
+    levels = np.quantile(flat, _QUANTILES, axis=1)
+    return {f"{100 * level:g} %": line for level, line in zip(_QUANTILES, levels, strict=True)}
+
+
+def _of_member(name: str, i: int, count: int) -> str:
+    return name if count == 1 else f"{name}, start {i}"
+
+
+def _numbers(report: Report) -> Iterator[tuple[str, np.ndarray]]:
+    """The learned leaves of λ that hold something, by name."""
+    learned = {name for name, _ in _named(report.hypergradient, "hyper")}
+    for name, leaf in _named(report.hyper, "hyper"):
+        if name in learned and np.size(leaf):
+            yield name, np.asarray(leaf)
+
+
+def _named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree with their places as names; a single leaf has the name that is given."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        yield jax.tree_util.keystr(path, simple=True, separator=".") or name, leaf
+
+
+def _norm(leaves: Sequence[Any]) -> float:
+    """The Euclidean one of all leaves together, which no square overflows."""
+    flat = np.concatenate([np.ravel(leaf).astype(float) for leaf in leaves] or [np.zeros(1)])
+    largest = float(np.max(np.abs(flat), initial=0.0))
+    return largest * float(np.linalg.norm(flat / largest)) if 0 < largest < np.inf else largest
+
+
+def _range(name: str, leaf: np.ndarray) -> Row:
+    numbers = leaf.astype(float)
+    return {
+        f"{name} min": float(numbers.min()),
+        f"{name} mean": float(numbers.mean()),
+        f"{name} max": float(numbers.max()),
+    }
+
+
+def _finite(row: Row) -> Row:
+    """As JSON holds it: None for what is not finite."""
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
+def _sum(value: Any) -> float:
+    return sum(map(float, jax.tree.leaves(value)))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "value"

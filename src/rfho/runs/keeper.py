@@ -1,0 +1,237 @@
+"""What is kept of a run that goes on, and how all of it is found again.
+
+The reports lie in a log that grows with every step, the states in snapshots now and then. A snapshot says how
+far the logs were when it was made: whoever goes on from it cuts off what came later, and so the history
+has neither a gap nor a step twice.
+"""
+
+import datetime
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from rfho.errors import SnapshotError
+from rfho.files import damaged, inside
+from rfho.outer import (
+    Plain,
+    Report,
+    Sections,
+    Standing,
+    Start,
+    differences,
+    load_snapshot,
+    save_snapshot,
+)
+from rfho.runs.log import Log, Place
+from rfho.runs.records import Form, read_reports
+from rfho.runs.standings import (
+    arrays_like,
+    arrays_of,
+    estimate_like,
+    form_of,
+    standing_of,
+    words_of,
+)
+from rfho.typing import PyTree
+
+SNAPSHOTS, REPORTS, HISTORY = "snapshots", "reports.bin", "history.jsonl"
+"""Where in the folder of a run all this is."""
+
+_NOTHING = Place(0, hashlib.sha256().hexdigest())
+_POSITION, _SEPARATOR = "position", "\n"
+
+
+class Pace(NamedTuple):
+    """How often a snapshot is made, and how many are kept.
+
+    Attributes:
+        every: so many outer steps, or so much time.
+        keep: the last so many stay.
+    """
+
+    every: int | datetime.timedelta
+    keep: int
+
+    def is_due(self, steps: int, seconds: float, *, busy: bool) -> bool:
+        """Whether so many steps and seconds after the last one it is time for the next.
+
+        One that is still being written is waited for where steps are counted, but not where time is.
+        """
+        if isinstance(self.every, datetime.timedelta):
+            return seconds >= self.every.total_seconds() and not busy
+        return steps >= self.every
+
+
+class Keeper:
+    """The logs and snapshots of one run in a folder that this process owns.
+
+    Attributes:
+        run: what is tuned.
+        forms: of the reports of each member, once one is known.
+        latest: gives where all members stand; None before the first step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: Start,
+        *,
+        sections: Sections,
+        pace: Pace,
+        row: Callable[[Report], str],
+    ) -> None:
+        self.run = run
+        self.forms: list[Form] = []
+        self.latest: Callable[[], tuple[Standing, ...]] | None = None
+        self._folder, self._sections, self._pace = folder, sections, pace
+        self._history, self._reports = Log(folder / HISTORY), Log(folder / REPORTS)
+        self._standings: tuple[Standing, ...] = ()
+        self._row, self._told = row, [0] * len(run.hypers)
+        self._unsaved, self._last, self._saved = 0, time.monotonic(), 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rfho-run")
+        self._saving: Future[Any] | None = None
+
+    def restored(
+        self, standings: tuple[Standing, ...], allow: Sequence[str]
+    ) -> tuple[tuple[Standing, ...] | None, tuple[str, ...]]:
+        """Where the members stood in the last good snapshot, and what there is to say of later ones.
+
+        Raises:
+            SnapshotError: the snapshots are of another run, or all are damaged.
+        """
+        self._standings = standings
+
+        def like(sections: Sections) -> PyTree:
+            _check_same(self._folder, sections, self._sections, allow)
+            self._rewind(sections[_POSITION])
+            stats = tuple(filter(None, str(sections[_POSITION]["stats"]).split(_SEPARATOR)))
+            shapes = estimate_like(self.run, standings[0])
+            self.forms = [form_of(one, shapes.value, stats) for one in standings]
+            return [
+                arrays_like(one, form, shapes, with_best=_words_of(sections, i)["best"] is not None)
+                for i, (one, form) in enumerate(zip(standings, self.forms, strict=True))
+            ]
+
+        found = load_snapshot(inside(self._folder, SNAPSHOTS), like)
+        if found is None:
+            self._history.rewind(_NOTHING)
+            self._reports.rewind(_NOTHING)
+            return None, ()
+        histories = read_reports(self._reports, self.forms)
+        self._told = [len(history) for history in histories]
+        self._saved = max(self._told)
+        return tuple(
+            standing_of(found.state[i], _words_of(found.sections, i), form, tuple(history))
+            for i, (form, history) in enumerate(zip(self.forms, histories, strict=True))
+        ), found.remarks
+
+    def add(self, report: Report) -> None:
+        """Notes a report, and its row for people to read, unless that is done."""
+        if report.step <= self._told[report.member]:
+            return
+        if not self.forms:
+            value = jax.tree.map(lambda _: 0.0, report.value)
+            self.forms = [form_of(one, value, tuple(report.stats)) for one in self._standings]
+        row, record = self._row(report), self.forms[report.member].encoded(report)
+        with self._reports.together():
+            self._reports.append(record)
+            self._history.append(f"{row}\n".encode())
+        self._told[report.member] = report.step
+
+    def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
+        """Saves where all stand, if it is time; the file is written while the loop goes on.
+
+        Raises:
+            WriteError: the snapshot before this one could not be written, or this last one.
+        """
+        self.latest = standings
+        self._unsaved += 1
+        seconds = time.monotonic() - self._last
+        busy = self._saving is not None and not self._saving.done()
+        if last or self._pace.is_due(self._unsaved, seconds, busy=busy):
+            self.save()
+        if last:
+            self.wait()
+
+    def save(self) -> None:
+        """Begins to save where all stand, if that is not saved yet."""
+        if self.latest is None:
+            return
+        self.wait()
+        standings = self.latest()
+        step = max(len(one.history) for one in standings)
+        if step == self._saved or not all(map(_is_good, standings)):
+            return
+        for i, one in enumerate(standings):
+            # One of them may not have been told, if another listener failed in between.
+            for report in one.history[self._told[i] :]:
+                self.add(report)
+        sections = self._sections | self._said(standings)
+        state = [arrays_of(one) for one in standings]
+        self._unsaved, self._last, self._saved = 0, time.monotonic(), step
+        self._saving = self._thread.submit(self._write, state, sections)
+
+    def wait(self) -> None:
+        """Until nothing is being saved; raises what went wrong."""
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
+
+    def close(self) -> None:
+        """Frees the logs, once what is being saved is saved."""
+        self._thread.shutdown()
+        self._history.close()
+        self._reports.close()
+
+    def _write(self, state: PyTree, sections: Sections) -> None:
+        # The logs first: a snapshot never knows of more than there is.
+        self._reports.sync()
+        self._history.sync()
+        save_snapshot(self._folder / SNAPSHOTS, state, sections, keep=self._pace.keep)
+
+    def _said(self, standings: tuple[Standing, ...]) -> Sections:
+        history, reports = self._history.place, self._reports.place
+        position: dict[str, Plain] = {
+            "step": max(len(one.history) for one in standings),
+            "history": history.size,
+            "history sha256": history.sha256,
+            "reports": reports.size,
+            "reports sha256": reports.sha256,
+            "stats": _SEPARATOR.join(self.forms[0].stats) if self.forms else "",
+        }
+        members = {f"member {i}": words_of(one) for i, one in enumerate(standings)}
+        return {_POSITION: position, **members}
+
+    def _rewind(self, position: dict[str, Plain]) -> None:
+        for name, log in (("history", self._history), ("reports", self._reports)):
+            size, digest = position.get(name), position.get(f"{name} sha256")
+            if not isinstance(size, int) or not isinstance(digest, str):
+                raise damaged(log.path, "has no place in the snapshot")
+            log.rewind(Place(size, digest))
+
+
+def _is_good(standing: Standing) -> bool:
+    """Whether a member is finite and stands where its history ends; of one that has ended that is known."""
+    state = standing.state
+    return standing.ended is not None or (
+        bool(state.finite) and int(state.step) == len(standing.history)
+    )
+
+
+def _words_of(sections: Sections, i: int) -> dict[str, Plain]:
+    return sections[f"member {i}"]
+
+
+def _check_same(folder: Path, then: Sections, now: Sections, allow: Sequence[str]) -> None:
+    said = differences(then, now, allow=allow)
+    if said:
+        names = sorted({sentence.partition(" (")[0] for sentence in said})
+        raise SnapshotError(
+            f"the run in {folder} is not the one that would go on: {'; '.join(said)}. Choose another folder for "
+            f"a new run; or, if it is to go on all the same, say so by rfho.Run(…, allow={names})"
+        )

@@ -1,0 +1,86 @@
+"""Where a member of a run stands, taken apart into arrays and words for a snapshot, and put together again."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+
+from rfho.checks import Kind
+from rfho.errors import Result
+from rfho.outer import Best, Plain, Report, Standing, Start, Tuner
+from rfho.runs.records import Form
+from rfho.typing import PyTree
+
+_SEPARATOR = " "
+
+
+class Shapes(NamedTuple):
+    """What an estimate of a run will look like, without its numbers: the objective, and the parameters."""
+
+    value: PyTree
+    params: PyTree
+
+
+def estimate_like(run: Start, standing: Standing) -> Shapes:
+    """The form of an estimate; a method that is traced is traced for it, and nothing is computed."""
+    state = standing.state
+    if run.method.driven_from_python:
+        moment = run.problem.at(0, state.rest)
+        params = eqx.filter_eval_shape(
+            lambda m, h: m.dynamics.output(m.init(h)), moment, state.free
+        )
+        return Shapes(0.0, params)
+    tuner: Any = Tuner(run.method, run.optim)
+    _, estimate = eqx.filter_eval_shape(tuner.step, run.problem, state)
+    return Shapes(jax.tree.map(lambda _: 0.0, estimate.value), estimate.aux.params)
+
+
+def form_of(standing: Standing, value: PyTree, stats: tuple[str, ...]) -> Form:
+    """The form of a member's reports."""
+    state = standing.state
+    return Form(jax.device_get(state.hyper), state.free, value, stats)
+
+
+def arrays_of(standing: Standing) -> PyTree:
+    """The arrays of a member."""
+    best = standing.best and {
+        "free": form_of(standing, None, ()).learned(standing.best.hyper),
+        "value": standing.best.value,
+        "params": standing.best.params,
+    }
+    return {"state": standing.state, "before": standing.before, "best": best}
+
+
+def arrays_like(start: Standing, form: Form, shapes: Shapes, *, with_best: bool) -> PyTree:
+    """The form of these arrays."""
+    free = jax.device_get(start.state.free)
+    best = {"free": free, "value": form.value, "params": shapes.params} if with_best else None
+    return {"state": start.state, "before": start.state, "best": best}
+
+
+def words_of(standing: Standing) -> dict[str, Plain]:
+    """What there is beside them."""
+    return {
+        "best": None if standing.best is None else standing.best.step,
+        "told": _SEPARATOR.join(sorted(kind.name for kind in standing.told)),
+        "ended": None if standing.ended is None else standing.ended.name,
+        "reason": standing.reason,
+    }
+
+
+def standing_of(
+    arrays: PyTree, words: dict[str, Plain], form: Form, history: tuple[Report, ...]
+) -> Standing:
+    """A member as it was."""
+    best, step, ended = arrays["best"], words["best"], words["ended"]
+    return Standing(
+        state=arrays["state"],
+        before=arrays["before"],
+        history=history,
+        best=None
+        if best is None or not isinstance(step, int)
+        else Best(step, form.joined(best["free"]), best["value"], best["params"]),
+        told=frozenset(Kind[name] for name in str(words["told"]).split(_SEPARATOR) if name),
+        ended=None if ended is None else Result[str(ended)],
+        reason=str(words["reason"]),
+    )

@@ -1,0 +1,49 @@
+"""Tuning runs under real kills and signals: what was finished is not lost, and the end is the same to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from killed import TESTS
+
+
+def carried_out(*arguments: object) -> tuple[list[str], str]:
+    """The lines that `killed_tuning` prints, and what it says of itself."""
+    command = [sys.executable, str(TESTS / "killed_tuning.py"), *map(str, arguments)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_in_every_phase_the_end_is_the_same(tmp_path):
+    lines, _ = carried_out("kill", tmp_path, 7)  # in 8 phases each
+    assert lines == ["same"] * 7
+
+
+@pytest.mark.soak
+def test_killed_a_thousand_times_the_end_is_the_same(tmp_path):
+    lines, _ = carried_out("kill", tmp_path, 125)
+    assert lines == ["same"] * 125
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, number, signals):
+    lines, errors = carried_out("stop", tmp_path, 5, int(number), signals)
+    assert lines == ["right"] * 5, errors
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_told_to_stop_a_hundred_times_it_saves_and_leaves(tmp_path, number, signals):
+    lines, errors = carried_out("stop", tmp_path, 100, int(number), signals)
+    assert lines == ["right"] * 100, errors
