@@ -77,7 +77,7 @@ def network_of(params: Params, carried: PyTree, apply: Apply, *, of: str) -> Net
     carried = jax.tree.map(lambda leaf: _at_least(leaf, params), carried)
 
     def checked(params: Params, carried: PyTree, inputs: Any, key: Any) -> tuple[Any, PyTree]:
-        outputs, after = apply(params, carried, inputs, key)
+        outputs, after = apply(params, carried, jax.tree.map(jnp.asarray, inputs), key)
         _refuse_less_precision(outputs, params, of)
         return outputs, carried if key is None else jax.tree.map(_like, after, carried)
 
@@ -95,7 +95,8 @@ def _like(after: Any, before: Any) -> Any:
 
 
 def _refuse_less_precision(outputs: Any, params: Params, of: str) -> None:
-    double = all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(params))
+    leaves = jax.tree.leaves(params)
+    double = bool(leaves) and all(leaf.dtype == jnp.float64 for leaf in leaves)
     if double and any(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(outputs)):
         raise TypeError(
             f"the {of} model has parameters in float64 but computes in float32: hypergradients would have "
