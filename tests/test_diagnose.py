@@ -718,7 +718,7 @@ def quadratic(horizon=2):
 
 def test_an_outer_step_that_is_too_large():
     with pytest.warns(HyperGradientWarning, match="outer step is too large") as caught:
-        rfho.tune(quadratic(), {"x": -0.5}, optim=optax.sgd(1.9), steps=20)
+        rfho.tune(quadratic(), {"x": -0.5}, optim=optax.sgd(1.9), steps=30)
     assert [warning.message.finding.kind for warning in caught] == [Kind.OUTER_STEP_TOO_LARGE]
 
 
@@ -756,6 +756,19 @@ def test_a_tuning_run_without_symptoms_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rfho.tune(quadratic(), {"x": 0.5}, optim=optax.sgd(0.3), steps=15)
+
+
+def test_noise_of_data_drawn_anew_is_no_step_that_is_too_large():
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=300))
+    problem = rfho.Problem(
+        quadratic().dynamics,
+        lambda w, hyper, target: jnp.sum((w - target) ** 2),
+        valid=lambda k: 2 + noise[k],
+        horizon=2,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rfho.tune(problem, {"x": 2.0}, optim=optax.sgd(0.01), steps=300)
 
 
 # What is healthy

@@ -21,8 +21,10 @@ from rfho.checks.diagnosis.precision import half_precision_leaves
 from rfho.typing import Hyper, PyTree
 
 _UNTIL = 3  # outer steps after which an exact zero is no accident
-_WINDOW = 10  # outer steps over which jumps are counted
-_JUMPS = 9  # negative products among them that are a warning
+_WINDOW = 20  # outer steps over which jumps are counted
+_JUMPS = (
+    19  # negative products among them that are a warning: of pure noise, in one window of 50,000
+)
 
 REMEMBERED = _WINDOW + 1
 """How many outer steps `symptoms` looks back."""
