@@ -1,5 +1,5 @@
 # Everything happens in .venv, which the targets create and fill with what they need and no more.
-# A stamp in .venv records each installed extra; it is renewed when the pins or the metadata change.
+# A stamp in .venv records each installed group of dependencies; it is renewed when the pins or the metadata change.
 
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
@@ -14,7 +14,7 @@ FRAMEWORKS := .venv-frameworks
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-cli  ## clean a corrupted data set by its hypergradient, from nothing
+demo: $(VENV)/.installed-demo  ## clean a corrupted data set by its hypergradient, from nothing
 	$(BIN)/rfho run data-cleaning
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
@@ -50,14 +50,17 @@ clean:  ## remove the environment and everything built
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+	$@ -m pip install --disable-pip-version-check --quiet --constraint constraints.txt 'pip>=25.1'
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
-		--constraint constraints.txt --editable '.[$*]'
+		--constraint constraints.txt --editable . --group $*
 	@touch $@
 
 $(FRAMEWORKS)/.installed: pyproject.toml constraints-frameworks.txt
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --disable-pip-version-check --quiet \
-		--constraint constraints-frameworks.txt --editable '.[test-frameworks]'
+		--constraint constraints-frameworks.txt 'pip>=25.1'
+	$(FRAMEWORKS)/bin/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints-frameworks.txt --editable . --group test-frameworks
 	@touch $@
