@@ -123,6 +123,7 @@ Y = np.sin(X[:, 0])
 
 INSIDE = {
     "positive": (rfho.Positive(), jnp.asarray([1e-6, 2.0])),
+    "log box": (rfho.LogBox(1e-6, 3.0), jnp.asarray([1e-5, 2.0])),
     "box": (rfho.Box(0.0, 1.0), jnp.asarray([0.3, 0.6])),
     "nearly at the edge": (rfho.UnitInterval(), jnp.asarray(0.95)),
     "simplex": (rfho.Simplex(), jnp.asarray([0.2, 0.3, 0.5])),

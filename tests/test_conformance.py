@@ -169,6 +169,8 @@ DOMAINS = {
     "Positive": (rfho.Positive(0.1), [0.3, 2.0]),
     "UnitInterval": (rfho.UnitInterval(), 0.4),
     "Box": (rfho.Box(-1.0, jnp.array([2.0, 0.1])), [0.3, -0.2]),
+    "LogBox": (rfho.LogBox(0.1, jnp.array([2.0, 1.0])), [0.3, 0.2]),
+    "Scaled": (rfho.domains.Scaled(rfho.Box(-1.0, 2.0)), [0.3, -0.2]),
     "Simplex": (rfho.Simplex(), [0.3, 0.3, 0.4]),
     "CappedL1": (rfho.CappedL1(1.2), [[0.3, 0.3], [0.4, 0.1]]),
     "SymmetricNonNegative": (rfho.domains.SymmetricNonNegative(1.5), np.full((3, 3), 0.2)),
@@ -216,6 +218,7 @@ DYNAMICS = {
     "Descent": rfho.Descent(
         loss, lambda hyper: rfho.optim.adam(hyper["lr"], b1=hyper["mu"]), start
     ),
+    "Newton": rfho.dynamics.Newton(loss, start, products=9),
     "DescentWithValue": rfho.dynamics.DescentWithValue(
         loss, lambda hyper: optax.polyak_sgd(scaling=hyper["lr"], f_min=-hyper["mu"]), start
     ),

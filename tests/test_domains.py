@@ -10,11 +10,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import rfho
 from rfho import domains
 
 UPPER = np.array([0.5, 1.0, 2.0])
@@ -78,6 +80,18 @@ CASES = {
     ),
     "Box half-open": Case(
         domains.Box(1.0, np.inf), (3,), lambda v: [v >= 1.0], lambda x: [1.0 - x]
+    ),
+    "LogBox": Case(
+        domains.LogBox(0.25, UPPER),
+        (2, 3),
+        lambda v: [v >= 0.25, v <= np.broadcast_to(UPPER, (2, 3))],
+        lambda x: [1 - x / 0.25, x / UPPER - 1],
+    ),
+    "Scaled": Case(
+        domains.Scaled(domains.Box(-0.5, 1.5)),
+        (3,),
+        lambda v: [v >= -0.5, v <= 1.5],
+        lambda x: [-0.5 - x, x - 1.5],
     ),
     "Simplex": _simplex(1.0, (6,)),
     "Simplex of a matrix": _simplex(2.5, (2, 3)),
@@ -244,6 +258,7 @@ class TestDerivative:
             (domains.SymmetricNonNegative, 0.4),
             (lambda upper: domains.Box(-1.0, upper), 0.3),
             (domains.Positive, 0.2),
+            (lambda upper: domains.LogBox(0.01, upper), 0.3),
         ],
     )
     def test_is_right_in_the_parameter_of_the_set_too(self, build, value):
@@ -308,6 +323,26 @@ class TestChart:
         assert x > 0
         np.testing.assert_allclose(domain.chart(x), u, rtol=1e-13, atol=1e-13)
 
+    def test_of_a_scaled_domain_counts_in_units(self):
+        share = domains.Scaled(domains.Box(-4.0, 12.0))
+        assert share.unchart(share.chart(jnp.asarray(0.0)) + 0.25) == pytest.approx(4.0)
+        decades = domains.Scaled(domains.LogBox(1e-4, 1.0), np.log(10.0))
+        assert decades.unchart(decades.chart(jnp.asarray(1e-3)) + 1.0) == pytest.approx(1e-2)
+
+    def test_makes_one_outer_rate_fit_hyperparameters_of_any_size(self):
+        """Adam's first step has the length of its rate: a tenth of each leaf's own unit."""
+        dynamics = rfho.Dynamics(lambda hyper: jnp.zeros(()), lambda s, hyper, batch: s)
+        problem = rfho.Problem(dynamics, lambda w, hyper, batch: sum(hyper.values()), horizon=1)
+        hyper = {"rate": 1e-3, "share": 0.5, "temperature": 40.0}
+        domain = {
+            "rate": domains.LogBox(1e-5, 1.0),
+            "share": domains.UnitInterval(),
+            "temperature": domains.Scaled(domains.Box(0.0, 100.0)),
+        }
+        (report,) = rfho.iterate(problem, hyper, domain=domain, optim=optax.adam(0.1), steps=1)
+        after = {"rate": 1e-3 * np.exp(-0.1), "share": 0.4, "temperature": 30.0}
+        assert report.hyper == pytest.approx(after, rel=1e-4)
+
     def test_survives_the_floor_in_every_precision(self):
         for dtype in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64):
             lifted = domains.Positive().project(jnp.zeros(2, dtype))
@@ -335,6 +370,10 @@ class TestEmptySet:
             lambda: domains.SymmetricNonNegative(float("nan")),
             lambda: domains.Positive(0.0),
             lambda: domains.Positive(float("nan")),
+            lambda: domains.LogBox(1.0, 0.5),
+            lambda: domains.Scaled(domains.Box(0.0, float("inf"))),
+            lambda: domains.Scaled(domains.Box(1.0, 1.0)),
+            lambda: domains.Scaled(domains.Reals(), 0.0),
         ],
     )
     def test_cannot_be_built(self, build):
@@ -347,6 +386,15 @@ class TestEmptySet:
         for build in (domains.CappedL1, domains.Simplex, domains.Positive):
             with pytest.raises(ValueError, match="scalar"):
                 build(jnp.ones(2))
+
+    @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.1, np.inf), (0.1, np.nan)])
+    def test_a_log_box_needs_bounds_with_a_logarithm(self, bounds):
+        with pytest.raises(ValueError, match="positive, finite bounds: use Box"):
+            domains.LogBox(*bounds)
+
+    def test_a_domain_without_a_width_needs_a_unit(self):
+        with pytest.raises(ValueError, match="give unit="):
+            domains.Scaled(domains.Positive())
 
     @pytest.mark.parametrize(
         ("domain", "point"),
@@ -372,6 +420,10 @@ class TestCheck:
             (domains.SymmetricNonNegative(), np.zeros(4), "square"),
             (domains.Positive(), 0.0, "log x"),
             (domains.Positive(), np.array([1.0, -2.0]), "-2.0"),
+            (domains.LogBox(0.1, 1.0), 0.0, "log x"),
+            (domains.LogBox(0.1, UPPER), np.ones(2), "LogBox has lower"),
+            (domains.Scaled(domains.Reals(), UPPER), np.ones(2), "unit of shape (3,)"),
+            (domains.Scaled(domains.Positive(), 2.0), 0.0, "log x"),
             (domains.Reals(), 3, "int"),
             (domains.Reals(), "relu", "str"),
             (domains.Reals(), jax.random.key(0), "key"),

@@ -14,7 +14,7 @@ import rfho
 from rfho import solvers
 from rfho._implicit.refusal import complaint_about
 from rfho.domains.space import Rest
-from rfho.hyper_gradients import ImplicitHyperGradient, ReverseHyperGradient
+from rfho.hyper_gradients import Audit, ImplicitHyperGradient, ReverseHyperGradient
 
 EXAMPLES, FEATURES = 20, 6
 PLAIN = ImplicitHyperGradient(audit=None)
@@ -433,6 +433,31 @@ def test_minibatches_are_refused_unless_the_condition_has_data_of_its_own():
     assert stats["residual"] < 1e-5
 
 
+SEARCHES = {
+    "Newton": lambda loss, init: rfho.dynamics.Newton(loss, init),
+    "L-BFGS": lambda loss, init: rfho.dynamics.DescentWithValue(
+        loss, lambda hyper: optax.lbfgs(), init
+    ),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_any_search_for_the_minimum_will_do(search):
+    """Few steps without a rate end where many steps of gradient descent do."""
+    moment, hyper = regression(horizon=2000)
+    expected = first(moment, hyper, EXACT)
+    init = {"coefficients": jnp.zeros(FEATURES), "intercept": jnp.zeros(())}
+    dynamics = SEARCHES[search](penalised, init)
+    problem = rfho.Problem(dynamics, logistic, moment.train, moment.valid, horizon=15)
+    hyper = {"log_l2": hyper["log_l2"]}
+    method = ImplicitHyperGradient(audit=None, tolerance=1e-12, inner_tolerance=1e-9)
+    estimate = rfho.hyper_gradient(problem, hyper, method)
+    np.testing.assert_allclose(
+        estimate.hypergradient["log_l2"], expected.hypergradient["log_l2"], atol=1e-8
+    )
+    assert estimate.aux.stats["stationarity"] < 1e-8
+
+
 def test_dynamics_without_a_loss_are_pointed_to_the_fixed_point():
     problem, method = game(condition=rfho.Stationary())
     with pytest.raises(TypeError, match=r"use the condition rfho.FixedPoint\(\)"):
@@ -520,6 +545,24 @@ def test_tune_ends_with_the_last_answer_that_was_not_refused():
 def test_a_singular_system_without_a_solution_is_refused():
     error = refused(valley(0.0, 1.0), 0.5, ImplicitHyperGradient())
     assert error.result is rfho.Result.SINGULAR
+    assert "0 to rounding beside the largest, 1: either the loss is flat" in str(error)
+
+
+def test_curvatures_too_far_apart_for_single_precision_are_called_that():
+    """A regular system, with a penalty on every parameter, that float32 cannot tell from a flat one."""
+    curvature = jnp.geomspace(1e-7, 1.0, 60, dtype=jnp.float32)
+    dynamics = rfho.Descent(_stretched, constant_rate, jnp.ones(60, jnp.float32))
+    objective = lambda w, hyper, batch: jnp.sum(w)  # noqa: E731
+    method = ImplicitHyperGradient(solvers.CG(20), audit=Audit(90))
+    problem = rfho.Problem(dynamics, objective, curvature, None, horizon=2)
+    error = refused(problem, jnp.float32(1.0), method)
+    assert error.result is rfho.Result.SINGULAR
+    assert "too far apart for these numbers" in str(error)
+    assert "float64" in str(error)
+
+
+def _stretched(w, hyper, curvature):
+    return 0.5 * hyper * jnp.sum(curvature * w**2) - jnp.sum(w)
 
 
 def test_a_singular_system_with_a_solution_is_not():

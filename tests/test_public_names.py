@@ -26,7 +26,17 @@ NOUNS = {
     *("Stream", "Tuner", "Variables", "HyperGradientError", "HyperGradientWarning"),
 }
 DOMAINS = {
-    *("Box", "CappedL1", "Fixed", "NonNegative", "Positive", "Reals", "Simplex", "UnitInterval"),
+    *(
+        "Box",
+        "CappedL1",
+        "Fixed",
+        "LogBox",
+        "NonNegative",
+        "Positive",
+        "Reals",
+        "Simplex",
+        "UnitInterval",
+    ),
 }
 MEMORY = {"Anchored", "Binomial", "DiskShelf", "HostShelf", "Recompute", "Replay", "StoreAll"}
 CONDITIONS = {"FixedPoint", "Stationary"}

@@ -151,6 +151,7 @@ class Audit(eqx.Module):
         spread = spread_of(after, probe, self.products, known=self.curvature)
         stats = {
             "curvature": spread.curvature,
+            "largest": spread.largest,
             "asymmetry": asymmetry(after.operator.apply, probe, other),
         }
         if contraction is not None:

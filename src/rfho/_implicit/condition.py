@@ -22,7 +22,7 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._programs.liveness import inputs_used
-from rfho.dynamics import AbstractDescent, AbstractDynamics, Keep, Variables
+from rfho.dynamics import AbstractDynamics, AbstractMinimisation, Keep, Variables
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskBatches, TaskDynamics
@@ -71,7 +71,7 @@ class AbstractCondition(eqx.Module):
 
 
 class Stationary(AbstractCondition):
-    """∂_w L(w, λ) = 0: the parameters minimise the loss of an `AbstractDescent` on one batch.
+    """∂_w L(w, λ) = 0: the parameters minimise the loss of a `Descent`, a `Newton` or another search on one batch.
 
     The matrix is the Hessian H of the loss; a product is the derivative of ∇_(w,λ) L along q, whose
     two parts are H q and (∂²_λw L) q. What only the optimiser sees (a rate, a momentum) moves no
@@ -232,7 +232,7 @@ def loss_of(dynamics: AbstractDynamics) -> Loss:
     Raises:
         TypeError: they descend none.
     """
-    if isinstance(dynamics, AbstractDescent):
+    if isinstance(dynamics, AbstractMinimisation):
         return dynamics.loss
     if isinstance(dynamics, TaskDynamics):
         single = loss_of(dynamics.single)
@@ -240,7 +240,7 @@ def loss_of(dynamics: AbstractDynamics) -> Loss:
         return lambda params, hyper, batch: jnp.sum(each(params, hyper, batch))
     raise TypeError(
         f"the condition Stationary needs a loss, but the dynamics are a {type(dynamics).__name__}: "
-        "describe training as a rfho.Descent, or use the condition rfho.FixedPoint()"
+        "describe training as a rfho.Descent or rfho.dynamics.Newton, or use the condition rfho.FixedPoint()"
     )
 
 

@@ -40,9 +40,11 @@ def complaint_about(
     if assumes.definite and curvature == 0 and bad:
         return HyperGradientError(
             Result.SINGULAR,
-            f"{name} needs a regular matrix, but its smallest curvature is 0 to rounding and a relative residual "
-            f"of {residual:.2g} is left: the loss is flat along a direction in which the objective is not. Add a "
-            "penalty, or take rfho.solvers.Nystrom(rank, damping)",
+            f"{name} is left with a relative residual of {residual:.2g}, and the smallest curvature is 0 to "
+            f"rounding{_beside(stats)}: either the loss is flat along a direction in which the objective is not, "
+            "and needs a penalty; or its curvatures lie too far apart for these numbers, and it needs parameters "
+            "that are scaled (by the root of their penalties, by the size of their features), penalties bounded "
+            "from below (rfho.LogBox), or float64. rfho.solvers.Nystrom(rank, damping) takes either",
         )
     radius = stats.get("spectral_radius", 0.0)
     if assumes.contraction is not None and radius >= 1 and bad:
@@ -58,6 +60,11 @@ def complaint_about(
     if refuse_above is not None and not stats["relative_error_bound"] <= refuse_above:
         return HyperGradientError(Result.INACCURATE, _inaccurate(name, stats, refuse_above))
     return None
+
+
+def _beside(stats: dict[str, float]) -> str:
+    """What the smallest curvature is lost beside, where the audit has seen it."""
+    return f" beside the largest, {stats['largest']:.3g}" if "largest" in stats else ""
 
 
 def _inaccurate(name: str, stats: dict[str, float], refuse_above: float) -> str:

@@ -111,9 +111,9 @@ def refine(
 def suggest(trial: Any, hyper: Hyper, domain: PyTree) -> Hyper:
     """``hyper`` with values that the trial suggests: starts for `refine`.
 
-    A leaf between two bounds (`Box`, `UnitInterval`) is drawn between them, each entry of an array by itself; on
-    a logarithmic scale where both bounds are positive and differ by a factor of ten or more. `Fixed` leaves,
-    and entries that are no floating-point numbers, stay as they are.
+    A leaf between two bounds (`Box`, `LogBox`, `UnitInterval`) is drawn between them, each entry of an array by
+    itself; on a logarithmic scale where both bounds are positive and differ by a factor of ten or more. `Fixed`
+    leaves, and entries that are no floating-point numbers, stay as they are.
 
     Args:
         trial: an `optuna.Trial`; a parameter's name is the path of its leaf.
@@ -221,7 +221,9 @@ def _suggested(trial: Any, path: tuple[Any, ...], leaf: Any, domain: AbstractDom
 def _bounds(domain: AbstractDomain, name: str) -> tuple[Any, Any]:
     if isinstance(domain, rfho.UnitInterval):
         return 0.0, 1.0
-    if isinstance(domain, rfho.Box):
+    if isinstance(domain, domains.Scaled):
+        return _bounds(domain.domain, name)
+    if isinstance(domain, rfho.Box | rfho.LogBox):
         lower, upper = np.asarray(domain.lower), np.asarray(domain.upper)
         if np.isfinite(lower).all() and np.isfinite(upper).all():
             return lower, upper

@@ -1,7 +1,7 @@
 """Training algorithms as dynamical systems."""
 
 from rfho.dynamics._grad import grad
-from rfho.dynamics.base import AbstractDescent, AbstractDynamics, Keep, Way
+from rfho.dynamics.base import AbstractDescent, AbstractDynamics, AbstractMinimisation, Keep, Way
 from rfho.dynamics.descent import Descent, DescentState
 from rfho.dynamics.function import Dynamics
 from rfho.dynamics.heavy_ball import (
@@ -11,6 +11,7 @@ from rfho.dynamics.heavy_ball import (
     steps_undone_within,
 )
 from rfho.dynamics.model import SplitModel
+from rfho.dynamics.newton import Newton, NewtonState
 from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
 from rfho.dynamics.variables import Variables
 from rfho.dynamics.with_value import DescentWithValue
@@ -18,6 +19,7 @@ from rfho.dynamics.with_value import DescentWithValue
 __all__ = [
     "AbstractDescent",
     "AbstractDynamics",
+    "AbstractMinimisation",
     "Descent",
     "DescentState",
     "DescentWithValue",
@@ -25,6 +27,8 @@ __all__ = [
     "HeavyBall",
     "HeavyBallState",
     "Keep",
+    "Newton",
+    "NewtonState",
     "ReversibleDescent",
     "ReversibleState",
     "SplitModel",

@@ -75,16 +75,23 @@ class AbstractDynamics(eqx.Module):
         """How to pull one step back when ``keep`` is kept of it."""
 
 
-class AbstractDescent(AbstractDynamics):
-    """Dynamics whose step is the gradient of a loss, followed by an update that sees nothing else of it.
+class AbstractMinimisation(AbstractDynamics):
+    """Dynamics in search of a minimum of a loss, whatever their steps: what `rfho.Stationary` holds at their end.
 
-    What needs the loss itself, or its gradient, or an optimiser's step on another gradient, asks for these
-    dynamics, whichever they are. ``params`` is what the loss gets, ``state.params``.
+    ``state.params`` is what the loss is given.
     """
 
     @abc.abstractmethod
     def loss(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
         """L(w, λ, b)."""
+
+
+class AbstractDescent(AbstractMinimisation):
+    """Dynamics whose step is the gradient of a loss, followed by an update that sees nothing else of it.
+
+    What needs the loss itself, or its gradient, or an optimiser's step on another gradient, asks for these
+    dynamics, whichever they are.
+    """
 
     @abc.abstractmethod
     def gradient(self, params: Params, hyper: Hyper, batch: Batch) -> PyTree:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import jax
 import optax
 
-from rfho.dynamics.base import AbstractDynamics, Keep, Way, way_through_step
+from rfho.dynamics.base import AbstractMinimisation, Keep, Way, way_through_step
 from rfho.dynamics.descent import Descent, DescentState
 from rfho.typing import Batch, Hyper, Loss, Params, Scalar
 
 
-class DescentWithValue(AbstractDynamics):
+class DescentWithValue(AbstractMinimisation):
     """`Descent` for optimisers that need more than a gradient: `optax.polyak_sgd`, `optax.lbfgs`.
 
     Optax's ``update`` is given ``value`` and ``grad`` at the current parameters, and ``value_fn``, the
@@ -59,6 +59,10 @@ class DescentWithValue(AbstractDynamics):
     def init(self, hyper: Hyper) -> DescentState:
         """s_0: initial parameters and empty slots."""
         return self.plain.init(hyper)
+
+    def loss(self, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
+        """L(w, λ, b)."""
+        return self.plain.loss(params, hyper, batch)
 
     def step(self, state: DescentState, hyper: Hyper, batch: Batch) -> DescentState:
         """s_t: value and gradient of the loss, one update that sees both."""

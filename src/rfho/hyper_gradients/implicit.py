@@ -52,6 +52,10 @@ class ImplicitHyperGradient(AbstractHyperGradient):
     The answer is as good as two residuals are small, that of training and that of the solve. An
     audit turns them into a bound on the error, see `Audit`.
 
+    Training need not be gradient descent: `rfho.dynamics.Newton`, or `optax.lbfgs` under
+    `rfho.dynamics.DescentWithValue`, ends at the minimum of a small convex loss in a few steps; with
+    ``inner_tolerance`` it stops there.
+
     Args:
         solver: how q is found, one of `rfho.solvers`.
         condition: what holds at the end of training: `rfho.Stationary` or `rfho.FixedPoint`.
@@ -83,6 +87,7 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         - ``"error"``, ``"relative_error"``: the estimated error of the hypergradient's norm;
           ``"error_bound"``, ``"relative_error_bound"``: what it is below, infinite if no lower
           bound on the curvature could be established;
+        - ``"largest"``: an upper estimate of the largest curvature;
         - ``"asymmetry"``: \|u·Hv - v·Hu\|, relative;
         - ``"spectral_radius"``: of I - η H, for solvers that are series in it.
 
