@@ -369,3 +369,24 @@ def test_a_solution_keeps_no_tape():
     solution = rfho.tune(problem, {"lr": 0.05}, optim=OUTER, steps=2)
     assert len(many()) == before
     assert solution.params.shape == (size,)
+
+
+def compiled(caplog, run):
+    """The names of the programs that are compiled while it runs."""
+    caplog.clear()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        run()
+    said = [record.getMessage() for record in caplog.records]
+    return [line.split()[4] for line in said if line.startswith("Finished XLA compilation")]
+
+
+def test_a_first_run_compiles_few_programs_and_a_second_none(caplog):
+    """Twenty steps, as some findings look back that far."""
+    jax.clear_caches()
+    problem = problem_of()
+    run = lambda: rfho.tune(problem, HYPER, optim=OUTER, domain=rfho.Positive(), steps=21)  # noqa: E731
+    first = compiled(caplog, run)
+    of_the_run = {"jit(_start)", "jit(_step_in_place)", "jit(_conclude)"}
+    assert of_the_run <= set(first)
+    assert len(first) <= 14, first
+    assert compiled(caplog, run) == []

@@ -182,8 +182,12 @@ def first_non_finite(tree: PyTree, name: str) -> str | None:
 
 
 def _is_finite(leaf: Any) -> bool:
-    finite = jnp.isfinite(leaf) if isinstance(leaf, Array) else np.isfinite(leaf)
-    return bool(finite.all())
+    return bool(_all_finite(leaf) if isinstance(leaf, Array) else np.isfinite(leaf).all())
+
+
+@jax.jit
+def _all_finite(leaf: Array) -> Array:
+    return jnp.isfinite(leaf).all()
 
 
 def as_hyper(free: PyTree, name: str = "hyper") -> PyTree:

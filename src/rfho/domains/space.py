@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from rfho import _tree as tree
 from rfho._programs.tracing import is_traced
@@ -134,12 +135,17 @@ class Space(eqx.Module):
         """
         domains = jax.tree.leaves(self.domains, is_leaf=_is_domain)
         leaves = jax.tree_util.tree_leaves_with_path(free)
-        for domain, (path, leaf) in zip(domains, leaves, strict=True):
-            if is_traced(leaf):
-                continue
-            where = tree.path_of(path, "hyper")
+        known = [
+            (domain, tree.path_of(path, "hyper"), leaf)
+            for domain, (path, leaf) in zip(domains, leaves, strict=True)
+            if not is_traced(leaf)
+        ]
+        for domain, where, leaf in known:
             domain.check(leaf, where)
-            if not domain.contains(leaf):
+        bounded = [each for each in known if not isinstance(each[0], Reals)]
+        inside = _contained([(domain, leaf) for domain, _, leaf in bounded]) if bounded else ()
+        for (domain, where, _), is_in in zip(bounded, jax.device_get(inside), strict=True):
+            if not is_in:
                 raise ValueError(
                     f"{where} starts outside its domain {domain}: start inside, for example from the "
                     "domain's project(x)"
@@ -148,6 +154,12 @@ class Space(eqx.Module):
     def leafwise(self, function: Callable[..., Any], *trees: PyTree) -> PyTree:
         """``function(domain, leaf, …)`` over all learned leaves."""
         return jax.tree.map(function, self.domains, *trees, is_leaf=_is_domain)
+
+
+@eqx.filter_jit
+def _contained(pairs: list[tuple[AbstractDomain, Array]]) -> list[Bool[Array, ""]]:
+    """Whether each leaf lies in its domain: one program for all of them."""
+    return [domain.contains(leaf) for domain, leaf in pairs]
 
 
 def space_of(domain: PyTree, hyper: Hyper) -> Space:

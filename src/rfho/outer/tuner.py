@@ -125,8 +125,10 @@ class Tuner(eqx.Module):
         free = tree.as_hyper(free)
         space.check(free)
         carry = self._started(problem.at(0, rest), free, members)
-        # Not in a program, whose compiler would lay them out as it likes.
-        slots = self.optim.init(space.chart(free))
+        # Over several devices not in a program, whose compiler would lay them out as it likes.
+        slots = (_slots if is_spread(free) or any_traced(free) else _slots_compiled)(
+            self.optim, space, free
+        )
         return TunerState(
             free, rest, space, slots, carry, jnp.zeros((), jnp.int32), jnp.asarray(True)
         )
@@ -168,6 +170,13 @@ def _start(method: AbstractHyperGradient, moment: Moment, free: Hyper, members: 
 
 
 _start_compiled = eqx.filter_jit(_start)
+
+
+def _slots(optim: optax.GradientTransformation, space: Space, free: Hyper) -> PyTree:
+    return optim.init(space.chart(free))
+
+
+_slots_compiled = eqx.filter_jit(_slots)
 
 
 def _pure_step(

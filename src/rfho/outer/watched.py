@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rfho import _tree as tree
@@ -149,13 +150,21 @@ def _size(value: PyTree) -> float:
 
 def _moved(before: Hyper, after: Hyper) -> float:
     """‖λ_k - λ_{k-1}‖ / (1 + ‖λ_{k-1}‖)."""
-    before, after = map(_numbers, (before, after))
-    return float(tree.norm(tree.subtract(after, before)) / (1 + tree.norm(before)))
+    old, new = map(_numbers, (before, after))
+    steps = [b - a for a, b in zip(old, new, strict=True)]
+    return _length(steps) / (1 + _length(old))
+
+
+def _length(leaves: list[Any]) -> float:
+    """The Euclidean norm, on the host."""
+    return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves)))
 
 
 def _numbers(hyper: Hyper) -> list[Any]:
     floats = [leaf for leaf in jax.tree.leaves(hyper) if hasattr(leaf, "dtype")]
-    return [np.asarray(leaf) for leaf in floats if np.issubdtype(leaf.dtype, np.floating)]
+    return [
+        np.asarray(leaf, np.float64) for leaf in floats if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
 
 
 def _complaint(

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, HyperGradientWarning, Kind, Where
 from rfho.checks.diagnosis.idle import zero_leaves
 from rfho.checks.diagnosis.precision import half_precision_leaves
@@ -131,8 +130,7 @@ def _jumps(past: Sequence[Seen]) -> list[Finding]:
     if len(recent) < REMEMBERED or not all(map(_finite, recent)):
         return []
     products = [
-        float(tree.dot(one.hypergradient, other.hypergradient))
-        for one, other in itertools.pairwise(recent)
+        _dot(one.hypergradient, other.hypergradient) for one, other in itertools.pairwise(recent)
     ]
     flips = sum(product < 0 for product in products)
     values = [sum(map(float, jax.tree.leaves(seen.value))) for seen in recent]
@@ -144,6 +142,12 @@ def _jumps(past: Sequence[Seen]) -> list[Finding]:
         "outer optimiser, for one leaf with optax.partition"
     )
     return [Finding(Kind.OUTER_STEP_TOO_LARGE, Where(), message)]
+
+
+def _dot(one: Hyper, other: Hyper) -> float:
+    """On the host, where both are: no program for it."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return float(sum(np.sum(np.asarray(a) * b).real for a, b in pairs))
 
 
 def _finite(seen: Seen) -> bool:
