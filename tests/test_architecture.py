@@ -41,6 +41,7 @@ ROWS = (
     ("methods", "hyper_gradients/"),
     ("checks", "checks/"),
     ("outer loop", "outer/"),
+    ("attribution", "attribution/"),
     ("surface", "__init__.py"),
     ("runs", "runs/"),
     ("edge", "adapters/", "datasets/", "testing/", "tracking/"),

@@ -50,7 +50,17 @@ METHODS = {
     *("TruncatedHyperGradient", "WarmRestartHyperGradient"),
 }
 PACKAGES = {
-    *("checks", "choice", "domains", "dynamics", "hyper_gradients", "memory", "optim", "outer"),
+    *(
+        "attribution",
+        "checks",
+        "choice",
+        "domains",
+        "dynamics",
+        "hyper_gradients",
+        "memory",
+        "optim",
+        "outer",
+    ),
     *("schedules", "solvers"),
 }
 

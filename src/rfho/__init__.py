@@ -2,12 +2,23 @@
 
 At the top stand the verbs, what they are given, and the methods; what one receives from them or implements
 for them lives in the package of its concept: `rfho.domains`, `rfho.dynamics`, `rfho.memory`, `rfho.choice`,
-`rfho.checks`, `rfho.outer`, `rfho.hyper_gradients`.
+`rfho.checks`, `rfho.outer`, `rfho.hyper_gradients`, `rfho.attribution`.
 """
 
 import importlib
 
-from rfho import checks, choice, domains, dynamics, hyper_gradients, memory, optim, outer, solvers
+from rfho import (
+    attribution,
+    checks,
+    choice,
+    domains,
+    dynamics,
+    hyper_gradients,
+    memory,
+    optim,
+    outer,
+    solvers,
+)
 from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose
 from rfho.domains import (
     Box,
@@ -127,6 +138,7 @@ __all__ = [
     "UnitInterval",
     "Variables",
     "WarmRestartHyperGradient",
+    "attribution",
     "check_hyper_gradient",
     "checks",
     "choice",
