@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 
-.PHONY: help demo test test-frameworks soak lint format types docs bench clean
+.PHONY: help demo test test-frameworks soak lint format types docs look bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -39,6 +39,10 @@ types: $(VENV)/.installed-dev $(VENV)/.installed-test  ## check the types of src
 
 docs: $(VENV)/.installed-docs  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -E -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check_site.py docs/_build/html
+
+look: docs $(VENV)/.installed-look  ## look at every page of the documentation in a browser, at three widths
+	$(BIN)/python docs/look.py docs/_build/html docs/_build/pictures
 
 bench: $(VENV)/.installed-test  ## time and weigh every method against plain training
 	$(BIN)/python -m benchmarks

@@ -1,27 +1,37 @@
 """Configuration of the documentation: Sphinx, MyST-NB and the Furo theme, built offline."""
 
+import importlib.metadata
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "rfho"
+version = release = importlib.metadata.version("rfho")
 author = "The RFHO authors"
 copyright = "2026, The RFHO authors"
 
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "public_modules",
+    "back_links",
+    "llms",
+    "mathml",
     "readable_signatures",
+    "reference_pages",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "reference/generated/contents.md"]
 
 html_theme = "furo"
-html_title = "rfho"
+html_title = f"rfho {version}"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+copybutton_exclude = ".linenos, .gp, .go"
 
 # Pages are Markdown; a page with a `kernelspec` is a notebook and is run when it is built.
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]

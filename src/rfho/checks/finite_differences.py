@@ -30,7 +30,7 @@ class Difference(NamedTuple):
     Attributes:
         value: φ'(0); NaN where φ was not finite at any step.
         error: its error bar, an estimate and no bound; infinite where there is no value.
-        size: the largest |φ| that was seen.
+        size: the largest ``|φ|`` that was seen.
     """
 
     value: Any
