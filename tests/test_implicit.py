@@ -496,6 +496,15 @@ def test_an_error_bound_above_the_tolerance_is_refused_and_one_below_is_not():
     rfho.hyper_gradient(problem, hyper, method)
 
 
+def test_the_answer_of_a_training_that_has_diverged_is_refused_by_default():
+    problem, hyper = regression(15, horizon=100, rate=5.0)
+    error = refused(problem, hyper, ImplicitHyperGradient())
+    assert error.result is rfho.Result.INACCURATE
+    assert "lower rate" in str(error)
+    found = rfho.hyper_gradient(problem, hyper, ImplicitHyperGradient(), throw=False)
+    assert found.aux.stats["excess"] > 1
+
+
 def test_a_diverging_series_is_refused():
     problem, hyper = regression(16)
     error = refused(problem, hyper, ImplicitHyperGradient(solvers.Neumann(terms=50, rate=5.0)))

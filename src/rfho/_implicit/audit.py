@@ -92,6 +92,8 @@ class Inaccuracy(NamedTuple):
         error_bound: the bound above; infinite where no μ > 0 is known.
         relative_error: ``error`` / ‖h⁺‖.
         relative_error_bound: ``error_bound`` / ‖h⁺‖.
+        excess: ``error`` / (‖∂_λE‖ + ‖C‖ ‖q⁺‖), which no hypergradient at w⁺ can be longer than: above 1
+            the answer means nothing.
         products: the products that it took.
     """
 
@@ -99,6 +101,7 @@ class Inaccuracy(NamedTuple):
     error_bound: Scalar
     relative_error: Scalar
     relative_error_bound: Scalar
+    excess: Scalar
     products: Int[Array, ""]
 
 
@@ -210,11 +213,17 @@ class Audit(eqx.Module):
         remains = solved.residual * tree.norm(left) + rounding + lip_unknowns * rest.distance
         # (*) at (w⁺, q⁺)
         bound = lip_hyper * rest.distance + _over(further.cross_norm * remains, rest.least)
-        bound += 10 * epsilon(better) * (tree.norm(by_hyper) + further.cross_norm * length)
+        longest = tree.norm(by_hyper) + further.cross_norm * length
+        bound += 10 * epsilon(better) * longest
         bound = error + jnp.where(jnp.isnan(bound), jnp.inf, bound)
         size = tree.norm(better)
         return Inaccuracy(
-            error, bound, relative(error, size), relative(bound, size), solved.products + 1
+            error,
+            bound,
+            relative(error, size),
+            relative(bound, size),
+            relative(error, longest),
+            solved.products + 1,
         )
 
     def _rest(

@@ -57,6 +57,13 @@ def complaint_about(
         return HyperGradientError(
             Result.UNSOLVED, f"{name} broke down: the relative residual is {residual}"
         )
+    if not stats.get("excess", 0.0) <= 1:
+        return HyperGradientError(
+            Result.INACCURATE,
+            f"the estimated error of the hypergradient, {stats['error']:.3g}, is {stats['excess']:.2g} times the "
+            "length that no hypergradient can exceed where one more Newton step leads: training is nowhere near a "
+            f"minimum (gradient of the condition {stats['stationarity']:.2g}). Train longer or at a lower rate",
+        )
     if refuse_above is not None and not stats["relative_error_bound"] <= refuse_above:
         return HyperGradientError(Result.INACCURATE, _inaccurate(name, stats, refuse_above))
     return None

@@ -68,7 +68,8 @@ class ImplicitHyperGradient(AbstractHyperGradient):
         audit: what looks after the answer; None saves its products, and its statistics.
         refuse_above: the relative error bound above which `tune` and `hyper_gradient` raise a
             `HyperGradientError` with `Result.INACCURATE`. Below 1 the answer is certainly a descent
-            direction. By default the bound is reported, and only what cannot be right is refused.
+            direction. By default the bound is reported, and refused is what cannot be right: an assumption
+            of the solver that does not hold, or an ``"excess"`` above 1.
 
     Cost:
         T training steps (fewer under a warm start, as T may then be small), and about one gradient
@@ -88,6 +89,8 @@ class ImplicitHyperGradient(AbstractHyperGradient):
           ``"error_bound"``, ``"relative_error_bound"``: what it is below, infinite if no lower
           bound on the curvature could be established;
         - ``"largest"``: an upper estimate of the largest curvature;
+        - ``"excess"``: ``"error"``, divided by the length that no hypergradient can exceed where one more
+          Newton step leads;
         - ``"asymmetry"``: \|u·Hv - v·Hu\|, relative;
         - ``"spectral_radius"``: of I - η H, for solvers that are series in it.
 
@@ -292,5 +295,6 @@ def _statistics(
         "error_bound": jnp.max(verdict.error_bound),
         "relative_error": jnp.max(verdict.relative_error),
         "relative_error_bound": jnp.max(verdict.relative_error_bound),
+        "excess": jnp.max(verdict.excess),
     }
     return stats | further.stats | audited
