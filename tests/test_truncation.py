@@ -90,3 +90,34 @@ def test_a_window_that_is_none_is_refused(windows):
     problem, hyper = own_objectives(np.random.default_rng(0))
     with pytest.raises(ValueError, match="bias_curve got windows"):
         bias_curve(problem, hyper, windows=windows)
+
+
+def test_a_window_of_its_own_keeps_to_the_bias_and_says_it():
+    curvature = np.array([0.5, 2.0])
+
+    def loss(w, hyper, batch):
+        return 0.5 * jnp.sum(curvature * w**2) - hyper @ w
+
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(0.2), jnp.zeros(2))
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: jnp.sum(w**2), horizon=410)
+    hyper = jnp.array([1.0, 2.0])
+    exact = rfho.hyper_gradient(problem, hyper).hypergradient
+    found = rfho.hyper_gradient(problem, hyper, rfho.TruncatedHyperGradient("auto", bias=1e-3))
+    window = int(found.aux.stats["window"])
+    assert 60 < window < 120
+    fixed = rfho.hyper_gradient(problem, hyper, rfho.TruncatedHyperGradient(window))
+    assert_close(found.hypergradient, fixed.hypergradient)
+    wrong = jnp.linalg.norm(found.hypergradient - exact)
+    assert wrong <= 1e-3 * jnp.linalg.norm(exact)
+    np.testing.assert_allclose(found.aux.stats["error"], wrong, rtol=0.05)
+    with pytest.raises(ValueError, match="bias=0"):
+        rfho.TruncatedHyperGradient("auto", bias=0)
+
+
+def test_a_window_of_its_own_goes_back_to_the_start_where_nothing_is_small():
+    problem, hyper = learned_start(np.random.default_rng(3))
+    method = rfho.TruncatedHyperGradient("auto")
+    found = rfho.hyper_gradient(problem, hyper, method)
+    assert_close(found.hypergradient, rfho.hyper_gradient(problem, hyper).hypergradient)
+    assert found.aux.stats["window"] == problem.horizon
+    assert found.aux.stats["error"] == 0

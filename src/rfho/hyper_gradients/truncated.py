@@ -1,6 +1,6 @@
 """Truncated reverse: the sweep stops after K steps (arXiv 1810.10667), in batch and online."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
+from rfho import _tree as tree
 from rfho._engines.reverse import roll, sweep, through_init
+from rfho._engines.stopping import stopping_sweep
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
-from rfho.memory import AbstractCheckpoint, Span, StoreAll
+from rfho.memory import AbstractCheckpoint, Recompute, Span, StoreAll
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
 
@@ -27,27 +29,36 @@ class TruncatedHyperGradient(AbstractHyperGradient):
 
     Args:
         window: K. With ``window >= horizon`` this is `ReverseHyperGradient`, initial dynamics
-            included.
+            included. With ``"auto"`` the sweep goes back by √T steps at a time until what is left is
+            estimated to be small.
         checkpoint: the memory policy within the window.
+        bias: with ``"auto"``, how small: relative to the hypergradient's norm.
 
     Cost:
         Time of T steps forward and K back; memory O(K) states. Biased for K < T. Learned initial
-        parameters receive nothing while K < T.
+        parameters receive nothing while K < T. With ``"auto"`` K more steps forward, and O(√T) states.
 
     Aux:
         ``stats["adjoint_norm"]``: ‖α_{T-K}‖ at the parameters, what is thrown away, against
-        ``"seed_norm"``.
+        ``"seed_norm"``. With ``"auto"`` also ``stats["window"]``: K; ``stats["error"]``: what is left, taken
+        to fall geometrically as it did over the last two segments, and ``"relative_error"``.
 
     Example:
         >>> import rfho
         >>> method = rfho.hyper_gradients.TruncatedHyperGradient(window=20)
     """
 
-    window: int = eqx.field(static=True)
+    window: int | Literal["auto"] = eqx.field(static=True)
     checkpoint: AbstractCheckpoint = eqx.field(default_factory=StoreAll)
+    bias: float = eqx.field(static=True, default=0.01)
 
     def __check_init__(self) -> None:
-        positive_int(self.window, "window", type(self).__name__)
+        if self.window != "auto":
+            positive_int(self.window, "window", type(self).__name__)
+        if not 0 < self.bias < 1:
+            raise ValueError(
+                f"{type(self).__name__} got bias={self.bias!r}, but it must be a number between 0 and 1"
+            )
 
     @property
     def mode(self) -> Mode:
@@ -61,15 +72,17 @@ class TruncatedHyperGradient(AbstractHyperGradient):
 
     def reach(self, problem: AbstractMoment) -> int:
         """The window."""
-        return min(self.window, problem.horizon)
+        return self._longest(problem)
 
     def reaches_start(self, problem: AbstractMoment) -> bool:
-        """A window as long as the horizon reaches it."""
-        return self.window >= problem.horizon
+        """A window as long as the horizon reaches it; one that is not known cannot be counted on."""
+        return self.window != "auto" and self.window >= problem.horizon
 
     def cost(self, parts: Parts) -> Forecast:
-        """Plain steps up to the window, and the policy over it."""
-        cut = max(0, parts.problem.horizon - self.window)
+        """Plain steps up to the window, and the policy over it; with ``"auto"`` at most those of `Recompute`."""
+        if self.window == "auto":
+            return parts.of_reverse(Recompute(), Span(0, parts.problem.horizon), before=0)
+        cut = parts.problem.horizon - self._longest(parts.problem)
         return parts.of_reverse(self.checkpoint, Span(cut, parts.problem.horizon), before=cut)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
@@ -77,7 +90,9 @@ class TruncatedHyperGradient(AbstractHyperGradient):
 
     def estimate(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[Estimate, None]:
         """h_{T-K} of one run."""
-        cut = max(0, problem.horizon - self.window)
+        if self.window == "auto":
+            return self._stopping(problem, hyper), carry
+        cut = problem.horizon - self._longest(problem)
         state = roll(problem, hyper, problem.init(hyper), span=Span(0, cut))
         span = Span(cut, problem.horizon)
         swept = sweep(problem, hyper, state, span=span, checkpoint=self.checkpoint)
@@ -91,6 +106,17 @@ class TruncatedHyperGradient(AbstractHyperGradient):
 
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
+
+    def _longest(self, problem: AbstractMoment) -> int:
+        return problem.horizon if self.window == "auto" else min(self.window, problem.horizon)
+
+    def _stopping(self, problem: AbstractMoment, hyper: Hyper) -> Estimate:
+        found = stopping_sweep(problem, hyper, checkpoint=self.checkpoint, bias=self.bias)
+        estimate = estimated(problem, hyper, found.sweep)
+        size = tree.norm(estimate.hypergradient)
+        relative = jnp.where(found.error > 0, found.error / jnp.where(size > 0, size, 1), 0)
+        known = {"window": found.window, "error": found.error, "relative_error": relative}
+        return estimate._replace(aux=estimate.aux._replace(stats=estimate.aux.stats | known))
 
 
 class TrainingRun(NamedTuple):
