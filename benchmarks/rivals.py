@@ -38,9 +38,18 @@ def tracin(sides: Sides, checkpoints: Sequence[Any]) -> np.ndarray:
     return np.sum([np.asarray(one_step(sides, params)) for params in checkpoints], axis=0)
 
 
-def implicit(sides: Sides, params: Any, *, damping: float, products: int) -> jax.Array:
+def implicit(sides: Sides, params: Any, *, damping: float, products: int) -> np.ndarray:
     """-∇E_j · (G + δ)⁻¹ ∇ℓ_i by conjugate gradients, G the Gauss-Newton matrix of the training loss."""
+    number = sides.valid[1].shape[0]
+    slopes = _slopes(sides, params)
+    each = [jax.tree.map(lambda leaf, j=j: leaf[j], slopes) for j in range(number)]
+    return np.stack([_by_curvature(sides, params, slope, damping, products) for slope in each])
 
+
+@eqx.filter_jit
+def _by_curvature(
+    sides: Sides, params: Any, slope: Any, damping: float, products: int
+) -> jax.Array:
     def logits(w: Any) -> jax.Array:
         return sides.each.logits(w, sides.train[0])
 
@@ -52,16 +61,9 @@ def implicit(sides: Sides, params: Any, *, damping: float, products: int) -> jax
         (back,) = jax.vjp(logits, params)[1](bent)
         return tree.add(back, tree.scale(damping, q))
 
-    def of_query(slope: Any) -> jax.Array:
-        zeros = jax.tree.map(jnp.zeros_like, slope)
-        # Of length 1, as the square of a small one underflows.
-        size = tree.norm(slope)
-        slope = tree.scale(1 / jnp.where(size > 0, size, 1), slope)
-        moved = CG(products).solve(Operator(apply, apply), slope, zeros, tolerance=1e-4).solution
-        of_each = jax.jvp(lambda w: sides.each(w, None, sides.train), (params,), (moved,))[1]
-        return -size * of_each
-
-    return jax.lax.map(of_query, _slopes(sides, params))
+    zeros = jax.tree.map(jnp.zeros_like, slope)
+    moved = CG(products).solve(Operator(apply, apply), slope, zeros, tolerance=1e-4).solution
+    return -jax.jvp(lambda w: sides.each(w, None, sides.train), (params,), (moved,))[1]
 
 
 def neighbours(sides: Sides) -> np.ndarray:

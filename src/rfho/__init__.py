@@ -54,6 +54,7 @@ from rfho.hyper_gradients import (
     TruncatedHyperGradient,
     WarmRestartHyperGradient,
     hyper_gradient,
+    solution,
 )
 from rfho.memory import Anchored, Binomial, DiskShelf, HostShelf, Recompute, Replay, StoreAll
 from rfho.optim import schedules
@@ -156,6 +157,7 @@ __all__ = [
     "outer",
     "over_tasks",
     "schedules",
+    "solution",
     "solvers",
     "train",
     "tune",

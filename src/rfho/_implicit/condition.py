@@ -95,7 +95,7 @@ class Stationary(AbstractCondition):
 
     def check(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """A loss, a full batch, and no leaf that only the optimiser sees."""
-        loss, batch = loss_of(problem.dynamics), _full_batch(problem, self.batch, "Stationary")
+        loss, batch = loss_of(problem.dynamics), full_batch(problem, self.batch, "Stationary")
         _refuse_more_than_parameters(problem.dynamics, jax.eval_shape(problem.init, hyper))
 
         def seen(hyper: Hyper) -> PyTree:
@@ -129,7 +129,7 @@ class Stationary(AbstractCondition):
 
     def system(self, problem: AbstractMoment, hyper: Hyper, state: State) -> System:
         """∂_w L, and H and ∂²_λw L by one forward-over-reverse linearisation."""
-        loss, batch = loss_of(problem.dynamics), _full_batch(problem, self.batch, "Stationary")
+        loss, batch = loss_of(problem.dynamics), full_batch(problem, self.batch, "Stationary")
 
         def whole_loss(params: Params, hyper: Hyper) -> Scalar:
             return loss(params, problem.whole(hyper), batch)
@@ -162,7 +162,7 @@ class FixedPoint(AbstractCondition):
 
     def check(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """A full batch."""
-        _full_batch(problem, self.batch, "FixedPoint")
+        full_batch(problem, self.batch, "FixedPoint")
 
     def unknowns(self, state: State) -> PyTree:
         """The inexact leaves of s."""
@@ -174,7 +174,7 @@ class FixedPoint(AbstractCondition):
 
     def system(self, problem: AbstractMoment, hyper: Hyper, state: State) -> System:
         """s - Φ(s, λ), and its transposed linearisation: one step pulled back any number of times."""
-        batch = _full_batch(problem, self.batch, "FixedPoint")
+        batch = full_batch(problem, self.batch, "FixedPoint")
         whole, way = problem.whole(hyper), problem.dynamics.way(Keep.RESIDUALS)
         after, memory = way.remember(state, whole, batch)
         inside = tree.inexact(state)
@@ -258,7 +258,7 @@ def _refuse_more_than_parameters(dynamics: AbstractDynamics, state: State) -> No
         )
 
 
-def _full_batch(problem: AbstractMoment, batch: Batch, condition: str) -> Batch:
+def full_batch(problem: AbstractMoment, batch: Batch, condition: str) -> Batch:
     if batch is not None:
         return batch
     train = problem.at(problem.k).train

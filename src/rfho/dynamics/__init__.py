@@ -12,6 +12,8 @@ from rfho.dynamics.heavy_ball import (
 )
 from rfho.dynamics.model import SplitModel
 from rfho.dynamics.newton import Newton, NewtonState
+from rfho.dynamics.prox import Prox, elastic_net, group_lasso, lasso, within
+from rfho.dynamics.proximal import Proximal, ProximalState
 from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
 from rfho.dynamics.variables import Variables
 from rfho.dynamics.with_value import DescentWithValue
@@ -29,12 +31,19 @@ __all__ = [
     "Keep",
     "Newton",
     "NewtonState",
+    "Prox",
+    "Proximal",
+    "ProximalState",
     "ReversibleDescent",
     "ReversibleState",
     "SplitModel",
     "Variables",
     "Way",
+    "elastic_net",
     "grad",
+    "group_lasso",
+    "lasso",
     "reversal_error",
     "steps_undone_within",
+    "within",
 ]

@@ -2,6 +2,8 @@
 
 from rfho._implicit.audit import Audit
 from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
+from rfho._implicit.solution import Solved, solution
+from rfho._implicit.support import OnSupport
 from rfho.hyper_gradients.alternating import AlternatingHyperGradient, T1T2HyperGradient
 from rfho.hyper_gradients.auto import AutoHyperGradient, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, Mode
@@ -44,6 +46,7 @@ __all__ = [
     "ImplicitHyperGradient",
     "LongReverseHyperGradient",
     "Mode",
+    "OnSupport",
     "OnlineTruncatedHyperGradient",
     "PersistentEvolutionHyperGradient",
     "RandomForwardHyperGradient",
@@ -53,9 +56,11 @@ __all__ = [
     "Selection",
     "SingleEvolutionHyperGradient",
     "SingleLoopHyperGradient",
+    "Solved",
     "Stationary",
     "T1T2HyperGradient",
     "TruncatedHyperGradient",
     "WarmRestartHyperGradient",
     "hyper_gradient",
+    "solution",
 ]
