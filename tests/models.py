@@ -156,6 +156,25 @@ def running_statistics(stop=lambda z: z, *, read=True):
     return simulated(lambda hyper: init, step, objective, {"lr": 0.1})
 
 
+def carried_statistics(stop=lambda z: z):
+    """The same under `rfho.Descent`: the statistics are carried beside the parameters."""
+
+    def loss(w, hyper, batch):
+        z = batch[0] @ w.params["a"]
+        seen = {"mean": z.mean(0), "var": z.var(0)}
+        moved = jax.tree.map(lambda old, new: 0.7 * old + 0.3 * stop(new), w.carried, seen)
+        read = jnp.tanh(normalised(z, seen["mean"], seen["var"])) @ w.params["b"]
+        return jnp.mean((read - batch[1]) ** 2), moved
+
+    def objective(w, hyper, batch):
+        z = normalised(batch[0] @ w.params["a"], w.carried["mean"], w.carried["var"])
+        return jnp.mean((jnp.tanh(z) @ w.params["b"] - batch[1]) ** 2)
+
+    start = rfho.Variables(layers(), {"mean": jnp.zeros(4), "var": jnp.ones(4)})
+    dynamics = rfho.Descent(loss, adam, start, has_aux=True)
+    return Model(rfho.Problem(dynamics, objective, data(0), data(1), HORIZON), {"lr": 0.02})
+
+
 def attention():
     def forward(w, x, hyper):
         tokens = x[:, :, None] * w["e"]
@@ -380,6 +399,7 @@ MODELS = (
     layer_norm,
     batch_norm,
     running_statistics,
+    carried_statistics,
     attention,
     recurrent,
     dropout_from_the_step,

@@ -332,6 +332,58 @@ def test_complex_parameters_are_diagnosed_too(optim):
     assert diagnose(problem, {"lr": 0.02, "c": 0.5}).findings == ()
 
 
+# What has no derivative in some mode
+
+
+def looped(x):
+    """A loop of unknown length, which JAX cannot pull back."""
+    return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 0.9 * c[1]), (0, x))[1]
+
+
+def called(x):
+    return jax.pure_callback(np.asarray, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+@jax.custom_vjp
+def rectified(x):
+    """A layer without forward mode."""
+    return jnp.maximum(x, 0.0) ** 2
+
+
+rectified.defvjp(lambda x: (rectified(x), x), lambda x, g: (2 * jnp.maximum(x, 0.0) * g,))
+
+
+def test_a_loop_that_cannot_be_pulled_back_is_told_with_its_line():
+    problem = simulation(lambda s, hyper, batch: hyper["a"] * looped(s), [1.0, 2.0], 3)
+    finding = the_only(diagnose(problem, {"a": 0.9}))
+    assert finding.kind is Kind.NOT_DIFFERENTIABLE
+    assert "see test_diagnose.py:" in finding.message
+    assert "take ForwardHyperGradient" in finding.message
+    assert diagnose(problem, {"a": 0.9}, ForwardHyperGradient()).healthy
+
+
+def test_what_no_mode_can_differentiate_is_told_once():
+    problem = simulation(lambda s, hyper, batch: hyper["a"] * called(s), [1.0, 2.0], 3)
+    finding = the_only(diagnose(problem, {"a": 0.9}))
+    assert finding.kind is Kind.NOT_DIFFERENTIABLE
+    assert "FirstOrderHyperGradient" in finding.message
+
+
+def test_a_layer_without_forward_mode_is_healthy():
+    problem = simulation(lambda s, hyper, batch: s - hyper["a"] * rectified(s), [1.0, 2.0], 3)
+    assert diagnose(problem, {"a": 0.1}).findings == ()
+    check = rfho.check_hyper_gradient(problem, {"a": 0.1}, directions=1)
+    assert np.isnan(check.along[0].by_other)
+
+
+def test_a_loss_without_a_gradient_is_refused_in_words_of_its_own():
+    problem = descent(lambda w, hyper, batch: jnp.sum(looped(w) ** 2), init=[1.0], horizon=2)
+    with pytest.raises(
+        rfho.errors.UserFunctionError, match="a step failed when it was first traced"
+    ):
+        diagnose(problem, {"lr": 0.1})
+
+
 # What is not smooth, not exact, or not there
 
 
@@ -374,14 +426,25 @@ def test_momentum_undone_in_floats_does_not_come_back():
     assert "Anchored" in finding.message
 
 
-def test_a_layer_whose_second_derivative_is_wrong():
+@jax.custom_jvp
+def centre(w):
+    """The mean, with half its derivative from the second on."""
+    return jnp.mean(w)
+
+
+centre.defjvp(lambda w, v: (centre(*w), 0.5 * jnp.mean(*v)))
+
+
+@pytest.mark.parametrize("mean", [centre, lambda w: jax.lax.stop_gradient(jnp.mean(w))])
+def test_a_layer_whose_second_derivative_is_wrong(mean):
     def loss(w, hyper, batch):
-        return jnp.sum((w - jax.lax.stop_gradient(jnp.mean(w))) ** 2 * w) * hyper["scale"]
+        return jnp.sum((w - mean(w)) ** 2 * w) * hyper["scale"]
 
     problem = descent(loss, lambda hyper: optax.sgd(0.01), init=[1.0, 2.0, 4.0], horizon=2)
     diagnosis = diagnose(problem, {"scale": 1.0})
-    found = [f for f in diagnosis.findings if f.kind is Kind.WRONG_SECOND_DERIVATIVE]
-    assert [finding.where.leaf for finding in found] == ["params"]
+    kind = Kind.WRONG_SECOND_DERIVATIVE if mean is centre else Kind.STOPPED
+    found = [finding for finding in diagnosis.findings if finding.kind is kind]
+    assert [finding.where.leaf.split(".")[-1] for finding in found] == ["params"]
 
 
 @jax.custom_vjp
@@ -410,12 +473,12 @@ def decaying(step=lambda s, hyper, batch: s - hyper["lr"] * s * hyper["l2"], **o
     return rfho.Problem(rfho.Dynamics(init, step), objective, None, None, horizon=10)
 
 
-def cut_late():
-    """From step 8 on, λ has no derivative."""
+def wrong_late():
+    """From step 8 on the derivative is twice what it should be."""
 
     def step(s, hyper, batch):
         down = hyper["lr"] * s["w"] * hyper["l2"]
-        return {"w": s["w"] - jnp.where(s["t"] < 8, down, stopped(down)), "t": s["t"] + 1}
+        return {"w": s["w"] - jnp.where(s["t"] < 8, down, 5 * doubled(down)), "t": s["t"] + 1}
 
     init = {"w": jnp.ones(3), "t": jnp.zeros((), jnp.int32)}
     dynamics = rfho.Dynamics(lambda hyper: init, step, lambda s: s["w"])
@@ -431,27 +494,9 @@ WRONG = {
         lambda: decaying(lambda s, hyper, batch: s - hyper["lr"] * forgotten(s) * hyper["l2"]),
         {Where("state", 5)},
     ),
-    "one of two uses in a step": (
-        lambda: decaying(
-            lambda s, hyper, batch: s - hyper["lr"] * (hyper["l2"] * s + stopped(hyper["l2"]) * s)
-        ),
-        {Where('hyper["l2"]', 5)},
-    ),
     "vjp in the start": (
         lambda: decaying(init=lambda hyper: doubled(hyper["l2"] * jnp.ones(3))),
         {Where('hyper["l2"]', 0)},
-    ),
-    "parameters in the objective": (
-        lambda: decaying(
-            objective=lambda w, hyper, batch: jnp.sum(w[:2] ** 2) + 3 * stopped(jnp.sum(w[2] ** 2))
-        ),
-        {Where("state", 10)},
-    ),
-    "hyper in the objective": (
-        lambda: decaying(
-            objective=lambda w, hyper, batch: jnp.sum(w**2) * (1 + stopped(hyper["l2"]))
-        ),
-        {Where('hyper["l2"]', 10)},
     ),
     "vjp in the objective": (
         lambda: decaying(objective=lambda w, hyper, batch: jnp.sum(doubled(w))),
@@ -463,7 +508,7 @@ WRONG = {
         ),
         {Where("state", 10)},
     ),
-    "late": (cut_late, {Where(None, None)}),
+    "late": (wrong_late, {Where(None, None)}),
 }
 
 
@@ -477,6 +522,71 @@ def test_a_wrong_derivative_is_found_wherever_it_is(name, wide):
     assert diagnosis.kinds == {Kind.WRONG_DERIVATIVE}, str(diagnosis)
     assert {finding.where for finding in diagnosis.findings} == places
     assert not diagnosis.healthy
+
+
+def stopped_late():
+    """From step 8 on, λ has no derivative."""
+
+    def step(s, hyper, batch):
+        down = hyper["lr"] * s["w"] * hyper["l2"]
+        return {"w": s["w"] - jnp.where(s["t"] < 8, down, stopped(down)), "t": s["t"] + 1}
+
+    init = {"w": jnp.ones(3), "t": jnp.zeros((), jnp.int32)}
+    dynamics = rfho.Dynamics(lambda hyper: init, step, lambda s: s["w"])
+    return models.Model(rfho.Problem(dynamics, squared, None, None, horizon=10), BOTH)
+
+
+def stops(step=lambda s, hyper, batch: s - hyper["lr"] * s * hyper["l2"], **others):
+    return models.Model(decaying(step, **others), BOTH)
+
+
+BOTH = {"lr": 0.1, "l2": 0.5}
+STOPPED = {
+    "running statistics": (lambda: models.running_statistics(stopped), 'state["seen"][0]', 1),
+    "carried statistics": (
+        lambda: models.carried_statistics(stopped),
+        'state.params.carried["mean"]',
+        1,
+    ),
+    "one of two uses in a step": (
+        lambda: stops(
+            lambda s, hyper, batch: s - hyper["lr"] * (hyper["l2"] * s + stopped(hyper["l2"]) * s)
+        ),
+        "state",
+        0,
+    ),
+    "in the start": (
+        lambda: stops(init=lambda hyper: stopped(hyper["l2"]) * jnp.ones(3)),
+        "state",
+        0,
+    ),
+    "parameters in the objective": (
+        lambda: stops(objective=lambda w, hyper, batch: jnp.sum(w[:2] ** 2) + stopped(w[2] ** 2)),
+        None,
+        10,
+    ),
+    "hyper in the objective": (
+        lambda: stops(objective=lambda w, hyper, batch: jnp.sum(w**2) * (1 + stopped(hyper["l2"]))),
+        None,
+        10,
+    ),
+    "late": (stopped_late, 'state["w"]', 8),
+}
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_stop_gradient_that_hides_something_is_named_with_its_line(name, wide):
+    build, leaf, step = STOPPED[name]
+    with jax.enable_x64(wide):
+        finding = the_only(diagnose(*build()))
+    assert finding.kind is Kind.STOPPED
+    assert finding.where == Where(leaf, step)
+    assert "test_diagnose.py:" in finding.message or "models.py:" in finding.message
+
+
+def test_statistics_that_nobody_reads_may_be_stopped():
+    assert diagnose(*models.running_statistics(stopped, read=False)).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ A call is known by its shape, not by its name, so that names may come and go. Be
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -122,6 +122,15 @@ def everywhere(program: Program) -> Iterator[Equation]:
         yield equation
         for inner in children(equation):
             yield from everywhere(inner)
+
+
+def lines_with(
+    primitives: Collection[str], function: Callable[..., PyTree], *arguments: PyTree
+) -> list[str]:
+    """The lines of the user's code that ask for one of these primitives, without repetition."""
+    program, _ = trace(function, *arguments)
+    found = (one for one in everywhere(program) if one.primitive.name in primitives)
+    return list(dict.fromkeys(map(line_of, found)))
 
 
 def bind(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:

@@ -21,6 +21,7 @@ from jax import Array
 from rfho import _tree as tree
 from rfho._engines.forward import push_steps, read_along, start
 from rfho._engines.reverse import roll
+from rfho.checks.attempt import NoDerivative, attempted
 from rfho.checks.finite_differences import Verdict, derivative, judged, rounding_of
 from rfho.checks.line import Line, line_through
 from rfho.checks.second_order import second_order
@@ -47,7 +48,7 @@ class Along(NamedTuple):
         direction: d, in the structure of λ: a step of 0.1 changes no leaf by much more than a tenth, and
             stays inside the domain; at its edge d leads inwards, and differences are one-sided.
         by_method: ⟨∇f, d⟩ by the method under test.
-        by_other: the same by the other method.
+        by_other: the same by the other method; NaN where it has no derivative.
         by_differences: the same by finite differences.
         error: the error bar of ``by_differences``.
         verdict: the method against finite differences.
@@ -163,6 +164,7 @@ def _along(
     verdict, other = (
         judged(claim, found, scale, rounding=rounding) for claim in (by_method, by_other)
     )
+    other = Verdict.UNDECIDED if math.isnan(by_other) else other
     return Along(direction, by_method, by_other, found.value, found.error, verdict, other)
 
 
@@ -193,11 +195,14 @@ def _by_other(
 ) -> list[float]:
     forward = method.mode is Mode.FORWARD
     if against is None and not forward and not problem.several_objectives:
-        return _pushed(problem, hyper, directions).tolist()
+        pushed = attempted(lambda: _pushed(problem, hyper, directions))
+        missing = [math.nan] * len(directions)
+        return missing if isinstance(pushed, NoDerivative) else pushed.tolist()
     if against is None:
         against = ReverseHyperGradient() if forward else ForwardHyperGradient()
-    gradient = estimate_once(problem, hyper, against).hypergradient
-    return [sum(_products(gradient, direction)) for direction in directions]
+    other = attempted(lambda: estimate_once(problem, hyper, against).hypergradient)
+    known = not isinstance(other, NoDerivative)
+    return [sum(_products(other, each)) if known else math.nan for each in directions]
 
 
 @eqx.filter_jit
@@ -237,6 +242,8 @@ def _error(check: Check, method: str) -> HyperGradientError:
 def _because(one: Along, method: str) -> str:
     if one.other_verdict is Verdict.AGREES:
         return f"The other method is right, so {method} is biased, or wrong for this problem"
+    if math.isnan(one.by_other):
+        return "There is no other mode to compare with: rfho.diagnose looks for the place"
     if math.isclose(one.by_method, one.by_other, rel_tol=1e-3):
         return (
             "The two methods agree with each other, so f itself is at fault here: chaotic (lower the rate, shorten "

@@ -1,11 +1,12 @@
 """What is under diagnosis, and the runs that all questions about it share."""
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from rfho._programs.walk import lines_with
+from rfho.checks.attempt import NoDerivative
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.diagnosis.signal import (
     Mended,
@@ -21,7 +22,12 @@ from rfho.domains.space import Space
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
-T = TypeVar("T")
+_UNPULLED = (
+    "while",
+    "pure_callback",
+    "io_callback",
+    "custom_vjp_call",
+)  # by reverse or forward mode
 
 
 class Near(NamedTuple):
@@ -75,16 +81,18 @@ class Case(NamedTuple):
         return rounding_of((self.hyper, jax.eval_shape(self.problem.init, self.hyper)))
 
 
-def attempted(run: Callable[[], T], mode: str) -> T | Finding:
-    """What ``run`` gives, or the finding that training cannot be differentiated in this mode."""
-    try:
-        return run()
-    except (TypeError, ValueError, NotImplementedError) as error:
-        account = str(error).partition("\n")[0]
-        if not any(word in account.lower() for word in ("differentiation", "forward-mode", "jvp")):
-            raise
-        message = (
-            f"training cannot be differentiated in {mode} mode (JAX says: {account}): take the other mode, or a "
-            "method without derivatives such as rfho.PersistentEvolutionHyperGradient"
-        )
-        return Finding(Kind.NOT_DIFFERENTIABLE, Where(), message, Severity.ERROR)
+def no_way_back(case: Case, reverse: NoDerivative, *, forward: bool) -> Finding:
+    """What is said if reverse mode is not to be had, and forward mode is, or neither."""
+    state = jax.eval_shape(case.problem.init, case.hyper)
+    lines = lines_with(_UNPULLED, lambda s, h: case.problem.step(s, h, 0), state, case.hyper)
+    remedy = (
+        "take ForwardHyperGradient, or RealTimeHyperGradient, which go forward"
+        if forward
+        else "forward mode cannot either. Take FirstOrderHyperGradient, which needs no second derivatives, where "
+        "training descends a loss, or PersistentEvolutionHyperGradient, which needs none at all"
+    )
+    message = (
+        f"training cannot be differentiated in reverse mode (JAX says: {reverse.account}"
+        f"{''.join(f'; see {line}' for line in lines)}): {remedy}"
+    )
+    return Finding(Kind.NOT_DIFFERENTIABLE, Where(), message, Severity.ERROR)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from rfho import _tree as tree
+from rfho.checks.attempt import NoDerivative, attempted
 from rfho.checks.diagnosis.base import Finding, Kind, Severity
-from rfho.checks.diagnosis.case import Case, attempted
+from rfho.checks.diagnosis.case import Case, no_way_back
 from rfho.checks.diagnosis.growth import Growth, growth_findings, growth_of
 from rfho.checks.diagnosis.idle import effect_findings, zero_findings
 from rfho.checks.diagnosis.keys import key_findings
@@ -18,6 +19,7 @@ from rfho.checks.diagnosis.precision import precision_findings
 from rfho.checks.diagnosis.purity import repeat_findings
 from rfho.checks.diagnosis.self_report import claim_findings
 from rfho.checks.diagnosis.smoothness import Smoothness, smoothness_findings, smoothness_of
+from rfho.checks.diagnosis.stops import stop_findings
 from rfho.checks.diagnosis.whole import whole_findings, whole_run
 from rfho.checks.finite_differences import Verdict
 from rfho.checks.line import Line, line_through
@@ -119,19 +121,20 @@ def diagnose(
     """
     refuse_traced((problem, hyper), "diagnose")
     problem, free, space = placed(problem, hyper, domain)
-    impure = repeat_findings(problem, free)
+    idle, impure = _idle(problem, free), repeat_findings(problem, free)
     if impure:
         return Diagnosis(tuple(impure))
-    found = _idle(problem, free) + key_findings(problem, free)
+    found = idle + key_findings(problem, free)
     for_line, for_parts = jax.random.split(tree.as_key(key, "diagnose"))
     line = _sparing(line_through(space, free, for_line), found)
     case, forward = (
         Case(problem, free, space, line),
         method is not None and method.mode is Mode.FORWARD,
     )
-    record = attempted(case.record, "reverse")
-    if isinstance(record, Finding):
-        return _without_way_back(case, (*found, record), method)
+    found += stop_findings(case)
+    record = attempted(case.record)
+    if isinstance(record, NoDerivative):
+        return _without_way_back(case, method, known=found, why=record)
     refuse_traced(record, "diagnose")
     found += precision_findings(record.final)
     spoilt = non_finite_findings(case, record)
@@ -181,14 +184,15 @@ def _spared(finding: Finding, kind: Kind, forward: bool) -> Finding:
 
 
 def _without_way_back(
-    case: Case, known: tuple[Finding, ...], method: AbstractHyperGradient | None
+    case: Case, method: AbstractHyperGradient | None, *, known: list[Finding], why: NoDerivative
 ) -> Diagnosis:
     """Where reverse mode is not to be had, forward mode tells what it can."""
+    pushes = attempted(case.pushes)
+    if isinstance(pushes, NoDerivative):
+        return Diagnosis((*known, no_way_back(case, why, forward=False)))
     forward = method is not None and method.mode is Mode.FORWARD
-    found = [_spared(finding, Kind.NOT_DIFFERENTIABLE, forward) for finding in known]
-    pushes = attempted(case.pushes, "forward")
-    if isinstance(pushes, Finding):
-        return Diagnosis((*found, pushes))
+    finding = no_way_back(case, why, forward=True)
+    found = [*known, _spared(finding, Kind.NOT_DIFFERENTIABLE, forward)]
     growth = growth_of(pushes.tangent, backwards=False)
     found += forward_findings(pushes, case.paths)
     found += growth_findings(growth, case, pushes.tangent, chaotic=lambda: True)

@@ -18,8 +18,9 @@ import numpy as np
 from rfho import _tree as tree
 from rfho._engines.reverse import chain_of
 from rfho._programs.first_bad_equation import Origin, origin_of_non_finite
+from rfho.checks.attempt import NoDerivative, attempted
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
-from rfho.checks.diagnosis.case import Case, attempted
+from rfho.checks.diagnosis.case import Case
 from rfho.checks.diagnosis.signal import Mended, Pushes, Record
 from rfho.dynamics import Keep
 from rfho.typing import Hyper, PyTree, State
@@ -151,8 +152,8 @@ def _derivative(case: Case, where: Where, *, place: str, origin: Origin | None) 
         f"the derivative of {place}: the cotangent of {where.leaf} becomes NaN or infinite though all values are "
         "finite"
     )
-    pushes = attempted(case.pushes, "forward")
-    if isinstance(pushes, Finding) or not np.all(np.isfinite(pushes.derivative)):
+    pushes = attempted(case.pushes)
+    if isinstance(pushes, NoDerivative) or not np.all(np.isfinite(pushes.derivative)):
         message = f"{found}{_because(origin)}"
         return Finding(Kind.NON_FINITE_DERIVATIVE, where, message, Severity.ERROR)
     message = (

@@ -18,6 +18,7 @@ from rfho.checks.diagnosis.base import Finding, Kind
 from rfho.checks.diagnosis.case import Case, Near
 from rfho.checks.diagnosis.parts import part_findings, second_findings, whole_finding
 from rfho.checks.diagnosis.smoothness import distance
+from rfho.checks.diagnosis.stops import stop_findings
 from rfho.checks.finite_differences import Difference, Verdict, derivative, judged
 from rfho.typing import Hyper
 
@@ -63,12 +64,12 @@ def whole_run(case: Case, near: Callable[[float], Near], hypergradient: Hyper) -
 def whole_findings(
     case: Case, key: Array, *, whole: Callable[[], Whole], known: Sequence[Finding]
 ) -> list[Finding]:
-    """The part that is wrong if the whole is; nothing where chaos, a kink or roughness are ``known``.
+    """The part that is wrong if the whole is; nothing where a reason is ``known``.
 
     What cannot be decided of the whole, as in single precision, is asked of the inner loss alone.
     """
     kinds = {finding.kind for finding in known}
-    if kinds & {Kind.CHAOS, Kind.KINK, Kind.ROUGH}:
+    if kinds & {Kind.CHAOS, Kind.KINK, Kind.ROUGH, Kind.STOPPED}:
         return []
     run = whole()
     if run.verdict is Verdict.AGREES:
@@ -79,4 +80,4 @@ def whole_findings(
     found = [part for part in look(case, key) if part.where.leaf not in told]
     if found or undecided or Kind.EXPLOSION in kinds:
         return found
-    return [whole_finding(run.claimed, run.found)]
+    return stop_findings(case, case.problem.horizon) or [whole_finding(run.claimed, run.found)]
