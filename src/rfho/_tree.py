@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from rfho._programs.avals import in_space
 from rfho._programs.tracing import is_traced
 from rfho.typing import PyTree, Scalar
 
@@ -187,7 +188,7 @@ def _is_finite(leaf: Any) -> bool:
 
 @jax.jit
 def _all_finite(leaf: Array) -> Array:
-    return jnp.isfinite(leaf).all()
+    return jnp.isfinite(in_space(leaf, jax.memory.Space.Device)).all()
 
 
 def as_hyper(free: PyTree, name: str = "hyper") -> PyTree:

@@ -121,12 +121,12 @@ def not_finite(x: Any) -> str | None:
             f"has {kind}, but a domain holds floating-point numbers: write 0.1 rather than 1, "
             "or mark it Fixed()"
         )
-    values = np.asarray(x)
-    bad = values[~np.isfinite(values)]
-    if bad.size:
+    # Counted where the numbers lie: they may span several processes.
+    bad = int((~jnp.isfinite(x)).sum())
+    if bad:
         return (
-            f"has {bad.size} of {values.size} entries that are not finite (the first is "
-            f"{bad[0]}), and no projection is defined there: start from finite numbers"
+            f"has {bad} of {jnp.size(x)} entries that are not finite, and no projection is "
+            "defined there: start from finite numbers"
         )
     return None
 

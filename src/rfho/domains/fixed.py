@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Num
 
 from rfho import _tree as tree
@@ -32,6 +31,6 @@ class Fixed(AbstractDomain):
 
     def objection(self, x: Any) -> str | None:
         """Objects to NaN only."""
-        if tree.is_inexact_number(x) and not is_traced(x) and np.isnan(np.asarray(x)).any():
+        if tree.is_inexact_number(x) and not is_traced(x) and jnp.isnan(x).any():
             return "has a NaN, and Fixed() would keep it: give a number"
         return None

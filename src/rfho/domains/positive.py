@@ -63,7 +63,7 @@ class Positive(AbstractDomain):
         """Objects to entries without a logarithm too."""
         if objection := not_finite(x):
             return objection
-        smallest = np.min(np.asarray(x), initial=np.inf)
+        smallest = jnp.min(jnp.asarray(x), initial=jnp.inf)
         if smallest <= 0:
             return (
                 f"has the entry {smallest}, but Positive() moves in log x, which needs x > 0: "

@@ -3,7 +3,6 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 
 from rfho import _tree as tree
 from rfho._programs.tracing import any_traced
@@ -13,6 +12,7 @@ from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.room import refuse_what_cannot_fit
+from rfho.memory.shards import to_host
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.validate import validate
 from rfho.typing import Hyper, Params, PyTree
@@ -114,9 +114,7 @@ def raise_if_useless(method: AbstractHyperGradient, estimate: Estimate) -> None:
     Raises:
         HyperGradientError: the method complains, or a value is not finite.
     """
-    value, gradient, stats = jax.device_get(
-        (estimate.value, estimate.hypergradient, estimate.aux.stats)
-    )
+    value, gradient, stats = to_host((estimate.value, estimate.hypergradient, estimate.aux.stats))
     complaint = method.complaint({name: float(number) for name, number in stats.items()})
     params: Any = estimate.aux.params
     error = complaint or not_finite(value, gradient, params, at="at these hyperparameters")

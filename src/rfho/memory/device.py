@@ -18,7 +18,7 @@ def memory_of_device() -> int:
     On an accelerator what the device says; on a CPU the memory of the machine, or of the container
     around the process if that is less.
     """
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -31,7 +31,7 @@ def free_memory() -> int:
     On a CPU the least of what the machine has available, of what the container may still take, and of what
     the limit on the address space (RLIMIT_AS) leaves to this process.
     """
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     left = [memory_of_device()]

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Sharding
 
+from rfho._programs.avals import in_space
 from rfho._programs.tracing import is_traced
 from rfho.typing import PyTree
 
@@ -54,6 +55,29 @@ def is_spread(tree: PyTree) -> bool:
     """Whether an array of ``tree`` lies on more than one device."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
     return any(not is_traced(leaf) and len(leaf.sharding.device_set) > 1 for leaf in arrays)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """``tree`` with arrays in the memory of the host.
+
+    As NumPy arrays; what spans several processes, so that none of them sees it whole, stays one array over
+    their devices.
+    """
+    return jax.tree.map(lambda leaf: _to_host(leaf) if isinstance(leaf, Array) else leaf, tree)
+
+
+def _to_host(array: Array) -> Any:
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return jax.device_get(array)
+    return jax.device_put(array, array.sharding.with_memory_kind("pinned_host"))
+
+
+def on_device(tree: PyTree) -> PyTree:
+    """``tree`` with what `to_host` left over several processes back in the memory of their devices."""
+    device = jax.memory.Space.Device
+    return jax.tree.map(
+        lambda leaf: in_space(leaf, device) if isinstance(leaf, Array) else leaf, tree
+    )
 
 
 def to_shards(array: Array) -> tuple[ArraySpec, list[Array]]:

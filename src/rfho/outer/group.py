@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from rfho.hyper_gradients import Estimate
+from rfho.memory.shards import to_host
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
@@ -202,7 +203,7 @@ def _seen(after: TunerState, estimate: Estimate, params: Callable[[], Params]) -
     # To the host at once: device scalars kept in a list leak.
     stats = estimate.aux.stats
     numbers = (after.free, estimate.value, estimate.hypergradient, stats, after.finite)
-    free, value, gradient, stats, finite = jax.device_get(numbers)
+    free, value, gradient, stats, finite = to_host(numbers)
     return Taken(free, value, gradient, stats, finite, params)
 
 

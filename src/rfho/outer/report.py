@@ -9,6 +9,7 @@ import numpy as np
 
 from rfho import _tree as tree
 from rfho.errors import Result
+from rfho.memory.shards import to_host
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -91,7 +92,7 @@ class Solution:
     @functools.cached_property
     def _concluded(self) -> tuple[PyTree, Params]:
         value, params = self._conclude()
-        return jax.device_get(value), params
+        return to_host(value), params
 
     @property
     def value(self) -> PyTree:
@@ -147,6 +148,8 @@ def _key(path: tuple[Any, ...]) -> str:
 def _number(leaf: Any) -> str:
     if not hasattr(leaf, "dtype") and not isinstance(leaf, float):
         return str(leaf)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return f"{leaf.dtype}{list(leaf.shape)}"
     numbers = np.asarray(leaf)
     if numbers.size == 1:
         return f"{numbers.item():.4g}"

@@ -12,6 +12,7 @@ import optax
 from rfho.checks.diagnosis import Finding
 from rfho.errors import Result, positive_int
 from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.memory.shards import to_host
 from rfho.outer.events import AbstractRun, Audience, Listener, Standing, Start
 from rfho.outer.group import AbstractGroup, Taken, group_of
 from rfho.outer.report import Report, Solution
@@ -119,7 +120,7 @@ class Session:
             ended = member.ended or result
             if not ended.failed and ended is not Result.STOPPED:
                 value, params = together()[i]
-                member.consider_end(jax.device_get(value), params)
+                member.consider_end(to_host(value), params)
             solution = Solution(
                 member.hyper,
                 best=member.best,

@@ -13,6 +13,7 @@ from rfho.checks.diagnosis.symptoms import REMEMBERED
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.hyper_gradients.once import not_finite
+from rfho.memory.shards import on_device, to_host
 from rfho.outer.events import Standing
 from rfho.outer.group import Taken
 from rfho.outer.report import Best, Report
@@ -41,11 +42,10 @@ class Watched:
         self.error = _error_of(standing)
         self.end = None if standing.ended is None else standing.state
         self._rest = standing.state.rest
-        self.hyper: Hyper = jax.device_get(standing.state.hyper)
-        self._hyper_before: Hyper = jax.device_get(standing.before.hyper)
+        self.hyper: Hyper = to_host(standing.state.hyper)
+        self._hyper_before: Hyper = to_host(standing.before.hyper)
         self._space = standing.state.space
-        self._start, self._free = jax.device_get((start.free, standing.state.free))
-        self._moved = np.inf
+        self._start, self._free = to_host((start.free, standing.state.free))
         self._watch = Watch(_remembered(standing.history), standing.told)
 
     def standing(self, state: Callable[[int], TunerState]) -> Standing:
@@ -85,7 +85,7 @@ class Watched:
         params = taken.params() if step == 1 else None
         moves = move_findings(self._space, self._start, self._free, after=taken.free, k=step)
         findings, self._watch = self._watch.look(seen, params, step, moves)
-        hyper = jax.device_get(self._rest.join(taken.free))
+        hyper = to_host(self._rest.join(taken.free))
         error = _complaint(method, stats, step) or _failure(taken, hyper, step)
         if error is not None:
             self._fail(error, findings, state)
@@ -94,7 +94,6 @@ class Watched:
         if self._is_lowest(value):
             # The value of a step belongs to the λ before it.
             self.best = Best(step - 1, self.hyper, value, taken.params())
-        self._moved = _moved(self.hyper, hyper)
         self._hyper_before, self.hyper, self._free = self.hyper, hyper, taken.free
         report = Report(step, hyper, value, taken.hypergradient, stats, seconds, self.number)
         self.history.append(report)
@@ -102,7 +101,7 @@ class Watched:
 
     def converged(self, tolerance: float, state: Callable[[int], TunerState]) -> bool:
         """Whether the last step was shorter than ``tolerance``; the member ends then."""
-        if not tolerance > 0 or self._moved > tolerance:
+        if not tolerance > 0 or _moved(self._hyper_before, self.hyper) > tolerance:
             return False
         self.ended, self.end = Result.CONVERGED, state(0)
         return True
@@ -150,20 +149,21 @@ def _size(value: PyTree) -> float:
 
 def _moved(before: Hyper, after: Hyper) -> float:
     """‖λ_k - λ_{k-1}‖ / (1 + ‖λ_{k-1}‖)."""
-    old, new = map(_numbers, (before, after))
+    old, new = map(_numbers, on_device((before, after)))
     steps = [b - a for a, b in zip(old, new, strict=True)]
     return _length(steps) / (1 + _length(old))
 
 
 def _length(leaves: list[Any]) -> float:
-    """The Euclidean norm, on the host."""
-    return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves)))
+    """The Euclidean norm, on the host unless they lie over several processes."""
+    return float(sum((leaf**2).sum() for leaf in leaves)) ** 0.5
 
 
 def _numbers(hyper: Hyper) -> list[Any]:
     floats = [leaf for leaf in jax.tree.leaves(hyper) if hasattr(leaf, "dtype")]
+    floats = [leaf for leaf in floats if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return [
-        np.asarray(leaf, np.float64) for leaf in floats if jnp.issubdtype(leaf.dtype, jnp.floating)
+        leaf if isinstance(leaf, jax.Array) else np.asarray(leaf, np.float64) for leaf in floats
     ]
 
 

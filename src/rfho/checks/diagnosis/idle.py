@@ -1,10 +1,10 @@
 """Hyperparameters that change nothing: found in the program before anything runs, or by an exact zero."""
 
 import jax
-import numpy as np
 
 from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
+from rfho.memory.shards import on_device
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.validate import without_effect
 from rfho.typing import Hyper
@@ -41,6 +41,6 @@ def zero_leaves(hypergradient: Hyper) -> list[str]:
     """Paths of the leaves that are exactly zero."""
     return [
         tree.path_of(path, "hyper")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(hypergradient)
-        if not np.any(np.asarray(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(on_device(hypergradient))
+        if not leaf.any()
     ]

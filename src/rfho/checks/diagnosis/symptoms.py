@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, HyperGradientWarning, Kind, Where
 from rfho.checks.diagnosis.idle import zero_leaves
 from rfho.checks.diagnosis.precision import half_precision_leaves
+from rfho.memory.shards import on_device
 from rfho.typing import Hyper, PyTree
 
 _UNTIL = 3  # outer steps after which an exact zero is no accident
@@ -145,11 +147,10 @@ def _jumps(past: Sequence[Seen]) -> list[Finding]:
 
 
 def _dot(one: Hyper, other: Hyper) -> float:
-    """On the host, where both are: no program for it."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return float(sum(np.sum(np.asarray(a) * b).real for a, b in pairs))
+    """On the host, where it is: no program for it, unless both lie over several processes."""
+    pairs = zip(*map(jax.tree.leaves, on_device((one, other))), strict=True)
+    return float(sum((a * b).sum().real for a, b in pairs))
 
 
 def _finite(seen: Seen) -> bool:
-    leaves = jax.tree.leaves((seen.value, seen.hypergradient))
-    return all(bool(np.all(np.isfinite(leaf))) for leaf in leaves)
+    return tree.first_non_finite((seen.value, seen.hypergradient), "seen") is None

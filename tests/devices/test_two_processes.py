@@ -1,0 +1,51 @@
+"""Two processes of one device each, whose collectives go by loopback, find what one process finds."""
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("on_two_processes.py")
+ROOT = Path(__file__).parents[2]
+METHODS = ["StoreAll", "Recompute", "LongReverse", "LongReverse on disk"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two processes")]
+
+
+@functools.cache
+def results():
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+        both = [running.enter_context(started(rank, folder)) for rank in (0, 1)]
+        said = [process.communicate(timeout=900) for process in both]
+        assert os.listdir(folder) == []
+    for process, (_, complaint) in zip(both, said, strict=True):
+        assert process.returncode == 0, complaint[-3000:]
+    lines = [out[out.index("{") :].splitlines() for out, _ in said]
+    return [{cell["cell"]: cell["error"] for cell in map(json.loads, own)} for own in lines]
+
+
+def started(rank, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, str(PROGRAM), str(rank), str(port()), folder]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+@functools.cache
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("cell", [*METHODS, "tune", "tune by LongReverse"])
+def test_each_process_finds_its_part_of_what_one_finds(cell, rank):
+    assert results()[rank][cell] < 1e-12
