@@ -193,6 +193,24 @@ class TestCtrlC:
         assert "interrupted" in report
         assert "data:image/png;base64," in report
 
+    def test_sigterm_leaves_with_143_and_a_report(self, tmp_path):
+        command = [sys.executable, str(TESTS / "fake_experiment.py"), "run", "fake"]
+        options = ["--out", "here", "--set", "steps=9", "--set", "wait=true"]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(
+            [*command, *options], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.strip() == "waiting":
+                    break
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 143
+        folder = RunFolder(tmp_path / "here")
+        assert folder.about().status == "interrupted"
+        assert len(folder.history()) == 3
+        assert (folder.path / "report.html").exists()
+
     def test_outside_the_outer_steps_it_ends_the_run_and_still_leaves_a_report(self):
         def interrupted(settings, folder, console):
             folder.record({"step": 0})

@@ -4,6 +4,7 @@ from rfho.outer.events import AbstractRun, Listener, Standing, Start
 from rfho.outer.identity import differences, fingerprint
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
+from rfho.outer.signals import ended_by_sigterm
 from rfho.outer.snapshot import Plain, Sections, load_snapshot, save_snapshot
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.outer.verbs import Trained, iterate, iterate_many, train, tune, tune_many
@@ -23,6 +24,7 @@ __all__ = [
     "Tuner",
     "TunerState",
     "differences",
+    "ended_by_sigterm",
     "fingerprint",
     "iterate",
     "iterate_many",

@@ -98,6 +98,8 @@ class AbstractRun(Listener, abc.ABC):
     """A listener that also keeps the outer state and gives it back: what ``run=`` takes."""
 
     vital = True
+    replays: bool = False
+    """Whether `rfho.iterate` gives the reports of earlier runs again, before it goes on."""
 
     @abc.abstractmethod
     def restored(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Standing, ...] | None:

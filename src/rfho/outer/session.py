@@ -104,6 +104,8 @@ class Session:
         """
         self.audience.start(self._start)
         first = 1 + max(len(member.history) for member in self.members)
+        if self._how.run is not None and self._how.run.replays:
+            yield from self._past(first)
         for step in range(first, self.total + 1):
             if all(member.ended for member in self.members):
                 return
@@ -133,6 +135,12 @@ class Session:
             if not ended.failed and ended is not Result.STOPPED:
                 _ = solution.value
         return tuple(solutions)
+
+    def _past(self, first: int) -> Iterator[Rows]:
+        """The rows of an earlier run, once more."""
+        histories = [tuple(member.history) for member in self.members]
+        for i in range(first - 1):
+            yield tuple(history[i] if i < len(history) else None for history in histories)
 
     def _step(self, step: int) -> Rows:
         begin = time.perf_counter()

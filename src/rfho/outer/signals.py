@@ -60,9 +60,12 @@ class StopSignals:
             raise SystemExit(TERMINATED)
 
     def _replaced(self) -> Generator[tuple[int, Any]]:
-        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        for number, handler in usual.items():
-            if signal.getsignal(number) is handler or signal.getsignal(number) == handler:
+        usual = {
+            signal.SIGINT: (signal.default_int_handler,),
+            signal.SIGTERM: (signal.SIG_DFL, _terminate),
+        }
+        for number, handlers in usual.items():
+            if signal.getsignal(number) in handlers:
                 yield number, signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
@@ -71,6 +74,26 @@ class StopSignals:
             self._on_second()
         if len(self.received) > _PATIENCE:
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Generator[None]:
+    """SIGTERM ends the block with `SystemExit`, so that what has to be said at its end is said.
+
+    Within an outer loop it is noted as everywhere else.
+    """
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _in_main_thread() -> bool:

@@ -1,8 +1,8 @@
-"""The commands of ``rfho``: list, run and report.
+"""The commands of ``rfho``: list, run, resume, report and compare.
 
 They only translate between the command line and the functions of this package. Bad input is one
 line on stderr and exit code 2; a run whose numbers fail is one line and exit code 1; Ctrl-C is exit
-code 130.
+code 130, SIGTERM 143.
 """
 
 import builtins
@@ -22,12 +22,18 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from rfho.errors import HyperGradientError, WriteError
-from rfho.runs.about import INTERRUPTED
+from rfho.errors import HyperGradientError, SnapshotError, WriteError
+from rfho.files import write_file
+from rfho.outer import ended_by_sigterm
+from rfho.runs.about import FINISHED, INTERRUPTED
+from rfho.runs.comparison import compared
 from rfho.runs.experiment import USER_ERRORS, Experiment, execute
+from rfho.runs.listing import found, listed
+from rfho.runs.outer_loops import taken_up
 from rfho.runs.owner import RunFolderError
 from rfho.runs.report import write_report
-from rfho.runs.run_folder import create_run_folder, open_run_folder
+from rfho.runs.run import OWN
+from rfho.runs.run_folder import RunFolder, create_run_folder, open_run_folder
 from rfho.runs.settings import assigned, changed, fields_of, read_toml
 from rfho.runs.table import Column, Table, make_table, to_rich
 
@@ -50,10 +56,13 @@ def invoke(arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]) -
     """Carries out a command line and returns its exit code."""
     app = CommandLine(tuple(arguments), experiments).app()
     try:
-        code = app(list(arguments) or ["--help"], prog_name="rfho", standalone_mode=False)
+        with ended_by_sigterm():
+            code = app(list(arguments) or ["--help"], prog_name="rfho", standalone_mode=False)
     except KeyboardInterrupt:
         return BY_CTRL_C
-    except (*USER_ERRORS, RunFolderError, UnknownExperimentError) as error:
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else BAD_INPUT
+    except (*USER_ERRORS, RunFolderError, SnapshotError, UnknownExperimentError) as error:
         return _said(str(error), BAD_INPUT)
     except (HyperGradientError, WriteError) as error:
         return _said(str(error), FAILED_RUN)
@@ -81,7 +90,7 @@ class CommandLine:
             pretty_exceptions_enable=False,
         )
         app.callback()(self.about)
-        for command in (self.list, self.run, self.report):
+        for command in (self.list, self.run, self.resume, self.report, self.compare):
             app.command()(command)
         return app
 
@@ -98,15 +107,22 @@ class CommandLine:
 
     def list(
         self,
-        name: Annotated[
-            str | None, typer.Argument(help="An experiment, to see its settings.")
+        names: Annotated[
+            builtins.list[str] | None,
+            typer.Argument(
+                metavar="[NAME | DIR…]",
+                help="An experiment, to see its settings; or folders of runs, to see how they stand.",
+            ),
         ] = None,
     ) -> None:
-        """List the experiments, or the settings of one."""
-        if name is None:
-            Console().print(to_rich(_experiments(self.experiments)))
+        """List the experiments, the settings of one, or runs."""
+        if not names:
+            table = _experiments(self.experiments)
+        elif all(Path(name).is_dir() for name in names) and not self._knows(names[0]):
+            table = listed(found([Path(name) for name in names]))
         else:
-            Console().print(to_rich(_settings(_named(name, self.experiments))))
+            table = _settings(_named(names[0], self.experiments))
+        Console().print(to_rich(table))
 
     def run(
         self,
@@ -131,8 +147,47 @@ class CommandLine:
         short = {"seed": seed, "data": data}
         named = [f"{key}={text}" for key, text in short.items() if text is not None]
         settings = assigned(settings, [*(assignments or ()), *named])
+        self._carry_out(experiment, settings, create_run_folder(experiment.name, out))
+
+    def resume(
+        self,
+        folder: Annotated[Path, typer.Argument(help="The folder of a run that was interrupted.")],
+        allow: Annotated[
+            builtins.list[str] | None,
+            typer.Option(
+                metavar="NAME", help="What may be different now, as the refusal names it: jax, say."
+            ),
+        ] = None,
+    ) -> None:
+        """Go on with a run: outer loops from their last snapshots, and the rest anew."""
+        about = open_run_folder(folder).about()
+        if about.status == FINISHED:
+            Console().print(f"{folder} is finished", highlight=False, soft_wrap=True)
+            return
+        if about.experiment == OWN:
+            raise RunFolderError(
+                f"the run in {folder} is of a program of its own: start that again, and it goes on ({about.command})"
+            )
+        experiment = _named(about.experiment, self.experiments)
+        settings = changed(experiment.quick, read_toml(folder / "settings.toml"))
+        self._carry_out(experiment, settings, taken_up(folder, allow or ()))
+
+    def report(self, folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+        """Make the report of a run again, from its folder alone."""
+        path = write_report(open_run_folder(folder))
+        Console().print(str(path), highlight=False, soft_wrap=True)
+
+    def compare(
+        self,
+        folders: Annotated[builtins.list[Path], typer.Argument(help="Folders of runs.")],
+        out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    ) -> None:
+        """Draw the histories of runs over each other, on one page."""
+        write_file(out, compared(found(folders)).encode())
+        Console().print(str(out), highlight=False, soft_wrap=True)
+
+    def _carry_out(self, experiment: Experiment[Any], settings: object, folder: RunFolder) -> None:
         console = Console()
-        folder = create_run_folder(experiment.name, out)
         console.print(f"{experiment.title}: writing to {folder.path}", highlight=False)
         command = shlex.join(["rfho", *self.arguments])
         with _log_on(console):
@@ -141,10 +196,8 @@ class CommandLine:
         if outcome.status == INTERRUPTED:
             raise typer.Exit(BY_CTRL_C)
 
-    def report(self, folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-        """Make the report of a run again, from its folder alone."""
-        path = write_report(open_run_folder(folder))
-        Console().print(str(path), highlight=False, soft_wrap=True)
+    def _knows(self, name: str) -> bool:
+        return any(experiment.name == name for experiment in self.experiments)
 
 
 def _named(name: str, experiments: Sequence[Experiment[Any]]) -> Experiment[Any]:

@@ -128,6 +128,10 @@ def _carry_out(
         experiment.run(settings, folder, console)
     except KeyboardInterrupt:
         folder.finish(INTERRUPTED)
+    except SystemExit:  # by SIGTERM
+        folder.finish(INTERRUPTED)
+        write_report(folder)
+        raise
     except Exception as error:
         _note_failure(folder, error)
         raise

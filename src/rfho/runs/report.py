@@ -53,21 +53,22 @@ def render(folder: RunFolder) -> str:
         DataFormatError: what it holds is damaged; results that are leave a note on the page instead.
     """
     about, history = folder.about(), folder.history()
-    return (
-        _templates()
-        .get_template("report.html")
-        .render(
-            about=about,
-            remarks=folder.remarks(),
-            results=[_result(folder, item) for item in folder.contents()],
-            settings=folder.settings_text(),
-            steps=_steps(history),
-            count=len(history),
-            versions=make_table(
-                "", [Column("what"), Column("version")], list(about.versions.items())
-            ),
-        )
-    )
+    columns = [Column("what"), Column("version")]
+    parts = {
+        "about": about,
+        "remarks": folder.remarks(),
+        "results": [_result(folder, item) for item in folder.contents()],
+        "settings": folder.settings_text(),
+        "steps": _steps(history),
+        "count": len(history),
+        "versions": make_table("", columns, list(about.versions.items())),
+    }
+    return page("report.html", parts)
+
+
+def page(template: str, parts: Mapping[str, Any]) -> str:
+    """A page of a template of this package; all that it is given is text on it, and never markup."""
+    return _templates().get_template(template).render(parts)
 
 
 def to_html(table: Table) -> str:

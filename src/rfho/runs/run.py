@@ -24,7 +24,11 @@ from rfho.runs.owner import GUARD, OWNER, RunFolderError, claim
 from rfho.runs.report import write_report
 from rfho.runs.run_folder import RunFolder
 
-_MINUTE = datetime.timedelta(minutes=1)
+MINUTE = datetime.timedelta(minutes=1)
+"""How often a snapshot is made by default."""
+
+OWN = "tune"
+"""What stands for the experiment in the folder of a run of the user's own."""
 
 
 class Run(AbstractRun):
@@ -66,7 +70,7 @@ class Run(AbstractRun):
         self,
         folder: str | Path,
         *,
-        every: int | datetime.timedelta = _MINUTE,
+        every: int | datetime.timedelta = MINUTE,
         keep: int = 3,
         allow: Sequence[str] = (),
         title: str = "",
@@ -91,13 +95,13 @@ class Run(AbstractRun):
         folder = RunFolder(self.folder, claim(self.folder))
         try:
             _check_holds_a_run(folder)
-            sections = _sections(run, standings)
+            sections = sections_of(run, standings)
             keeper = Keeper(
                 self.folder,
                 run,
                 sections=sections,
                 pace=self.pace,
-                row=functools.partial(_row, run),
+                row=functools.partial(row_text, run),
             )
             found, remarks = keeper.restored(standings, self.allow)
         except BaseException:
@@ -164,7 +168,7 @@ class _Open:
         learned = len(jax.tree.leaves(run.hypers[0]))
         self.folder.begin(
             tomli_w.dumps({"steps": run.total, **self.sections["settings"]}),
-            experiment="tune",
+            experiment=OWN,
             title=title,
             summary=f"{type(run.method).__name__} on {learned} hyperparameters, {run.total} outer steps{members}",
             command=shlex.join(sys.orig_argv),
@@ -205,11 +209,12 @@ class _Open:
         write_report(self.folder)
 
 
-def _row(run: Start, report: Report) -> str:
+def row_text(run: Start, report: Report) -> str:
+    """A report as a line for people to read."""
     return json.dumps(row_of(report, with_member=len(run.hypers) > 1))
 
 
-def _sections(run: Start, standings: tuple[Standing, ...]) -> Sections:
+def sections_of(run: Start, standings: tuple[Standing, ...]) -> Sections:
     """What has to be the same in a run that goes on."""
     hypers: list[Any] = [one.state.hyper for one in standings]
     domains: list[Any] = [one.state.space for one in standings]

@@ -43,12 +43,8 @@ from rfho.runs.pictures import to_png
 from rfho.runs.settings import to_toml
 from rfho.runs.table import Table, from_json, to_json, to_markdown
 
-_RUN, _SETTINGS, _HISTORY, _CONTENTS = (
-    "run.json",
-    "settings.toml",
-    "history.jsonl",
-    "contents.jsonl",
-)
+_RUN, _SETTINGS = "run.json", "settings.toml"
+_HISTORY, CONTENTS = "history.jsonl", "contents.jsonl"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _PLACES = {
     "picture": ("pictures", ".png"),
@@ -73,10 +69,12 @@ class RunFolder:
     Attributes:
         path: where it is.
         claim: that this process owns it; None for who only reads.
+        allow: what may be different from an earlier run in it that is gone on with; see `rfho.Run`.
     """
 
     path: Path
     claim: Claim | None = dataclasses.field(default=None, compare=False, repr=False)
+    allow: tuple[str, ...] = ()
 
     def begin(
         self, settings: object, *, experiment: str, title: str, summary: str, command: str
@@ -174,7 +172,7 @@ class RunFolder:
         Raises:
             DataFormatError: the file is damaged, or names what cannot be in the folder.
         """
-        path = inside(self.path, _CONTENTS)
+        path = inside(self.path, CONTENTS)
         items: dict[tuple[str, str], Item] = {}
         for item in read_lines(path, Item).values:
             if item.kind not in _PLACES or not _NAME.fullmatch(item.name):
@@ -188,7 +186,7 @@ class RunFolder:
         """What a reader of the folder should know of it."""
         return [
             f"The last line of {name} was cut off when the run was stopped, and is left out."
-            for name, kind in ((_HISTORY, Row), (_CONTENTS, Item))
+            for name, kind in ((_HISTORY, Row), (CONTENTS, Item))
             if read_lines(inside(self.path, name), kind).torn
         ]
 
@@ -244,7 +242,7 @@ class RunFolder:
             raise ValueError(f"name = {item.name!r}: use lower-case letters, digits, '-' and '_'")
         make_folder(inside(self.path, _PLACES[item.kind][0]))
         write_file(self._place(item.kind, item.name), content)
-        append_line(inside(self.path, _CONTENTS), json.dumps(item._asdict()))
+        append_line(inside(self.path, CONTENTS), json.dumps(item._asdict()))
 
     def _place(self, kind: str, name: str) -> Path:
         folder, suffix = _PLACES[kind]

@@ -39,6 +39,7 @@ from rfho.experiments.data_cleaning.report import (
     tables,
 )
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, between, one_of, setting
 from rfho.runs.study import Record, Study, add_tables
@@ -147,6 +148,7 @@ def tune_weights(
             domains=[{"weights": rfho.CappedL1(float(r)), "rate": rfho.Fixed()} for r in radii],
             steps=settings.steps,
             listeners=[bar],
+            run=OuterLoop(folder, f"weights-{data.noise:g}-{data.seed}"),
         ):
             tuned = _stepped(tuned, reports)
             folder.record(tuned.row())

@@ -26,6 +26,7 @@ import rfho
 from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, Part, load_image_split
 from rfho.experiments.parts.network import Examples, Network, accuracy, blank_network, cross_entropy
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import curves, image_grid
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
@@ -69,7 +70,11 @@ def training(valid: Part, settings: DistillSettings) -> rfho.Problem:
 
 
 def learn(
-    problem: rfho.Problem, images: np.ndarray, settings: DistillSettings
+    problem: rfho.Problem,
+    images: np.ndarray,
+    settings: DistillSettings,
+    *,
+    run: OuterLoop | None = None,
 ) -> Iterator[rfho.outer.Report]:
     """Descends the validation loss in the pixels of the ten images."""
     return rfho.iterate(
@@ -78,6 +83,7 @@ def learn(
         optim=optax.adam(settings.outer_rate),
         domain={"images": rfho.Reals(), "rate": rfho.Fixed()},
         steps=settings.steps,
+        run=run,
     )
 
 
@@ -88,7 +94,7 @@ def run(settings: DistillSettings, folder: RunFolder, console: Console) -> None:
     problem = training(data.valid, settings)
     images = np.zeros((len(data.class_names), data.pixels), np.float32)
     with until_interrupted(folder, console):
-        for report in learn(problem, images, settings):
+        for report in learn(problem, images, settings, run=OuterLoop(folder, "images")):
             images = np.asarray(report.hyper["images"])
             judged = judge(problem, data.test, images[None], settings.rate)
             row = {"step": report.step, "validation loss": report.value}

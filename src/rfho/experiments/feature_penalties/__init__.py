@@ -37,6 +37,7 @@ from rfho.hyper_gradients import (
     WarmRestartHyperGradient,
 )
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import COLOURS, LINES, figure, histograms
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
@@ -198,6 +199,7 @@ def learn(
             optim=optax.adam(settings.outer_rate),
             domain=domain,
             steps=settings.steps,
+            run=OuterLoop(folder, name),
         )
         for name, method in methods(settings).items()
     }

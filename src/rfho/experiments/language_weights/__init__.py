@@ -28,6 +28,7 @@ from rich.console import Console
 import rfho
 from rfho.experiments.language_weights.mixed_text import SOURCES, TEXTS, MixedText, load_mixed_text
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError, above, at_least, setting
@@ -157,6 +158,7 @@ def run(settings: LanguageSettings, folder: RunFolder, console: Console) -> None
             optim=optax.adam(settings.outer_rate),
             domain={"weights": rfho.Simplex()},
             steps=settings.steps,
+            run=OuterLoop(folder, "weights"),
         ):
             weights.append(report.hyper["weights"])
             named = dict(zip(SOURCES, weights[-1].tolist(), strict=True))

@@ -22,6 +22,7 @@ from rfho.experiments.parts.image_data import IMAGE_SETS, ImageSplit, load_image
 from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
 from rfho.experiments.parts.network import Network, accuracy, cross_entropy, random_network
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import COLOURS, LINES, curves, figure
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
@@ -89,6 +90,7 @@ def run(settings: ScheduleSettings, folder: RunFolder, console: Console) -> None
             optim=optax.adam(settings.outer_rate),
             domain=rfho.Positive(),
             steps=settings.steps,
+            run=OuterLoop(folder, "rates"),
         ):
             rates = jax.tree.map(jnp.asarray, report.hyper)
             folder.record({"step": report.step, "training loss": report.value})

@@ -41,6 +41,7 @@ from rfho.experiments.response_surface.report import (
     result_table,
 )
 from rfho.runs.experiment import Experiment, until_interrupted
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
 from rfho.runs.stopwatch import compiled, ratios, whole_run
@@ -148,6 +149,7 @@ def walk(
         optim=optax.adam(settings.online_rate if once else settings.outer_rate),
         domain=rfho.Positive(),
         steps=None if once else settings.steps,
+        run=OuterLoop(folder, name),
     ):
         reports = [report for report in rows if report is not None]
         for report in reports:

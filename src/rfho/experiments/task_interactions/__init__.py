@@ -35,6 +35,7 @@ from rfho.experiments.parts.network import (
 )
 from rfho.experiments.task_interactions.features import described, load_feature_split
 from rfho.runs.experiment import Experiment
+from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import curves, heat_map
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
@@ -107,7 +108,11 @@ def training(train: Part, judges: Part, settings: InteractionSettings) -> rfho.P
 
 
 def learn(
-    problem: rfho.Problem, settings: InteractionSettings, radius: float | None
+    problem: rfho.Problem,
+    settings: InteractionSettings,
+    radius: float | None,
+    *,
+    run: OuterLoop | None = None,
 ) -> Iterator[tuple[Hyper, rfho.outer.Report]]:
     """HMTL and, with a radius, HMTL-S: C and ρ from zero, by Reverse-HO; λ before each outer step."""
     hyper = full_hyper(jnp.zeros((10, 10), jnp.float32), jnp.float32(0), settings)
@@ -118,7 +123,8 @@ def learn(
         "momentum": rfho.Fixed(),
     }
     optim = optax.adam(settings.outer_rate)
-    for report in rfho.iterate(problem, hyper, optim=optim, domain=domain, steps=settings.steps):
+    steps = settings.steps
+    for report in rfho.iterate(problem, hyper, optim=optim, domain=domain, steps=steps, run=run):
         yield hyper, report
         hyper = report.hyper
 
@@ -195,7 +201,11 @@ def chosen(
     if method in (STL, NMTL):
         return of_grid(problem, settings, (0.0,) if method == STL else INTERACTIONS)
     best, lowest = {}, np.inf
-    for hyper, report in learn(problem, settings, settings.radius if method == HMTL_S else None):
+    radius, loop = (
+        settings.radius if method == HMTL_S else None,
+        OuterLoop(folder, f"{method} {split}"),
+    )
+    for hyper, report in learn(problem, settings, radius, run=loop):
         if not best or report.value < lowest:
             best, lowest = hyper, report.value
         row = {"method": method, "split": split, "step": report.step}

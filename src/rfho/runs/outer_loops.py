@@ -1,0 +1,110 @@
+"""The outer loops of an experiment, each kept in a folder inside that of the run: `rfho resume` goes on by them.
+
+An experiment that was interrupted is gone through once more from its beginning, with the same settings. Each
+outer loop that it comes to gives the reports that it gave before, and goes on from its last snapshot; what lies
+between the loops is computed anew.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rfho.errors import Result
+from rfho.files import make_folder, naming
+from rfho.outer import AbstractRun, Report, Standing, Start
+from rfho.runs.keeper import HISTORY, Keeper, Pace
+from rfho.runs.owner import claim
+from rfho.runs.run import MINUTE, row_text, sections_of
+from rfho.runs.run_folder import CONTENTS, RunFolder, open_run_folder
+
+_LOOPS = "loops"
+_NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+
+
+class OuterLoop(AbstractRun):
+    """One outer loop of an experiment: what ``run=`` of `rfho.iterate` takes there.
+
+    Args:
+        folder: of the run; this process owns it.
+        name: of the loop, which no other one of the experiment has.
+
+    Example:
+        An experiment's outer loop looks like this::
+
+            for report in rfho.iterate(problem, hyper, run=OuterLoop(folder, "weights"), ...):
+                folder.record({"step": report.step, "value": report.value})
+    """
+
+    replays = True
+
+    def __init__(self, folder: RunFolder, name: str) -> None:
+        self.path = folder.path / _LOOPS / _NOT_PLAIN.sub("-", name.lower())
+        self._allow = folder.allow
+        self._keeper: Keeper | None = None
+
+    def restored(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Standing, ...] | None:
+        """Where all members stood.
+
+        Raises:
+            SnapshotError: the earlier run was another one, or none of its snapshots is whole.
+            WriteError: the folder cannot be written to.
+        """
+        make_folder(self.path)
+        keeper = Keeper(
+            self.path,
+            run,
+            sections=sections_of(run, standings),
+            pace=Pace(MINUTE, 2),
+            row=functools.partial(row_text, run),
+        )
+        try:
+            found, _ = keeper.restored(standings, self._allow)
+        except BaseException:
+            keeper.close()
+            raise
+        self._keeper = keeper
+        return found
+
+    def step(self, report: Report) -> None:
+        """Notes it."""
+        if self._keeper is not None:
+            self._keeper.add(report)
+
+    def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
+        """Saves a snapshot, if it is time."""
+        if self._keeper is not None:
+            self._keeper.keep(standings, last=last)
+
+    def close(self, result: Result) -> None:
+        """Saves where the loop ended.
+
+        Raises:
+            WriteError: the disk did not take it.
+        """
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            try:
+                keeper.save()
+                keeper.wait()
+            finally:
+                keeper.close()
+
+
+def taken_up(path: Path, allow: Sequence[str]) -> RunFolder:
+    """The folder of an experiment that was interrupted, owned by this process and without what it came to.
+
+    Args:
+        path: of the folder.
+        allow: what may be different from what it was; see `rfho.Run`.
+
+    Raises:
+        RunFolderError: there is no run in it, or it goes on.
+        DataFormatError: it is damaged.
+    """
+    open_run_folder(path)
+    folder = RunFolder(path, claim(path), tuple(allow))
+    for name in (HISTORY, CONTENTS):
+        with naming(path / name):
+            (path / name).unlink(missing_ok=True)
+    return folder
