@@ -48,8 +48,7 @@ def stopping_sweep(
     problem: AbstractMoment, hyper: Hyper, *, checkpoint: AbstractCheckpoint, bias: float
 ) -> Stopped:
     """Back by segments of √T steps until the error is below ``bias`` · ‖h‖, or to the start."""
-    horizon = problem.horizon
-    length = isqrt(horizon)
+    horizon, length = problem.horizon, isqrt(problem.horizon)
     number, rest = divmod(horizon, length)
     begin = problem.init(hyper)
 
@@ -64,8 +63,7 @@ def stopping_sweep(
     def back(moment: AbstractMoment, state: State, cotangents: PyTree, steps: int) -> PyTree:
         chain = chain_of(moment, hyper, checkpoint.keeps())
         span = Span(0, steps)
-        tape = checkpoint.blank(chain, state, span)
-        _, tape = checkpoint.forward(chain, state, span, tape)
+        _, tape = checkpoint.forward(chain, state, span, checkpoint.blank(chain, state, span))
         return checkpoint.backward(chain, tape, span, cotangents)[0]
 
     def size(by_hyper: Hyper) -> Scalar:
