@@ -267,6 +267,9 @@ def test_right_hypergradients_pass(family, method):
     method = ReverseHyperGradient() if method is None else method
     check = rfho.check_hyper_gradient(problem, hyper, method, directions=2)
     assert check.agrees
+    first, *rows = str(check).splitlines()
+    assert first == "agrees with finite differences along 2 of 2 directions"
+    assert len(rows) == 2 + bool(check.second_order)
     assert len(check.along) == 2
     for along in check.along:
         assert along.verdict is Verdict.AGREES

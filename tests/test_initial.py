@@ -264,3 +264,40 @@ def test_integers_hold_no_complex_parameters():
     dynamics = rfho.ReversibleDescent(of_complex, rate, rate, init=COMPLEX)
     with pytest.raises(TypeError, match=r"use rfho\.HeavyBall, or real and imaginary parts"):
         dynamics.init(HYPER)
+
+
+# What reaches the start alone
+
+STARTED = rfho.Problem(
+    rfho.Descent(
+        lambda w, hyper, batch: jnp.sum((w - 1) ** 2),
+        lambda hyper: optax.sgd(hyper["lr"]),
+        lambda hyper: hyper["start"],
+    ),
+    lambda w, hyper, batch: jnp.sum(w**2),
+    horizon=6,
+)
+START = {"lr": 0.1, "start": jnp.array([0.5, -1.0])}
+BLIND = (
+    rfho.TruncatedHyperGradient(3),
+    rfho.OnlineTruncatedHyperGradient(2, 2),
+    rfho.WarmRestartHyperGradient(rfho.ReverseHyperGradient()),
+)
+
+
+@pytest.mark.parametrize("method", BLIND, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("verb", [rfho.tune, rfho.hyper_gradient])
+def test_a_start_that_the_method_does_not_go_back_to_is_refused(verb, method):
+    with pytest.raises(ValueError, match=r'hyper\["start"\] reaches the initial state alone'):
+        verb(STARTED, START, method=method)
+    fixed = {"lr": rfho.Reals(), "start": rfho.Fixed()}
+    assert verb(STARTED, START, method=method, domain=fixed).value > 0
+
+
+def test_the_first_estimate_of_real_time_has_come_from_the_start():
+    method = rfho.RealTimeHyperGradient(6)
+    found = rfho.hyper_gradient(STARTED, START, method).hypergradient
+    exact = rfho.hyper_gradient(STARTED, START).hypergradient
+    np.testing.assert_allclose(found["start"], exact["start"], rtol=1e-12)
+    with pytest.raises(ValueError, match="reaches the initial state alone"):
+        rfho.tune(STARTED, START, method=method)

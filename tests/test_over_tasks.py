@@ -81,12 +81,14 @@ def test_a_stream_for_each_task():
 
 
 def test_truncated_sweeps_are_averaged_too():
-    method = TruncatedHyperGradient(2)
-    estimate = rfho.hyper_gradient(rfho.over_tasks(one(), (TRAIN, VALID)), HYPER, method)
-    singles = [
-        rfho.hyper_gradient(one(task(TRAIN, i), task(VALID, i)), HYPER, method)
-        for i in range(TASKS)
-    ]
+    truncated = functools.partial(
+        rfho.hyper_gradient,
+        hyper=HYPER,
+        method=TruncatedHyperGradient(2),
+        domain={name: rfho.Reals() for name in HYPER} | {"start": rfho.Fixed()},
+    )
+    estimate = truncated(rfho.over_tasks(one(), (TRAIN, VALID)))
+    singles = [truncated(one(task(TRAIN, i), task(VALID, i))) for i in range(TASKS)]
     expected = np.mean([single.hypergradient["lr"] for single in singles])
     assert estimate.hypergradient["lr"] == pytest.approx(expected, rel=1e-12)
 
@@ -134,4 +136,13 @@ def test_each_task_trains_as_if_alone():
 )
 def test_task_axes_must_agree(tasks, message):
     with pytest.raises(ValueError, match=message):
+        rfho.over_tasks(one(), tasks)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("tasks", "message"), [(3, "tasks is a int"), (lambda k: TRAIN[0], "gives a")]
+)
+def test_what_is_no_pair_of_training_and_validation_data_is_refused(tasks, message):
+    with pytest.raises(TypeError, match=rf"{message}.*the pair \(train, valid\)"):
         rfho.over_tasks(one(), tasks)

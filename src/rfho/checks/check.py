@@ -78,6 +78,20 @@ class Check(NamedTuple):
     along: tuple[Along, ...]
     second_order: tuple[Slope, ...]
 
+    def __str__(self) -> str:
+        agreeing = sum(one.verdict is Verdict.AGREES for one in self.along)
+        lines = [f"agrees with finite differences along {agreeing} of {len(self.along)} directions"]
+        for one in self.along:
+            of_differences = f"{one.by_differences:+.6g} ± {one.error:.1g} by differences"
+            lines.append(
+                f"  {one.by_method:+.6g} by the method, {one.by_other:+.6g} by the other, {of_differences}"
+            )
+        doubtful = [slope for slope in self.second_order if slope.verdict is not Verdict.AGREES]
+        lines += [f"second derivative by {slope.path}: {slope.verdict.value}" for slope in doubtful]
+        if self.second_order and not doubtful:
+            lines.append("second derivatives of the inner loss agree too")
+        return "\n".join(lines)
+
 
 def check_hyper_gradient(
     problem: AbstractMoment,

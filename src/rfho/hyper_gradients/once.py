@@ -9,7 +9,7 @@ from rfho._programs.tracing import any_traced
 from rfho.domains import Reals
 from rfho.domains.space import Space
 from rfho.errors import HyperGradientError, Result
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
+from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.room import refuse_what_cannot_fit
 from rfho.memory.shards import to_host
@@ -96,15 +96,16 @@ def estimate_once(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGr
 def _estimate_once(
     problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient
 ) -> Estimate:
-    validate(problem, hyper)
-    refuse_what_cannot_fit(problem, hyper, method)
+    _fits(problem, hyper, method)
     estimate, _ = method.estimate(problem, hyper, method.init(problem, hyper))
     return estimate._replace(aux=estimate.aux._replace(state=None))
 
 
 @eqx.filter_jit
 def _fits(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient) -> None:
-    validate(problem, hyper)
+    # The first estimate of a forward method that goes on has come from s_0; later ones have not.
+    begins = method.mode is Mode.FORWARD and method.limit(problem) is not None
+    validate(problem, hyper, reaches_start=begins or method.reaches_start(problem))
     refuse_what_cannot_fit(problem, hyper, method)
 
 

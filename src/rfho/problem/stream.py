@@ -163,7 +163,7 @@ def common_length(data: PyTree, name: str) -> int:
         ValueError: there is no leaf, a leaf is a scalar or empty, or two lengths differ.
     """
     lengths = {
-        path_of(path, name): (leaf.shape[0] if leaf.ndim else 0)
+        path_of(path, name): (jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data)
     }
     if not lengths:

@@ -84,6 +84,7 @@ def over_tasks(
         A `Problem`; all methods work on it.
 
     Raises:
+        TypeError: ``tasks`` is, or gives, no pair.
         ValueError: the task axes differ, or there is none.
 
     Warns:
@@ -103,6 +104,12 @@ def over_tasks(
     """
     drawn = tasks if callable(tasks) else None
     like = tasks if drawn is None else jax.eval_shape(drawn, 0)
+    if not (isinstance(like, tuple) and len(like) == 2):
+        given = "gives" if drawn else "is"
+        raise TypeError(
+            f"tasks {given} a {type(like).__name__}, but it must be the pair (train, valid), each with a leading "
+            "task axis on all of its arrays, or a function of the outer step that gives such a pair"
+        )
     count = common_length(like, "tasks")
     starts = _own_starts(problem.dynamics, count) if starts is None else starts
     if starts is not None and common_length(starts, "starts") != count:
