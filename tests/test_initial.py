@@ -111,6 +111,16 @@ def test_results_hold_the_model():
     np.testing.assert_allclose(score(net, HYPER, (X, Y)), found.value, rtol=1e-12)
 
 
+def test_trained_parameters_are_called_as_the_model_is_and_training_may_begin_with_them():
+    found = rfho.train(problem(descent(NET)), HYPER)
+    np.testing.assert_array_equal(jax.vmap(found.params)(X), jax.vmap(found.params.model)(X))
+    again = rfho.train(problem(descent(found.params)), HYPER)
+    assert again.value < found.value
+    np.testing.assert_array_equal(
+        again.value, rfho.train(problem(descent(found.params.model)), HYPER).value
+    )
+
+
 def test_models_of_many_tasks_are_trained_side_by_side():
     data = (jnp.stack([X, -X]), jnp.stack([Y, Y]))
     many = rfho.over_tasks(problem(descent(NET)), (data, data))

@@ -14,7 +14,7 @@ from rfho.typing import Params, PyTree
 
 
 class SplitModel(eqx.Module):
-    """A model as a pytree of its trained arrays.
+    """A model as a pytree of its trained arrays, which is called as the model is.
 
     Attributes:
         arrays: the model with None in place of whatever is not trained.
@@ -44,6 +44,10 @@ class SplitModel(eqx.Module):
         """The model itself."""
         structure, leaves = self._rest
         return eqx.combine(self.arrays, jax.tree.unflatten(structure, leaves))
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """What the model gives, so that trained parameters are used as the model that was given."""
+        return self.model(*args, **named)
 
 
 def whole_model(params: Params) -> Params:
