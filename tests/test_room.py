@@ -1,5 +1,6 @@
 """What cannot fit into memory is refused before anything of it is allocated, by whatever verb is called."""
 
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -8,6 +9,7 @@ import time
 import jax.numpy as jnp
 import optax
 import pytest
+from zoo import ZOO
 
 import rfho
 from rfho._tree import as_code
@@ -82,26 +84,17 @@ def test_the_limit_on_the_address_space_is_known():
 
 
 METHODS = (
-    rfho.ReverseHyperGradient(),
+    *(kind.method for kind in ZOO.values()),
     rfho.ReverseHyperGradient(rfho.Anchored(every=2)),
-    rfho.LongReverseHyperGradient(5),
     rfho.LongReverseHyperGradient(2, slots=2),
-    rfho.TruncatedHyperGradient(3),
-    rfho.OnlineTruncatedHyperGradient(window=2, every=4),
-    rfho.ForwardHyperGradient(),
-    rfho.RandomForwardHyperGradient(1, key=0),
-    rfho.RealTimeHyperGradient(every=5),
-    rfho.ImplicitHyperGradient(),
-    rfho.PersistentEvolutionHyperGradient(4, 0.1, every=5, key=0),
-    rfho.SingleEvolutionHyperGradient(4, 0.1, every=5, key=0),
-    rfho.SingleLoopHyperGradient(0.1),
-    rfho.AlternatingHyperGradient(0.1, every=3, products=2),
-    rfho.T1T2HyperGradient(0.1),
-    rfho.FirstOrderHyperGradient(10.0, every=3),
-    rfho.WarmRestartHyperGradient(rfho.ReverseHyperGradient()),
-    rfho.ReversibleHyperGradient(),
-    rfho.AutoHyperGradient(),
 )
+
+
+def test_the_zoo_has_every_method():
+    public = {getattr(rfho.hyper_gradients, name) for name in rfho.hyper_gradients.__all__}
+    methods = {each for each in public if each.__name__.endswith("HyperGradient")}
+    concrete = {method for method in methods if not inspect.isabstract(method)}
+    assert {type(kind.method) for kind in ZOO.values()} == concrete
 
 
 @pytest.mark.parametrize("method", METHODS, ids=as_code)

@@ -6,7 +6,7 @@ by the sentence that the table names. All pairs of two columns occur; a test say
 """
 
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from zoo import ZOO
 
 import rfho
 from rfho.errors import Result
@@ -22,37 +23,6 @@ HORIZON, STEPS = 4, 3
 OPTIM = optax.adam(0.02)
 
 
-class Kind(NamedTuple):
-    """A method, and what it asks for."""
-
-    method: Any
-    exact: bool = False
-    settled: bool = False
-    reversible: bool = False
-
-
-KINDS = {
-    "reverse": Kind(rfho.ReverseHyperGradient(), exact=True),
-    "reverse, recomputing": Kind(rfho.ReverseHyperGradient(rfho.Recompute(2)), exact=True),
-    "reverse, binomial": Kind(rfho.ReverseHyperGradient(rfho.Binomial(2)), exact=True),
-    "long reverse": Kind(rfho.LongReverseHyperGradient(2), exact=True),
-    "automatic": Kind(rfho.AutoHyperGradient(), exact=True),
-    "reversible": Kind(rfho.ReversibleHyperGradient(), reversible=True),
-    "forward": Kind(rfho.ForwardHyperGradient(), exact=True),
-    "random forward": Kind(rfho.RandomForwardHyperGradient(2, key=0)),
-    "real time": Kind(rfho.RealTimeHyperGradient(1)),
-    "truncated": Kind(rfho.TruncatedHyperGradient(2)),
-    "online truncated": Kind(rfho.OnlineTruncatedHyperGradient(1, 1)),
-    "warm restart": Kind(rfho.WarmRestartHyperGradient(rfho.ReverseHyperGradient())),
-    "warm long reverse": Kind(rfho.WarmRestartHyperGradient(rfho.LongReverseHyperGradient(2))),
-    "persistent evolution": Kind(rfho.PersistentEvolutionHyperGradient(2, 0.01, every=1, key=0)),
-    "single evolution": Kind(rfho.SingleEvolutionHyperGradient(2, 0.01, every=1, key=0)),
-    "implicit": Kind(rfho.ImplicitHyperGradient(refuse_above=None), settled=True),
-    "alternating": Kind(rfho.AlternatingHyperGradient(0.4, every=2, products=2), settled=True),
-    "T1-T2": Kind(rfho.T1T2HyperGradient(0.4), settled=True),
-    "single loop": Kind(rfho.SingleLoopHyperGradient(0.4), settled=True),
-    "first order": Kind(rfho.FirstOrderHyperGradient(10.0, every=2), settled=True),
-}
 VERBS = ("hyper_gradient", "tune", "iterate", "tune_many", "warm restart")
 DATA = ("arrays", "stream", "fresh", "host stream")
 DYNAMICS = ("descent", "heavy ball", "written out")
@@ -139,7 +109,7 @@ TRAIN = {
 
 
 def problem_of(cell):
-    kind = KINDS[cell.kind]
+    kind = ZOO[cell.kind]
     name = "reversible" if kind.reversible else cell.dynamics
     valid = lambda k: (jnp.asarray(X[:4]), jnp.asarray(Y[:4]), k)  # noqa: E731
     return rfho.Problem(
@@ -148,12 +118,12 @@ def problem_of(cell):
 
 
 def hyper_of(cell, clock=-1.0, penalty=0.3):
-    rate = {} if KINDS[cell.kind].settled else {"rate": jnp.asarray(0.2)}
+    rate = {} if ZOO[cell.kind].settled else {"rate": jnp.asarray(0.2)}
     return rate | {"penalty": jnp.asarray(penalty), "clock": jnp.asarray(clock)}
 
 
 def method_of(cell):
-    method = KINDS[cell.kind].method
+    method = ZOO[cell.kind].method
     return rfho.WarmRestartHyperGradient(method) if cell.verb == "warm restart" else method
 
 
@@ -215,7 +185,7 @@ class Heard(rfho.Listener):
 
 def cells():
     """Each method in each verb; data and dynamics turn with both, so that all pairs occur."""
-    for i, kind in enumerate(KINDS):
+    for i, kind in enumerate(ZOO):
         for j, verb in enumerate(VERBS):
             data, dynamics = (
                 DATA[(i + j + i // 2) % len(DATA)],
@@ -226,9 +196,9 @@ def cells():
 
 def refusal(cell):
     """The sentence with which a cell is refused; None where it must be right."""
-    if cell.verb == "warm restart" and not KINDS[cell.kind].method.trains_anew:
+    if cell.verb == "warm restart" and not ZOO[cell.kind].method.trains_anew:
         return "not one training run that could begin anywhere"
-    if KINDS[cell.kind].settled and cell.dynamics == "written out":
+    if ZOO[cell.kind].settled and cell.dynamics == "written out":
         return "describe training as a rfho.Descent"
     if cell.kind == "implicit" and cell.data != "arrays":
         return "no common point"
@@ -241,7 +211,7 @@ SAMPLE = set(CELLS[::2])
 
 
 def test_all_pairs_of_columns_occur():
-    columns = (tuple(KINDS), VERBS, DATA, DYNAMICS)
+    columns = (tuple(ZOO), VERBS, DATA, DYNAMICS)
     for a, b in itertools.combinations(range(4), 2):
         wanted = set(itertools.product(columns[a], columns[b]))
         assert wanted == {(cell[a], cell[b]) for cell in CELLS}
@@ -272,7 +242,7 @@ def once(cell):
     found = rfho.hyper_gradient(problem, hyper, method)
     ((value, _),) = written_out(method, problem, hyper, steps=1)
     np.testing.assert_allclose(found.value, value, rtol=1e-10)
-    if KINDS[cell.kind].exact:
+    if ZOO[cell.kind].exact:
         for name, slope in by_scan(problem, hyper).items():
             np.testing.assert_allclose(found.hypergradient[name], slope, rtol=1e-8, atol=1e-12)
     if method.driven_from_python:
