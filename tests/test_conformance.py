@@ -79,6 +79,11 @@ METHODS = {
         tolerance=None,
         misuse=refusing(methods.TruncatedHyperGradient, 0, 1.5),
     ),
+    "truncated, by its bias": partial(
+        check_method,
+        methods.TruncatedHyperGradient("auto", bias=1e-12),
+        misuse=refusing(lambda bias: methods.TruncatedHyperGradient("auto", bias=bias), 0.0, 1.0),
+    ),
     "online truncated": partial(
         check_method,
         methods.OnlineTruncatedHyperGradient(1, 1),

@@ -111,7 +111,7 @@ def test_a_window_of_its_own_keeps_to_the_bias_and_says_it():
     assert wrong <= 1e-3 * jnp.linalg.norm(exact)
     np.testing.assert_allclose(found.aux.stats["error"], wrong, rtol=0.05)
     with pytest.raises(ValueError, match="bias=0"):
-        rfho.TruncatedHyperGradient("auto", bias=0)
+        rfho.TruncatedHyperGradient("auto", bias=0.0)
 
 
 def test_a_window_of_its_own_goes_back_to_the_start_where_nothing_is_small():

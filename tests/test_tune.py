@@ -53,7 +53,7 @@ def test_the_history_says_what_each_step_saw_and_made():
             assert report.hypergradient[name] == pytest.approx(g, rel=1e-12)
             assert report.hyper[name] == pytest.approx(leaf - 0.02 * g, rel=1e-12)
         assert report.seconds > 0
-        assert set(report.stats) == {"seed_norm", "adjoint_norm"}
+        assert set(report.stats) == {"seed_norm", "adjoint_norm", "rounding"}
         before = report.hyper
     last = rfho.hyper_gradient(PROBLEM, before)
     assert solution.hyper == before

@@ -9,11 +9,13 @@ online methods the training run itself.
 
 import abc
 import enum
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfho import _tree as tree
@@ -24,6 +26,9 @@ from rfho.errors import HyperGradientError
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, Scalar, State
+
+_ROUNDINGS = 16
+"""Rounding errors of a step, fitted so that 999 of 1000 random trainings in float32 stay below."""
 
 
 class Mode(enum.Enum):
@@ -40,8 +45,9 @@ class Aux(NamedTuple):
         params: w at which the objective was read.
         stats: named scalars that say how far the estimate can be trusted; each method documents its
             own. Names with one meaning for all: ``"error"``, an estimate of ‖ĝ - ∇f‖ for a method that is
-            biased, ``"error_bound"``, what it is below, ``"standard_error"``, the scatter of one that is random;
-            each also as ``"relative_…"``, by ‖∇f‖. `rfho.diagnose` reads them.
+            biased, ``"error_bound"``, what it is below, ``"standard_error"``, the scatter of one that is random,
+            ``"rounding"``, what arithmetic leaves of one that is exact; the first three
+            also as ``"relative_…"``, by ‖∇f‖. `rfho.diagnose` reads them.
         state: s of which ``params`` are the output; None in what an outer loop reports.
     """
 
@@ -62,6 +68,22 @@ class Estimate(NamedTuple):
     value: PyTree
     hypergradient: Hyper
     aux: Aux
+
+    @property
+    def error(self) -> Scalar | None:
+        """‖ĝ - ∇f‖ as far as the method knows it, so that no coordinate is wrong by more; None if it says nothing.
+
+        A bound where there is a finite one; otherwise what the method estimates of its bias, its scatter (one
+        standard error), or its rounding.
+        """
+        names = ("error_bound", "error", "standard_error", "rounding")
+        known = [self.aux.stats[name] for name in names if name in self.aux.stats]
+        if not known:
+            return None
+        *better, error = known
+        for one in reversed(better):
+            error = jnp.where(jnp.isfinite(one), one, error)
+        return jnp.asarray(error)
 
 
 class AbstractHyperGradient(eqx.Module):
@@ -159,5 +181,22 @@ def estimated(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Estimate:
         return tree.norm([leaf for leaf, used in pairs if used])
 
     stats = {"seed_norm": norm(swept.seed), "adjoint_norm": norm(swept.adjoint)}
+    hypergradient = own_objectives(problem, hyper, swept)
+    stats["rounding"] = rounding(problem, hypergradient, stats)
     aux = aux_of(problem, swept.state, stats)
-    return Estimate(problem.values(swept.value), own_objectives(problem, hyper, swept), aux)
+    return Estimate(problem.values(swept.value), hypergradient, aux)
+
+
+def rounding(
+    problem: AbstractMoment, hypergradient: Hyper, stats: dict[str, Scalar]
+) -> Float[Array, ""]:
+    """What arithmetic may have left of an exact hypergradient, in norm: an estimate, not a bound.
+
+    So many roundings per step, over T steps, grown as the adjoint has grown. It takes no account of terms that
+    cancel each other, as they do where λ has nearly arrived.
+    """
+    leaves = jax.tree.leaves(hypergradient)
+    width = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
+    seed, adjoint = stats["seed_norm"], stats["adjoint_norm"]
+    grown = jnp.maximum(1, jnp.where(seed > 0, adjoint / jnp.where(seed > 0, seed, 1), 1))
+    return _ROUNDINGS * width * math.sqrt(problem.horizon) * grown * tree.norm(hypergradient)

@@ -16,7 +16,7 @@ from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
 from rfho.memory import AbstractCheckpoint, Recompute, Span, StoreAll
 from rfho.problem.moment import AbstractMoment
-from rfho.typing import Hyper, Params, PyTree, State
+from rfho.typing import Hyper, Params, PyTree, Scalar, State
 
 
 class TruncatedHyperGradient(AbstractHyperGradient):
@@ -40,8 +40,9 @@ class TruncatedHyperGradient(AbstractHyperGradient):
 
     Aux:
         ``stats["adjoint_norm"]``: ‖α_{T-K}‖ at the parameters, what is thrown away, against
-        ``"seed_norm"``. With ``"auto"`` also ``stats["window"]``: K; ``stats["error"]``: what is left, taken
-        to fall geometrically as it did over the last two segments, and ``"relative_error"``.
+        ``"seed_norm"``. ``stats["error"]``, ``"relative_error"``: what is left out, as if adjoints went on falling
+        as they fell over the window (with ``"auto"``: over its last two segments), if it is less than the
+        horizon; ``stats["window"]``: K, with ``"auto"``.
 
     Example:
         >>> import rfho
@@ -98,7 +99,8 @@ class TruncatedHyperGradient(AbstractHyperGradient):
         swept = sweep(problem, hyper, state, span=span, checkpoint=self.checkpoint)
         if cut == 0:
             swept = through_init(problem, hyper, swept)
-        return estimated(problem, hyper, swept), carry
+        estimate = estimated(problem, hyper, swept)
+        return _telling(estimate, _left_out(estimate)) if cut else estimate, carry
 
     def conclude(self, problem: AbstractMoment, hyper: Hyper, carry: None) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
@@ -112,11 +114,26 @@ class TruncatedHyperGradient(AbstractHyperGradient):
 
     def _stopping(self, problem: AbstractMoment, hyper: Hyper) -> Estimate:
         found = stopping_sweep(problem, hyper, checkpoint=self.checkpoint, bias=self.bias)
-        estimate = estimated(problem, hyper, found.sweep)
-        size = tree.norm(estimate.hypergradient)
-        relative = jnp.where(found.error > 0, found.error / jnp.where(size > 0, size, 1), 0)
-        known = {"window": found.window, "error": found.error, "relative_error": relative}
-        return estimate._replace(aux=estimate.aux._replace(stats=estimate.aux.stats | known))
+        estimate = _telling(estimated(problem, hyper, found.sweep), found.error)
+        stats = estimate.aux.stats | {"window": found.window}
+        return estimate._replace(aux=estimate.aux._replace(stats=stats))
+
+
+def _left_out(estimate: Estimate) -> Scalar:
+    """‖h‖ r / (1 - r), where the adjoint fell to r over the window, as a series goes on; infinite if r >= 1."""
+    seed, adjoint = (estimate.aux.stats[name] for name in ("seed_norm", "adjoint_norm"))
+    falls = adjoint < seed
+    r = adjoint / jnp.where(falls, seed, 1)
+    tail = tree.norm(estimate.hypergradient) * r / jnp.where(falls, 1 - r, 1)
+    return jnp.where(falls, tail, jnp.where(adjoint > 0, jnp.inf, 0))
+
+
+def _telling(estimate: Estimate, error: Scalar) -> Estimate:
+    """The estimate with what it leaves out among its statistics."""
+    size = tree.norm(estimate.hypergradient)
+    relative = jnp.where(error > 0, error / jnp.where(size > 0, size, 1), 0)
+    stats = estimate.aux.stats | {"error": error, "relative_error": relative}
+    return estimate._replace(aux=estimate.aux._replace(stats=stats))
 
 
 class TrainingRun(NamedTuple):

@@ -32,6 +32,7 @@ from rfho.optim.aliases import (
     schedule_free_adamw,
     simplified_ademamix,
 )
+from rfho.optim.certain import certain
 
 __all__ = [
     "adabelief",
@@ -42,6 +43,7 @@ __all__ = [
     "ademamix",
     "adopt",
     "amsgrad",
+    "certain",
     "dadapt_adamw",
     "dog",
     "lamb",

@@ -206,12 +206,17 @@ def _updated(
 def _extra(
     tuner: Tuner, moment: Moment, state: TunerState, estimate: Estimate, gradient: PyTree
 ) -> dict[str, Any]:
-    """What optimisers with a line search or a Polyak step ask for: f, its gradient, and f elsewhere."""
+    """What optimisers may ask for: the error of the gradient; f, its gradient, and f elsewhere."""
+    extra: dict[str, Any] = {}
+    if (size := estimate.error) is not None:
+        each = jax.tree.map(lambda leaf: jnp.full_like(leaf, size), estimate.hypergradient)
+        error = state.space.pull(state.space.chart(state.free), each)
+        extra["error"] = jax.tree.map(jnp.abs, error)
     leaves = jax.tree.leaves(estimate.value)
     if len(leaves) != 1:
-        return {}
+        return extra
     value_fn = _objective_of_chart(tuner.method, moment, state)
-    return {"value": leaves[0], "grad": gradient, "value_fn": value_fn}
+    return extra | {"value": leaves[0], "grad": gradient, "value_fn": value_fn}
 
 
 def _objective_of_chart(

@@ -11,6 +11,7 @@ from rfho.domains import Reals
 from rfho.domains.space import Space
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.hyper_gradients.base import evaluated
+from rfho.optim.certain import certain
 from rfho.outer.events import AbstractRun, Listener
 from rfho.outer.group import alike
 from rfho.outer.loop import reported, tuned
@@ -32,6 +33,7 @@ def tune(
     domain: PyTree = Reals(),
     steps: int | None = None,
     tolerance: float = 0.0,
+    trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     throw: bool = True,
@@ -48,6 +50,8 @@ def tune(
         steps: outer steps; 100 by default, or as many as the one training run of an online method
             has.
         tolerance: stop when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
+        trust: move a coordinate only where the hypergradient is larger than so many of its errors, as the method
+            states them (`rfho.optim.certain` before ``optim``); None to move all.
         listeners: who is told of every step, as ``[rfho.RichProgress()]``; see `rfho.Listener`.
         run: what keeps the outer state on disk, to go on from there after an interruption.
         throw: raise what goes wrong while running; otherwise return the last good λ with its `Result`.
@@ -79,7 +83,7 @@ def tune(
         >>> round(float(solution.hyper["lr"]), 3), solution.result.name
         (0.5, 'STEPS_DONE')
     """
-    how = How(method, optim, (domain,), steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run)
     (solution,) = tuned(problem, (hyper,), how, throw=throw)
     return solution
 
@@ -93,6 +97,7 @@ def iterate(
     domain: PyTree = Reals(),
     steps: int | None = None,
     tolerance: float = 0.0,
+    trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
 ) -> Iterator[Report]:
@@ -113,7 +118,7 @@ def iterate(
         >>> last
         3
     """
-    how = How(method, optim, (domain,), steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run)
     for (report,) in reported(problem, (hyper,), how, throw=True):
         if report is not None:
             yield report
@@ -129,6 +134,7 @@ def tune_many(
     domains: Sequence[PyTree] | None = None,
     steps: int | None = None,
     tolerance: float = 0.0,
+    trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     throw: bool = False,
@@ -147,6 +153,7 @@ def tune_many(
             radii of their own.
         steps: as in `tune`.
         tolerance: as in `tune`, for each member.
+        trust: as in `tune`.
         listeners: as in `tune`; a report says whose it is.
         run: as in `tune`.
         throw: raise the first failure once all members have ended; by default each solution says its own.
@@ -176,7 +183,7 @@ def tune_many(
         [0.5, 0.5]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, optim, each, steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run)
     return tuned(problem, alike(hypers), how, throw=throw)
 
 
@@ -190,6 +197,7 @@ def iterate_many(
     domains: Sequence[PyTree] | None = None,
     steps: int | None = None,
     tolerance: float = 0.0,
+    trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
 ) -> Iterator[Rows]:
@@ -213,8 +221,14 @@ def iterate_many(
         [3, 3]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, optim, each, steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run)
     yield from reported(problem, alike(hypers), how, throw=False)
+
+
+def _trusted(
+    optim: optax.GradientTransformation, trust: float | None
+) -> optax.GradientTransformation:
+    return optim if trust is None else optax.chain(certain(trust), optim)
 
 
 class Trained(NamedTuple):
