@@ -147,6 +147,13 @@ class TestOtherCommands:
         assert "Usage: rfho" in output
         assert "experiments" in output or "--set" in output
 
+    def test_help_of_a_run_names_the_settings_of_its_experiment(self, capsys):
+        assert rfho("run", "fake", "--help") == 0
+        output = capsys.readouterr().out
+        for text in ("--set", "list of float", "bounds on the sum", "200"):
+            assert text in output
+        assert not Path("runs").exists()
+
     def test_version(self, capsys):
         assert rfho("--version") == 0
         assert re.fullmatch(r"rfho \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from rfho import _tree as tree
 from rfho.errors import Result
 from rfho.memory.shards import to_host
+from rfho.outer import course
+from rfho.outer.shown import shown
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -104,6 +104,19 @@ class Solution:
         """The trained parameters that belong to the last λ, on the device."""
         return self._concluded[1]
 
+    def table(self) -> str:
+        """The way of the objective and of every hyperparameter, as text: twenty outer steps at most."""
+        return course.table(self.history)
+
+    def plot(self) -> Any:
+        """The same way as a `matplotlib.figure.Figure`; ``solution.plot().savefig("way.png")`` keeps it.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: the run has no outer step.
+        """
+        return course.plot(self.history)
+
     def __getstate__(self) -> dict[str, Any]:
         """All but the way to train once more: a solution can be stored wherever its arrays can."""
         return {name: item for name, item in vars(self).items() if name != "_conclude"}
@@ -129,33 +142,6 @@ class Solution:
         best = "-" if self.best is None else f"{shown(self.best.value)} (step {self.best.step})"
         last = shown(self._concluded[0]) if "_concluded" in vars(self) else "not yet read"
         return f"{before} before, {best} best, {last} last"
-
-
-def shown(value: PyTree) -> str:
-    """A tree of numbers in one short line: scalars as they are, arrays by their range."""
-    leaves = jax.tree_util.tree_leaves_with_path(value)
-    parts = [f"{_key(path)}{_number(leaf)}" for path, leaf in leaves[:_SHOWN]]
-    return ", ".join(parts) + (f", and {len(leaves) - _SHOWN} more" if len(leaves) > _SHOWN else "")
-
-
-_SHOWN = 6
-
-
-def _key(path: tuple[Any, ...]) -> str:
-    return f"{tree.path_of(path, '').strip('[].').replace(chr(34), '')} = " if path else ""
-
-
-def _number(leaf: Any) -> str:
-    if not hasattr(leaf, "dtype") and not isinstance(leaf, float):
-        return str(leaf)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return f"{leaf.dtype}{list(leaf.shape)}"
-    numbers = np.asarray(leaf)
-    if numbers.size == 1:
-        return f"{numbers.item():.4g}"
-    if not np.issubdtype(numbers.dtype, np.number):
-        return f"{numbers.dtype}{list(numbers.shape)}"
-    return f"{numbers.min():.4g} to {numbers.max():.4g} ({numbers.size})"
 
 
 def _not_stored() -> tuple[PyTree, Params]:

@@ -1,4 +1,4 @@
-"""The commands of ``rfho``: list, run, resume, report and compare.
+"""The commands of ``rfho``: list, run, resume, report and compare; those for one's own problems are in `own_commands`.
 
 They only translate between the command line and the functions of this package. Bad input is one
 line on stderr and exit code 2; a run whose numbers fail is one line and exit code 1; Ctrl-C is exit
@@ -26,10 +26,12 @@ from rfho.errors import HyperGradientError, SnapshotError, WriteError
 from rfho.files import write_file
 from rfho.outer import ended_by_sigterm
 from rfho.runs.about import FINISHED, INTERRUPTED
+from rfho.runs.case import CaseError
 from rfho.runs.comparison import compared
 from rfho.runs.experiment import USER_ERRORS, Experiment, execute
 from rfho.runs.listing import found, listed
 from rfho.runs.outer_loops import taken_up
+from rfho.runs.own_commands import check, new, tune
 from rfho.runs.owner import RunFolderError
 from rfho.runs.report import write_report
 from rfho.runs.run import OWN
@@ -62,7 +64,13 @@ def invoke(arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]) -
         return BY_CTRL_C
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else BAD_INPUT
-    except (*USER_ERRORS, RunFolderError, SnapshotError, UnknownExperimentError) as error:
+    except (
+        *USER_ERRORS,
+        CaseError,
+        RunFolderError,
+        SnapshotError,
+        UnknownExperimentError,
+    ) as error:
         return _said(str(error), BAD_INPUT)
     except (HyperGradientError, WriteError) as error:
         return _said(str(error), FAILED_RUN)
@@ -72,7 +80,18 @@ def invoke(arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]) -
             raise
         message: str = error.format_message()  # type: ignore[attr-defined]
         return _said(f"{message} (see rfho --help)", BAD_INPUT)
+    _show_settings_beside_help(arguments, experiments)
     return code if isinstance(code, int) else 0
+
+
+def _show_settings_beside_help(
+    arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]
+) -> None:
+    """Of the experiment whose help was asked for: ``rfho run NAME --help``."""
+    if tuple(arguments[:1]) == ("run",) and "--help" in arguments:
+        for experiment in experiments:
+            if experiment.name in arguments:
+                Console().print(to_rich(_settings(experiment)))
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,8 @@ class CommandLine:
         app.callback()(self.about)
         for command in (self.list, self.run, self.resume, self.report, self.compare):
             app.command()(command)
+        for command in (tune, check, new):
+            app.command()(command)
         return app
 
     def about(
@@ -103,7 +124,7 @@ class CommandLine:
             ),
         ] = False,
     ) -> None:
-        """Gradient-based hyperparameter optimisation: the experiments of the papers."""
+        """Gradient-based hyperparameter optimisation: your own problems, and the experiments of the papers."""
 
     def list(
         self,

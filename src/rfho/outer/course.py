@@ -1,0 +1,77 @@
+"""The way of every hyperparameter through a run: as a table of text, and as a picture."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfho.errors import needed
+from rfho.outer.shown import shown
+
+_ROWS = 20
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def table(history: Sequence[Any]) -> str:
+    """A line for each outer step, or for twenty of them: f at λ_{k-1}, and λ_k; of arrays the range.
+
+    Args:
+        history: reports, in order.
+    """
+    if not history:
+        return "no outer steps"
+    chosen = sorted({round(i) for i in np.linspace(0, len(history) - 1, _ROWS)})
+    names = [name for name, _ in _numbers(history[0])]
+    rows = [["step", "objective", *names]]
+    for i in chosen:
+        report = history[i]
+        cells = [shown(leaf) for _, leaf in _numbers(report)]
+        rows.append([str(report.step), shown(report.value), *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def plot(history: Sequence[Any]) -> Any:
+    """A `matplotlib.figure.Figure`: the objective, and each hyperparameter; of arrays five quantiles.
+
+    Args:
+        history: reports, in order.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the run has no outer step.
+    """
+    if not history:
+        raise ValueError("the run has no outer step to draw")
+    figures = needed("matplotlib.figure", by="Solution.plot", extra="cli")
+    steps = [report.step for report in history]
+    values = np.array([np.asarray(jax.tree.leaves(report.value), float) for report in history])
+    panels = [("objective", values)]
+    for i, (name, leaf) in enumerate(_numbers(history[0])):
+        course = np.array([np.asarray(list(_numbers(report))[i][1]) for report in history])
+        flat = course.reshape(len(history), -1).astype(float)
+        many = leaf.size > len(_QUANTILES)
+        panels.append((name, np.quantile(flat, _QUANTILES, axis=1).T if many else flat))
+    drawn = figures.Figure(figsize=(6.4, 2.2 * len(panels)), layout="constrained")
+    axes = drawn.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, (name, lines) in zip(axes, panels, strict=True):
+        axis.plot(steps, lines)
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+        if lines.min() > 0 and lines.max() > 10 * lines.min():
+            axis.set_yscale("log")
+    axes[-1].set_xlabel("outer step")
+    return drawn
+
+
+def _numbers(report: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The leaves of λ that are learned, by name."""
+    learned = {path for path, _ in jax.tree_util.tree_leaves_with_path(report.hypergradient)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(report.hyper):
+        if path in learned and np.size(leaf):
+            yield (
+                jax.tree_util.keystr(path, simple=True, separator=".") or "hyper",
+                np.asarray(leaf),
+            )
