@@ -18,6 +18,9 @@ from rfho.typing import Params, PyTree
 Apply = Callable[[Params, PyTree, Any, Any], tuple[Any, PyTree]]
 """``(params, carried, inputs, key) -> (outputs, carried)``; the key is None in evaluation."""
 
+Loss = Callable[[Any, Any, Any], Any]
+"""``(variables, hyper, batch)`` -> a scalar, or a pair of one and what is carried."""
+
 
 class Network(NamedTuple):
     """A model of any framework, as plain arrays and a pure function.
@@ -48,6 +51,41 @@ class Network(NamedTuple):
     def variables(self) -> rfho.Variables:
         """Where training begins: the ``init`` of `rfho.Descent`."""
         return rfho.Variables(self.params, self.carried)
+
+    def supervised(self, criterion: Callable[[Any, Any], Any]) -> tuple[Loss, Loss]:
+        """Loss and objective for batches of inputs and targets, as `rfho.Descent` and `rfho.Problem` take them.
+
+        The loss calls the model in training, with the key of its batch, and returns what is carried on; the
+        objective calls it in evaluation. Whatever else a loss needs (a penalty, a weight for every example) is
+        written into a function of one's own, with `apply`.
+
+        Args:
+            criterion: ``(outputs, targets) -> scalar``.
+
+        Returns:
+            ``loss`` for batches ``((inputs, targets), key)``, as `rfho.Keyed` gives them, with ``has_aux=True``;
+            and ``objective`` for batches ``(inputs, targets)``.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, rfho
+            >>> from rfho.adapters.network import Network
+            >>> network = Network(jnp.ones(3), {}, lambda w, carried, x, key: (x @ w, carried))
+            >>> loss, objective = network.supervised(lambda found, y: jnp.mean((found - y) ** 2))
+            >>> float(objective(network.variables, {}, (jnp.ones((2, 3)), jnp.ones(2))))
+            4.0
+        """
+
+        def loss(variables: Any, hyper: Any, batch: Any) -> tuple[Any, PyTree]:
+            (inputs, targets), key = batch
+            outputs, carried = self.apply(variables.params, variables.carried, inputs, key)
+            return criterion(outputs, targets), carried
+
+        def objective(variables: Any, hyper: Any, batch: Any) -> Any:
+            inputs, targets = batch
+            outputs, _ = self.apply(variables.params, variables.carried, inputs, None)
+            return criterion(outputs, targets)
+
+        return loss, objective
 
 
 def network_of(params: Params, carried: PyTree, apply: Apply, *, of: str) -> Network:

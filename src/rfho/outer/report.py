@@ -4,8 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
 from rfho.errors import Result
 from rfho.memory.shards import to_host
 from rfho.outer import course
