@@ -1,4 +1,4 @@
-"""The commands of ``rfho``: list, run, resume, report and compare; those for one's own problems are in `own_commands`.
+"""The commands of ``rfho``: list, run, resume, report and compare; `own_commands` has those for one's own problems.
 
 They only translate between the command line and the functions of this package. Bad input is one
 line on stderr and exit code 2; a run whose numbers fail is one line and exit code 1; Ctrl-C is exit
