@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     ROUGH = "the hypergradient changes its sign between near points"
     NO_EFFECT = "a hyperparameter reaches nothing"
     ZERO_GRADIENT = "the hypergradient of a leaf is exactly zero"
+    UNTRAINED = "a parameter is read by the objective and changed by nothing"
     STOPPED = "a stop_gradient hides from the hypergradient what training does"
     WRONG_DERIVATIVE = "a derivative is not that of what is computed"
     WRONG_SECOND_DERIVATIVE = "a second derivative of the inner loss is not that of its gradient"

@@ -20,6 +20,7 @@ from rfho.checks.diagnosis.purity import repeat_findings
 from rfho.checks.diagnosis.self_report import claim_findings
 from rfho.checks.diagnosis.smoothness import Smoothness, smoothness_findings, smoothness_of
 from rfho.checks.diagnosis.stops import stop_findings
+from rfho.checks.diagnosis.untrained import untrained_findings
 from rfho.checks.diagnosis.whole import whole_findings, whole_run
 from rfho.checks.finite_differences import Verdict
 from rfho.checks.line import Line, line_through
@@ -124,7 +125,7 @@ def diagnose(
     idle, impure = _idle(problem, free), repeat_findings(problem, free)
     if impure:
         return Diagnosis(tuple(impure))
-    found = idle + key_findings(problem, free)
+    found = idle + key_findings(problem, free) + untrained_findings(problem, free)
     for_line, for_parts = jax.random.split(tree.as_key(key, "diagnose"))
     line = _sparing(line_through(space, free, for_line), found)
     case, forward = (
