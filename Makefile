@@ -23,6 +23,7 @@ test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need frameworks and trackers, in an environment of their own
 	$(FRAMEWORKS)/bin/python -m pytest -n $(WORKERS) --durations=10 tests/frameworks \
 		tests/test_tracking.py tests/test_pages.py
+	$(FRAMEWORKS)/bin/python -m pytest -n $(WORKERS) -m soak tests/frameworks tests/test_pages.py
 
 soak: $(VENV)/.installed-test  ## run the long versions of the tests of endurance
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak --durations=10

@@ -31,7 +31,7 @@ FEWER = re.compile(r"\b((?:steps|n_trials)=)\d+\b")
 
 # The tutorials are run whenever the pages are built; in make test one page of Flax stands for its like.
 RUN = [page for page in WITH_PROGRAMS if page.parent.name != "tutorials"]
-SHORT = [page for page in RUN if page.stem not in {"equinox", "haiku", "optuna"}]
+SHORT = [page for page in RUN if page.stem not in {"equinox", "haiku", "optuna", "dropout"}]
 
 
 # Pages about what is done with a problem, which they do not write out again, and its names.
@@ -141,6 +141,18 @@ def test_tuning_changes_few_lines_of_a_plain_script(framework):
     changed = [line.strip() for line in blocks[2].splitlines() if line.strip() not in plain | {""}]
     assert len(changed) <= 12, changed
     assert f"{NUMBERS[len(changed)]} lines are new" in page
+
+
+def test_links_between_pages_lead_somewhere():
+    link = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+    for page in PAGES:
+        for target in link.findall(page.read_text(encoding="utf-8")):
+            there = page.parent / target
+            assert (
+                there.exists()
+                or there.with_suffix(".md").exists()
+                or target.startswith("generated")
+            ), f"{name(page)}: {target}"
 
 
 def test_every_guide_is_in_the_index():
