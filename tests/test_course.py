@@ -6,7 +6,7 @@ import pytest
 
 from rfho import Result, Solution
 from rfho.outer import Report
-from rfho.outer.shown import shown
+from rfho.outer.lines import shown
 
 
 def solution(steps):

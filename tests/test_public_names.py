@@ -57,6 +57,7 @@ PACKAGES = {
         "domains",
         "dynamics",
         "hyper_gradients",
+        "layers",
         "memory",
         "optim",
         "outer",

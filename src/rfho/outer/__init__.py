@@ -2,9 +2,9 @@
 
 from rfho.outer.events import AbstractRun, Listener, Standing, Start
 from rfho.outer.identity import differences, fingerprint
+from rfho.outer.lines import shown
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
-from rfho.outer.shown import shown
 from rfho.outer.signals import ended_by_sigterm
 from rfho.outer.snapshot import Plain, Sections, load_snapshot, save_snapshot
 from rfho.outer.tuner import Tuner, TunerState

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rfho.errors import needed
-from rfho.outer.shown import shown
+from rfho.outer.lines import shown
 
 _ROWS = 20
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)

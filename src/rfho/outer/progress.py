@@ -4,8 +4,8 @@ from typing import Any
 
 from rfho.errors import Result
 from rfho.outer.events import Listener, Start
+from rfho.outer.lines import shown
 from rfho.outer.report import Report
-from rfho.outer.shown import shown
 
 
 class RichProgress(Listener):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rfho.errors import Result
 from rfho.memory.shards import to_host
 from rfho.outer import course
-from rfho.outer.shown import shown
+from rfho.outer.lines import shown
 from rfho.typing import Hyper, Params, PyTree
 
 
