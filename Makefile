@@ -1,13 +1,20 @@
 # Everything happens in .venv, which the targets create and fill with what they need and no more.
 # A stamp in .venv records each installed group of dependencies; it is renewed when the pins or the metadata change.
 
-PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
+first = $(shell for p in $(1); do $$p -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(call first, python3.11 python3.13 python3.12 python3)
+NEWEST ?= $(call first, python3.13 python3.12)
 WORKERS ?= 2
+# JAX has two ends: from 0.11 on it needs Python 3.12.
+PINS := $(if $(findstring 3.11,$(shell $(PYTHON) --version 2>&1)),constraints.txt,constraints-newest.txt)
 VENV := .venv
 BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
+END := .venv-newest
+# What may depend on the release of JAX: its internals, and what all methods are held to.
+ENDS := tests/programs tests/test_agreement.py tests/test_oracles.py tests/test_conformance.py
 
-.PHONY: help demo test test-frameworks soak lint format types docs look bench clean
+.PHONY: help demo test test-newest test-frameworks soak lint format types docs look bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -19,6 +26,9 @@ demo: $(VENV)/.installed-demo  ## clean a corrupted data set by its hypergradien
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
+
+test-newest: $(END)/.installed  ## run the tests that depend on the release of JAX with the newest Python there is
+	$(END)/bin/python -m pytest -n $(WORKERS) --durations=10 $(ENDS)
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need frameworks and trackers, in an environment of their own
 	$(FRAMEWORKS)/bin/python -m pytest -n $(WORKERS) --durations=10 tests/frameworks \
@@ -50,17 +60,17 @@ bench: $(VENV)/.installed-test  ## time and weigh every method against plain tra
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(FRAMEWORKS) build dist docs/_build docs/reference/generated \
+	rm -rf $(VENV) $(FRAMEWORKS) $(END) build dist docs/_build docs/reference/generated \
 		.pytest_cache .ruff_cache .hypothesis .jupyter_cache
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$@ -m pip install --disable-pip-version-check --quiet --constraint constraints.txt 'pip>=25.1'
+	$@ -m pip install --disable-pip-version-check --quiet --constraint $(PINS) 'pip>=25.1'
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-%: pyproject.toml $(PINS) | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
-		--constraint constraints.txt --editable . --group $*
+		--constraint $(PINS) --editable . --group $*
 	@touch $@
 
 $(FRAMEWORKS)/.installed: pyproject.toml constraints-frameworks.txt
@@ -69,4 +79,13 @@ $(FRAMEWORKS)/.installed: pyproject.toml constraints-frameworks.txt
 		--constraint constraints-frameworks.txt 'pip>=25.1'
 	$(FRAMEWORKS)/bin/python -m pip install --disable-pip-version-check --quiet \
 		--constraint constraints-frameworks.txt --editable . --group test-frameworks
+	@touch $@
+
+$(END)/.installed: pyproject.toml constraints-newest.txt
+	@test -n "$(NEWEST)" || { echo "the newest JAX needs Python 3.12 or 3.13, and neither is there" >&2; exit 1; }
+	$(NEWEST) -m venv $(END)
+	$(END)/bin/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints-newest.txt 'pip>=25.1'
+	$(END)/bin/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints-newest.txt --editable . --group test
 	@touch $@
