@@ -141,3 +141,21 @@ def test_any_transformation_can_be_made_safe():
     assert np.isnan(jax.grad(norm_of)(jnp.zeros(2))).all()
     optim = safe_roots(optax.stateless(lambda updates, params: jnp.linalg.norm(updates) * updates))
     assert (jax.grad(norm_of)(jnp.zeros(2)) == 0).all()
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["reverse, safe roots", "forward"])
+def test_a_learned_clip_is_differentiated_where_a_gradient_is_zero(safe):
+    """The first gradient is zero, the two after it are clipped: w = 2 lr clip."""
+    goal = jnp.array([0.0, 1.0, 1.0])
+
+    def optim(hyper):
+        chain = optax.chain(optax.clip_by_global_norm(hyper["clip"]), optax.sgd(hyper["lr"]))
+        return rfho.optim.safe_roots(chain) if safe else chain
+
+    dynamics = rfho.Descent(lambda w, hyper, goal: (w - goal) ** 2, optim, jnp.zeros(()))
+    objective = lambda w, hyper, batch: (w - 1.0) ** 2  # noqa: E731
+    problem = rfho.Problem(dynamics, objective, lambda t: goal[t], None, horizon=3)
+    method = rfho.ReverseHyperGradient() if safe else rfho.ForwardHyperGradient()
+    found = rfho.hyper_gradient(problem, {"lr": 0.1, "clip": 0.5}, method).hypergradient
+    np.testing.assert_allclose(found["lr"], 2 * (0.1 - 1) * 2 * 0.5, rtol=1e-12)
+    np.testing.assert_allclose(found["clip"], 2 * (0.1 - 1) * 2 * 0.1, rtol=1e-12)

@@ -149,6 +149,6 @@ def not_finite(
     return HyperGradientError(
         Result.NON_FINITE_HYPERGRADIENT,
         f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0, "
-        "as in optax.adam where a gradient is exactly zero: use rfho.optim.adam) or the adjoint overflowed; "
-        "rfho.diagnose names the step and the leaf",
+        "as in optax.adam where a gradient is exactly zero: use rfho.optim.adam, or rfho.optim.safe_roots around "
+        "any optimiser or chain) or the adjoint overflowed; rfho.diagnose names the step and the leaf",
     )
