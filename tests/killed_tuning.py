@@ -146,7 +146,9 @@ def kill(folder: Path, cycles: int) -> None:
     os.waitpid(forked(lambda: plain(folder)), 0)
     expected = (folder / "result").read_text()
     hit: collections.Counter[str] = collections.Counter()
-    for _ in range(cycles):
+    for cycle in range(5 * cycles):
+        if cycle >= cycles and all(hit[phase] for phase in PHASES):
+            break  # the short phases may be missed for some time on a busy machine
         for phase in PHASES:
             hit[killed(folder, shared, phase, draw)] += 1
             look(folder)

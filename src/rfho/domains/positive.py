@@ -8,6 +8,7 @@ that suits an uncharted hyperparameter is rarely right here.
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -63,7 +64,7 @@ class Positive(AbstractDomain):
         """Objects to entries without a logarithm too."""
         if objection := not_finite(x):
             return objection
-        smallest = jnp.min(jnp.asarray(x), initial=jnp.inf)
+        smallest = float(_smallest(x))
         if smallest <= 0:
             return (
                 f"has the entry {smallest}, but Positive() moves in log x, which needs x > 0: "
@@ -73,3 +74,8 @@ class Positive(AbstractDomain):
 
     def _floor(self, x: Array) -> Array:
         return jnp.maximum(jnp.asarray(self.floor, x.dtype), jnp.finfo(x.dtype).tiny)
+
+
+@jax.jit
+def _smallest(x: Array) -> Array:
+    return jnp.min(x, initial=jnp.inf)
