@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sampled import sampled
 
 import rfho
 from rfho import hyper_gradients as methods
@@ -164,8 +165,8 @@ METHODS = {
     ),
 }
 
-# One of each kind; the others keep the same promises, and take as long.
-SAMPLE = {"reverse", "forward", "real time"}
+# Their promises are kept by code that others of the table go through too.
+LIKE_OTHERS = {"reverse, recomputing", "real time, read once", "single evolution"}
 
 DOMAINS = {
     "Reals": (rfho.Reals(), [0.3, -2.0]),
@@ -243,11 +244,7 @@ def test_there_are_enough_promises():
     assert all(promise.__doc__ for promise in promises)
 
 
-def marks_of(name):
-    return [] if name in SAMPLE else [pytest.mark.slow]
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in METHODS])
+@pytest.mark.parametrize("name", sampled(METHODS, never=LIKE_OTHERS))
 def test_methods_keep_their_promises(name):
     assert len(METHODS[name]()) >= 19
 

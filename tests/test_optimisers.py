@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from optimiser_rows import ROWS
 from optimiser_table import CASES, MODES, STORED, measured
+from sampled import sampled
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "optimisers.md"
@@ -21,13 +22,10 @@ SLOW = {
 
 TABLE = json.loads(STORED.read_text(encoding="utf-8"))["optimisers"]
 
-each_row = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ROWS],
-)
+each_row = pytest.mark.parametrize("name", ROWS)
 
 
-@each_row
+@pytest.mark.parametrize("name", sampled(ROWS, every=3, never=SLOW))
 def test_the_table_is_what_is_measured(name):
     with warnings.catch_warnings():
         # What Optax has to say of its own future does not concern the derivatives.

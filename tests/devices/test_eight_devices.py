@@ -23,7 +23,7 @@ TUNE = ["fsdp, tune"]
 BYTES_OF_MATRIX = 16 * 128 * 8
 BYTES_OF_TAPE = 24 * BYTES_OF_MATRIX
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("eight devices")]
+pytestmark = pytest.mark.slow
 each_axes = pytest.mark.parametrize("axes", AXES)
 
 

@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("on_two_processes.py")
 ROOT = Path(__file__).parents[2]
 METHODS = ["StoreAll", "Recompute", "LongReverse", "LongReverse on disk"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two processes")]
+pytestmark = pytest.mark.slow
 
 
 @functools.cache
