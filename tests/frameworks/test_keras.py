@@ -91,6 +91,19 @@ def test_a_model_that_is_not_built_is_refused():
         network(keras.Sequential([layers.Dense(3)]))
 
 
+def test_variables_are_found_by_their_paths_and_not_by_their_order():
+    names = ["z", "a"]
+    inputs = [keras.Input((2,)), layers.Dropout(0.5, name="y")]
+    norms = [layers.BatchNormalization(momentum=0.0, name=name) for name in names]
+    net = network(
+        keras.Sequential([*inputs, norms[0], layers.Rescaling(3.0, 5.0), norms[1]], name="net")
+    )
+    x = jax.random.normal(jax.random.key(0), (8, 2))
+    _, after = net.apply(*net.variables, x, jax.random.key(1))
+    np.testing.assert_allclose(after["net/a/moving_mean"], 5.0, atol=1e-5)
+    assert abs(after["net/z/moving_mean"]).max() < 2
+
+
 def test_layers_draw_different_dropout():
     x = keras.Input((64,))
     both = layers.Concatenate()([layers.Dropout(0.5)(x), layers.Dropout(0.5)(x)])

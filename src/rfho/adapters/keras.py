@@ -40,17 +40,16 @@ def network(model: Any) -> Network:
                 f"{variable.path} is in float64, but Keras computes with it in float32 (in activations and batch "
                 "normalisation, whatever its dtype policy says): build the model in float32"
             )
-    trained, carried = model.trainable_variables, model.non_trainable_variables
-    paths = [variable.path for variable in (*trained, *carried)]
+    trained, moving = list(model.trainable_variables), list(model.non_trainable_variables)
+    paths = [variable.path for variable in (*trained, *moving)]
     if len(set(paths)) < len(paths):
         raise ValueError(f"two variables of the Keras model share a path: {sorted(paths)}")
 
     def apply(params: PyTree, carried: PyTree, inputs: Any, key: Any) -> tuple[Any, PyTree]:
-        order = {path: i for i, path in enumerate(carried)}
-        seeded = {path: _seeded(leaf, key, order[path]) for path, leaf in carried.items()}
+        # By path: JAX sorts the names of a dictionary, Keras has an order of its own.
         outputs, after, losses = model.stateless_call(
             [params[variable.path] for variable in trained],
-            list(seeded.values()),
+            [_seeded(carried[variable.path], key, i) for i, variable in enumerate(moving)],
             inputs,
             training=key is not None,
             return_losses=True,
@@ -60,9 +59,9 @@ def network(model: Any) -> Network:
                 "the Keras model adds losses of its own (regularisers), which the loss that you give to rfho does "
                 "not see: leave them out, and write them into that loss with hyperparameters for their strength"
             )
-        return outputs, dict(zip(carried, after, strict=True))
+        return outputs, {v.path: leaf for v, leaf in zip(moving, after, strict=True)}
 
-    return network_of(_by_path(trained), _by_path(carried), apply, of="Keras")
+    return network_of(_by_path(trained), _by_path(moving), apply, of="Keras")
 
 
 def _by_path(variables: list[Any]) -> dict[str, Any]:
