@@ -11,6 +11,7 @@ at a random moment from the first line of `rfho.tune` to its last. Both print a 
 
 import collections
 import contextlib
+import datetime
 import mmap
 import os
 import random
@@ -28,12 +29,24 @@ from tuned_runs import DOMAIN, METHODS, OPTIM, digest, hyper, problem, tune
 
 import rfho
 from rfho.outer import snapshot
-from rfho.runs import keeper, run
+from rfho.runs import keeper, run, sweeps
 from rfho.runs.report import render
 from rfho.runs.run_folder import RunFolder
 
-PHASES = ("start", "compilation", "step", "sweep back", "save", "clean-up", "end", "report")
+PHASES = (
+    "start",
+    "compilation",
+    "step",
+    "sweep back",
+    "page",
+    "save",
+    "clean-up",
+    "end",
+    "report",
+)
 METHOD, STEPS = "long reverse", 14
+ALWAYS = datetime.timedelta(0)
+"""A snapshot after every step, and within it after every segment."""
 IN_TUNE, ENDED = 100, 101
 PROMISED = 20.0
 """Seconds from a signal to the end, most of which compilation takes: it is not interrupted."""
@@ -65,6 +78,7 @@ class Phase(rfho.Listener):
         """Notes what has no event, too."""
         self("start")
         self.within(keeper, "save_snapshot", "save")
+        self.within(sweeps, "save_snapshot", "page")
         self.within(snapshot, "_tidy", "clean-up")
         self.within(run, "write_report", "report")
         yield
@@ -102,7 +116,7 @@ def tuned(folder: Path, shared: mmap.mmap) -> int:
     phase = Phase(shared)
     with phase.noted():
         solution = tune(
-            METHOD, steps=STEPS, run=rfho.Run(folder / "run", every=1), listeners=[phase]
+            METHOD, steps=STEPS, run=rfho.Run(folder / "run", every=ALWAYS), listeners=[phase]
         )
         phase("end")
     (folder / "result").write_text(digest(solution))

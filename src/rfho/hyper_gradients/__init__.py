@@ -24,6 +24,7 @@ from rfho.hyper_gradients.reversible import ReversibleHyperGradient
 from rfho.hyper_gradients.single_loop import SingleLoopHyperGradient
 from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
 from rfho.hyper_gradients.warm_restart import WarmRestartHyperGradient
+from rfho.hyper_gradients.watch import Watch
 
 WarmRestart = WarmRestartHyperGradient
 PersistentEvolution = PersistentEvolutionHyperGradient
@@ -61,6 +62,7 @@ __all__ = [
     "T1T2HyperGradient",
     "TruncatedHyperGradient",
     "WarmRestartHyperGradient",
+    "Watch",
     "hyper_gradient",
     "solution",
 ]

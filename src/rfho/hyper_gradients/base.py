@@ -10,7 +10,6 @@ online methods the training run itself.
 import abc
 import enum
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -23,6 +22,7 @@ from rfho._engines.reverse import Sweep, own_objectives, roll
 from rfho._programs.liveness import inputs_used
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
+from rfho.hyper_gradients.watch import Watch
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, Scalar, State
@@ -131,8 +131,8 @@ class AbstractHyperGradient(eqx.Module):
         """Whether `estimate` and `conclude` run from Python instead of being traced as a whole."""
         return False
 
-    def watched(self, on_segment: Callable[[int, int], None]) -> "AbstractHyperGradient":
-        """The same method, telling ``on_segment(done, total)`` how far an estimate is; only if it is driven.
+    def watched(self, watch: Watch) -> "AbstractHyperGradient":
+        """The same method, whose estimates tell ``watch`` how far they are; only if it is driven.
 
         A method that is traced as a whole has nothing to tell.
         """

@@ -7,17 +7,20 @@ schedule over segments (as the k-ary tree of REPLAY, arXiv 2503.13751, memory O(
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated
+from rfho.hyper_gradients.watch import Watch
 from rfho.memory import AbstractCheckpoint, Recompute, Span, schedule
 from rfho.memory.binomial import repetitions
 from rfho.memory.shelf import AbstractShelf, HostShelf
@@ -40,6 +43,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         checkpoint: the memory policy within a segment.
         on_segment: called with (segments done, segments in all) after each compiled program; the way
             forward counts once, the way back twice.
+        watch: hears the same, and may keep what an interrupted estimate goes on from: set by the outer loop.
 
     Cost:
         Time: one run more than that of ``checkpoint``, and r more where ``slots`` need r repetitions.
@@ -59,6 +63,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
     shelf: AbstractShelf = eqx.field(default_factory=HostShelf)
     checkpoint: AbstractCheckpoint = eqx.field(default_factory=Recompute)
     on_segment: Callable[[int, int], None] = eqx.field(static=True, default=silent)
+    watch: Watch = eqx.field(static=True, default_factory=Watch)
 
     def __check_init__(self) -> None:
         positive_int(self.segment, "segment", type(self).__name__)
@@ -80,14 +85,9 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         """It is."""
         return True
 
-    def watched(self, on_segment: Callable[[int, int], None]) -> "LongReverseHyperGradient":
-        """The same, telling ``on_segment`` too."""
-
-        def both(done: int, total: int) -> None:
-            self.on_segment(done, total)
-            on_segment(done, total)
-
-        return dataclasses.replace(self, on_segment=both)
+    def watched(self, watch: Watch) -> "LongReverseHyperGradient":
+        """The same, telling ``watch``."""
+        return dataclasses.replace(self, watch=watch)
 
     def cost(self, parts: Parts) -> Forecast:
         """One run and the reruns of the slots, then the policy over one segment after another."""
@@ -109,6 +109,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
             )
         run = _Run(problem, hyper, self)
         state = _init(problem, hyper)
+        self.watch.begin((problem.k, problem.t0, problem.rest, hyper, state))
         handle = self.shelf.open(state)
         try:
             final = run.forward(handle, state)
@@ -152,26 +153,61 @@ class _Run(NamedTuple):
     def forward(self, handle: Any, state: State) -> State:
         """To the end; with one slot per segment the shelf is filled on the way."""
         self.method.shelf.put(handle, 0, state)
-        for i in range(self.segments):
-            if self.method.slots is None and i > 0:
+        first, state = self._found(handle, state)
+        for i in range(first, self.segments):
+            if self.method.slots is None and i > first:
                 self.method.shelf.put(handle, i, state)
             state = self._advanced(state, i)
-            self.method.on_segment(i + 1, 3 * self.segments)
+            self._tell(i + 1)
+            if self.method.watch.is_due():
+                self._keep(handle, i)
+            self.method.watch.look()
         return state
 
     def backward(self, handle: Any, cotangents: PyTree) -> PyTree:
         """Segment by segment, last first, each from its state on the shelf or run up to."""
         starts = self._from_slots(handle) if self.method.slots else self._from_shelf(handle)
         last_first = reversed(range(self.segments))
+        before = self.method.watch.found("way back", (np.zeros((), np.int64), cotangents))
+        skipped, cotangents = (0, cotangents) if before is None else before
         for done, (i, state) in enumerate(zip(last_first, starts, strict=True), start=1):
+            if done <= skipped:
+                continue
             begin, length = self._steps(i)
             given = state, cotangents
             cotangents = _pull_back(
                 self.problem, self.hyper, given, begin, length, self.method.checkpoint
             )
             jax.block_until_ready(given)
-            self.method.on_segment(self.segments + 2 * done, 3 * self.segments)
+            self._tell(self.segments + 2 * done)
+            if self.method.watch.is_due():
+                self._keep(handle, self.segments - 1)
+                so_far = np.asarray(done), cotangents
+                self.method.watch.keep("way back", lambda given=so_far: given, again=True)
+            self.method.watch.look()
         return cotangents
+
+    def _tell(self, done: int) -> None:
+        self.method.on_segment(done, 3 * self.segments)
+        self.method.watch.segment(done, 3 * self.segments)
+
+    def _found(self, handle: Any, state: State) -> tuple[int, State]:
+        """How far an interrupted process has come on the way forward, its states on the shelf."""
+        i = 0
+        while self.method.slots is None and i + 1 < self.segments:
+            after = self.method.watch.found(f"state {i + 1}", state)
+            if after is None:
+                break
+            i, state = i + 1, after
+            self.method.shelf.put(handle, i, state)
+        return i, state
+
+    def _keep(self, handle: Any, last: int) -> None:
+        """The states on the shelf, as far as they are not kept; with few slots they are run up to again."""
+        if self.method.slots is None:
+            for i in range(1, last + 1):
+                get = functools.partial(self.method.shelf.get, handle, i)
+                self.method.watch.keep(f"state {i}", get)
 
     def _from_shelf(self, handle: Any) -> Iterator[State]:
         """The states at the starts of all segments, last first."""

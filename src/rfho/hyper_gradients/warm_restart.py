@@ -5,7 +5,6 @@ the last trained state is a far better start: after many outer steps training is
 horizon can be short (as the original package's ``warm_start``, and stocBiO, arXiv 2010.07962).
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxtyping import Int
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
+from rfho.hyper_gradients.watch import Watch
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
 
@@ -89,9 +89,9 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
         """As the method inside."""
         return self.method.driven_from_python
 
-    def watched(self, on_segment: Callable[[int, int], None]) -> "WarmRestartHyperGradient":
+    def watched(self, watch: Watch) -> "WarmRestartHyperGradient":
         """The method inside, watched."""
-        return WarmRestartHyperGradient(self.method.watched(on_segment))
+        return WarmRestartHyperGradient(self.method.watched(watch))
 
     def cost(self, parts: Parts) -> Forecast | None:
         """That of the method inside."""

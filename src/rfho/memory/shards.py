@@ -68,7 +68,9 @@ def to_host(tree: PyTree) -> PyTree:
 
 def _to_host(array: Array) -> Any:
     if array.is_fully_addressable or array.is_fully_replicated:
-        return jax.device_get(array)
+        got = jax.device_get(array)
+        # A view of the array on the device would keep that: 2 kB for a scalar.
+        return got.copy() if isinstance(got, np.ndarray) else got
     return jax.device_put(array, array.sharding.with_memory_kind("pinned_host"))
 
 

@@ -15,7 +15,7 @@ import optax
 
 from rfho.checks.diagnosis import Finding, HyperGradientWarning, Kind
 from rfho.errors import Result
-from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.hyper_gradients import AbstractHyperGradient, Watch
 from rfho.outer.report import Best, Report
 from rfho.outer.tuner import TunerState
 from rfho.problem.problem import Problem
@@ -113,6 +113,10 @@ class AbstractRun(Listener, abc.ABC):
     @abc.abstractmethod
     def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
         """After an outer step: gives where all stand; whether that is saved now is the run's business."""
+
+    def estimate_kept(self) -> Watch:
+        """What keeps an estimate that is driven from Python while it goes on; by default nothing does."""
+        return Watch()
 
     def hurry(self) -> None:
         """Once the user has asked a second time to stop: nothing more is to be saved. Called by a signal."""

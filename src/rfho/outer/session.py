@@ -13,6 +13,7 @@ from rfho.checks.diagnosis import Finding
 from rfho.errors import Result, positive_int
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.memory.shards import to_host
+from rfho.outer.estimates import Interruptible
 from rfho.outer.events import AbstractRun, Audience, Listener, Standing, Start
 from rfho.outer.group import AbstractGroup, Taken, group_of
 from rfho.outer.report import Report, Solution
@@ -83,7 +84,8 @@ class Session:
             for domain, hyper in zip(how.domains, hypers, strict=True)
         )
         _check_alike(states)
-        watched = Tuner(how.method.watched(self._segment), how.optim)
+        watch = Interruptible(self.audience.segment, signals, how.run)
+        watched = Tuner(how.method.watched(watch), how.optim)
         self.group: AbstractGroup = group_of(watched, problem, [states])
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
@@ -177,10 +179,6 @@ class Session:
             member.standing(functools.partial(self.group.state, member.number))
             for member in self.members
         )
-
-    def _segment(self, done: int, total: int) -> None:
-        self.audience.segment(done, total)
-        self._signals.look()
 
 
 def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | None) -> int:

@@ -37,9 +37,10 @@ from rfho.runs.standings import (
     standing_of,
     words_of,
 )
+from rfho.runs.sweeps import Pages
 from rfho.typing import PyTree
 
-SNAPSHOTS, REPORTS, HISTORY = "snapshots", "reports.bin", "history.jsonl"
+SNAPSHOTS, SWEEP, REPORTS, HISTORY = "snapshots", "sweep", "reports.bin", "history.jsonl"
 """Where in the folder of a run all this is."""
 
 _NOTHING = Place(0, hashlib.sha256().hexdigest())
@@ -65,6 +66,11 @@ class Pace(NamedTuple):
         if isinstance(self.every, datetime.timedelta):
             return seconds >= self.every.total_seconds() and not busy
         return steps >= self.every
+
+    @property
+    def seconds(self) -> float:
+        """How often an estimate that goes on is kept: where outer steps are counted, every minute."""
+        return self.every.total_seconds() if isinstance(self.every, datetime.timedelta) else 60.0
 
 
 class Keeper:
@@ -95,6 +101,9 @@ class Keeper:
         self._unsaved, self._last, self._saved = 0, time.monotonic(), 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rfho-run")
         self._saving: Future[Any] | None = None
+        self.pages = Pages(
+            folder / SWEEP, sections, seconds=pace.seconds, thread=self._thread, first=self.save
+        )
 
     def restored(
         self, standings: tuple[Standing, ...], allow: Sequence[str]
@@ -178,6 +187,7 @@ class Keeper:
 
     def wait(self) -> None:
         """Until nothing is being saved; raises what went wrong."""
+        self.pages.wait()
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()
@@ -193,6 +203,7 @@ class Keeper:
         self._reports.sync()
         self._history.sync()
         save_snapshot(self._folder / SNAPSHOTS, state, sections, keep=self._pace.keep)
+        self.pages.clear()
 
     def _said(self, standings: tuple[Standing, ...]) -> Sections:
         history, reports = self._history.place, self._reports.place

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rfho.errors import Result
 from rfho.files import make_folder, naming
+from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Report, Standing, Start
 from rfho.runs.keeper import HISTORY, Keeper, Pace
 from rfho.runs.owner import claim
@@ -75,6 +76,10 @@ class OuterLoop(AbstractRun):
         """Saves a snapshot, if it is time."""
         if self._keeper is not None:
             self._keeper.keep(standings, last=last)
+
+    def estimate_kept(self) -> Watch:
+        """Keeps it, too."""
+        return Watch() if self._keeper is None else self._keeper.pages
 
     def close(self, result: Result) -> None:
         """Saves where the loop ended.

@@ -16,6 +16,7 @@ import tomli_w
 from rfho.checks import Finding
 from rfho.errors import Result, WriteError, positive_int
 from rfho.files import inside, make_folder
+from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Report, Sections, Standing, Start, fingerprint
 from rfho.runs.about import FAILED, FINISHED, INTERRUPTED, RUNNING, read_about, write_about
 from rfho.runs.course import add_course, row_of
@@ -127,6 +128,10 @@ class Run(AbstractRun):
     def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
         """Saves a snapshot, if it is time."""
         self._opened.keeper.keep(standings, last=last)
+
+    def estimate_kept(self) -> Watch:
+        """Keeps it in the folder."""
+        return self._opened.keeper.pages
 
     def hurry(self) -> None:
         """Nothing more is to be saved."""
