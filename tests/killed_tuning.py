@@ -136,7 +136,8 @@ def killed(folder: Path, shared: mmap.mmap, phase: str, draw: random.Random) -> 
         if os.waitpid(child, os.WNOHANG)[0]:
             return ""
         time.sleep(2e-4)
-    time.sleep(draw.expovariate(1 / 3e-3))
+    if phase != "sweep back":  # which is short, with a page after each segment
+        time.sleep(draw.expovariate(1 / 1e-3))
     at = PHASES[shared[0]]
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
