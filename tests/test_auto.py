@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiler import UNOPTIMISED
 
 import rfho
 from rfho import hyper_gradients as methods
-from rfho._programs.roofline import work_of
 from rfho._tree import as_code
 from rfho.choice import Parts
 
@@ -163,6 +161,28 @@ def test_estimate_is_that_of_the_chosen_method_under_jit():
     jax.tree.map(np.testing.assert_array_equal, estimate.hypergradient, chosen.hypergradient)
 
 
+def test_a_choice_can_be_made_while_a_function_that_knows_the_numbers_is_traced():
+    problem, hyper = network((5, 3), 8, 5, optim=SGD)
+    auto = rfho.AutoHyperGradient(1e9)
+
+    @jax.jit
+    def estimated(scale):
+        return scale * rfho.hyper_gradient(problem, hyper, auto).value
+
+    expected = rfho.hyper_gradient(problem, hyper, auto.select(problem, hyper).method).value
+    np.testing.assert_allclose(estimated(2.0), 2 * expected)
+
+
+def test_a_choice_is_remembered_for_problems_of_the_same_shapes():
+    problem, hyper = network((20, 5), 32, 10, optim=SGD)
+    auto, seconds = rfho.AutoHyperGradient(1e9), []
+    for scale in (1.0, 2.0):
+        begin = time.process_time()
+        auto.select(problem, jax.tree.map(lambda leaf, scale=scale: scale * leaf, hyper))
+        seconds.append(time.process_time() - begin)
+    assert seconds[1] < 0.2 * seconds[0]
+
+
 def test_tune_runs_with_it():
     problem, hyper = network((5, 3), 8, 5, optim=SGD)
     solution = rfho.tune(problem, hyper, method=rfho.AutoHyperGradient(1e9), steps=2)
@@ -185,24 +205,6 @@ def test_method_without_forecast_is_named():
     problem, hyper = network((5, 3), 8, 5, optim=SGD)
     with pytest.raises(TypeError, match=r"ReversibleHyperGradient\(\): its integer arithmetic"):
         rfho.AutoHyperGradient().check(problem, hyper, methods.ReversibleHyperGradient())
-
-
-def test_work_counts_products_and_fuses_elementwise_operations():
-    a, b = jnp.ones((3, 5)), jnp.ones((5, 2))
-    work = work_of(lambda a, b: jnp.sum(2 * jnp.tanh(a @ b) + 1), a, b)
-    assert sum(load.products for load in work.loads) == 2 * 3 * 5 * 2
-    # The product is written; all that follows is one pass over it.
-    assert len(work.loads) == 2
-    assert work.working_set == 3 * 2 * 8
-
-
-def test_work_does_not_count_dead_code_and_multiplies_loops():
-    square = lambda a: (a @ a, jnp.sin(a) @ a)[0]  # noqa: E731
-    once = work_of(square, jnp.ones((4, 4)))
-    many = work_of(lambda a: jax.lax.fori_loop(0, 7, lambda _, a: square(a), a), jnp.ones((4, 4)))
-    products = lambda work: sum(load.products * load.times for load in work.loads)  # noqa: E731
-    assert products(once) == 2 * 4**3
-    assert products(many) == 7 * products(once)
 
 
 def network(sizes, batch, horizon, *, optim, weights=0):
@@ -238,8 +240,7 @@ def compiled_memory(problem, hyper, method):
         problem, hyper = eqx.combine(arrays, rest)
         return method.estimate(problem, hyper, method.init(problem, hyper))[0]
 
-    built = jax.jit(program, compiler_options=UNOPTIMISED).lower(arrays).compile()
-    return built.memory_analysis().temp_size_in_bytes
+    return jax.jit(program).lower(arrays).compile().memory_analysis().temp_size_in_bytes
 
 
 def implicit_candidates(problem, hyper):

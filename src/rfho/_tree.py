@@ -183,7 +183,11 @@ def first_non_finite(tree: PyTree, name: str) -> str | None:
 
 
 def _is_finite(leaf: Any) -> bool:
-    return bool(_all_finite(leaf) if isinstance(leaf, Array) else np.isfinite(leaf).all())
+    if not isinstance(leaf, Array):
+        return bool(np.isfinite(leaf).all())
+    # While something else is traced, too: a number that is known is looked at now.
+    with jax.ensure_compile_time_eval():
+        return bool(_all_finite(leaf))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rfho import _tree as tree
-from rfho._programs.roofline import work_of
+from rfho._programs.compiled import memory_of
 from rfho.attribution.sweep import Asked, blank
 from rfho.memory import AbstractCheckpoint, Span
 from rfho.memory.device import free_memory
@@ -61,10 +61,10 @@ def _memory(asked: Asked, checkpoint: AbstractCheckpoint, queries: int, chunk: i
     tape = jax.eval_shape(lambda s: checkpoint.blank(chain, s, span), state)
     _, memory = jax.eval_shape(chain.remember, state, _t())
     cotangents = jax.eval_shape(lambda s: blank(s, jnp.ones(weights.shape), chunk), state)
-    step = work_of(chain.pull_back, cotangents, state, memory, _t())
+    step = memory_of(chain.pull_back, cotangents, state, memory, _t())
     answer = 2 * asked.examples.number * (queries + chunk) * jnp.dtype(weights.dtype).itemsize
     states = 3 * tree.nbytes(state)
-    return tree.nbytes(tape) + step.working_set + tree.nbytes(cotangents) + answer + states
+    return tree.nbytes(tape) + step + tree.nbytes(cotangents) + answer + states
 
 
 def _too_large(asked: Asked, checkpoint: AbstractCheckpoint, plan: Plan, free: int) -> str:

@@ -1,19 +1,21 @@
 """What an estimate will cost on a problem: its time in plain training runs, and its memory in bytes.
 
-Nothing is run and nothing is compiled. The parts of which all methods are made (a step, a step that
-is remembered, one pulled back, one pushed along, a read-out) are traced on abstract arrays and
-counted, see `rfho._programs.roofline`; each method then says how many of them it needs:
+Nothing is run. **Time** is counted: the parts of which all methods are made (a step, a step that is
+remembered, one pulled back, one pushed along, a read-out) are traced on abstract arrays, see
+`rfho._programs.roofline`, and each method says how many of them it needs:
 
-    StoreAll            T (remember + pull back)                      tape: T states and memories
-    Replay              the same, and T updates                       T memories, 2 √T states
-    Recompute           T - segment steps more                        T/segment states, one segment
-    Binomial(slots)     the steps of its schedule more                ``slots`` states
-    Anchored(every)     T (step + invert + pull back)                 T/every states
-    Forward(chunk)      ⌈m/chunk⌉ T pushes of ``chunk`` directions    two tangents
-    RandomForward(b)    the same with b in place of m                 the same, and b copies of λ
-    Implicit            T steps and N products                        one linearised gradient
+    StoreAll            T (remember + pull back)
+    Replay              the same, and T updates
+    Recompute           T - segment steps more
+    Binomial(slots)     the steps of its schedule more
+    Anchored(every)     T (step + invert + pull back)
+    Forward(chunk)      ⌈m/chunk⌉ T pushes of ``chunk`` directions
+    RandomForward(b)    the same with b in place of m
+    Implicit            T steps and N products
 
-The tape is known to the byte from its shapes. Plain training is T steps and one evaluation.
+**Memory** is the tape, known to the byte from its shapes, and what the compiler needs beside it, which it is
+asked, see `rfho._programs.compiled`: once for each thing that a policy may keep, whatever the policy and the
+horizon, and once for each number of directions. Plain training is T steps and one evaluation.
 """
 
 import copy
@@ -23,16 +25,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from rfho import _tree as tree
-from rfho._engines.forward import apart, start
+from rfho._engines.forward import apart, coordinates, push_steps, read_along, start
 from rfho._engines.forward import push as push_along
-from rfho._engines.reverse import chain_of
+from rfho._engines.reverse import chain_of, roll, sweep, through_init
 from rfho._programs.avals import abstract, bytes_on_device
+from rfho._programs.compiled import memory_of
 from rfho._programs.roofline import Rates, Work, work_of
 from rfho.dynamics import Keep
-from rfho.memory import AbstractCheckpoint
-from rfho.memory.checkpoint import Chain, Span
+from rfho.memory import AbstractCheckpoint, StoreAll
+from rfho.memory.checkpoint import Chain, Span, Steps
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, PyTree
 
@@ -43,10 +47,12 @@ class Forecast(NamedTuple):
     Attributes:
         time: of one estimate, in plain training runs.
         memory: bytes of one estimate beside the problem's own arrays.
+        unknown: operations that take time which is not counted, as nobody knows it.
     """
 
     time: float
     memory: int
+    unknown: frozenset[str] = frozenset()
 
 
 class Back(NamedTuple):
@@ -67,13 +73,6 @@ class Back(NamedTuple):
     invert: Work | None
 
 
-class Push(NamedTuple):
-    """The work of one step of ``chunk`` directions."""
-
-    chunk: int
-    work: Work
-
-
 class Parts:
     """The parts of which estimates on one problem are made, each traced when it is first asked for.
 
@@ -83,20 +82,36 @@ class Parts:
         rates: of the machine.
         m: the number of hyperparameters.
         state: s_0, abstract.
-        step, read, evaluate: the work of a step, of a read-out with derivatives, of a bare one.
+        reading: the objectives at the end and their derivatives, abstract.
     """
 
     def __init__(self, problem: AbstractMoment, hyper: Hyper, rates: Rates) -> None:
         self.problem, self.hyper, self.rates = problem, hyper, rates
         self.m = tree.size(hyper)
         self.state = jax.eval_shape(lambda: problem.init(hyper))
-        self.step = work_of(lambda s, t: problem.step(s, hyper, t), self.state, _t())
-        output = problem.dynamics.output
-        self.evaluate = work_of(lambda s: problem.evaluate(output(s), hyper), self.state)
         self.reading = jax.eval_shape(lambda s: problem.read(s, hyper), self.state)
-        self.read = work_of(lambda s: problem.read(s, hyper), self.state)
+        # Each is traced or compiled when it is first asked for, whatever the rates.
         self.back = functools.cache(self._back)
         self.push = functools.cache(self._push)
+        self.beside_tape = functools.cache(self._beside_tape)
+        self.of_directions = functools.cache(self._of_directions)
+
+    @functools.cached_property
+    def step(self) -> Work:
+        """The work of a step."""
+        problem, hyper = self.problem, self.hyper
+        return work_of(lambda s, t: problem.step(s, hyper, t), self.state, _t())
+
+    @functools.cached_property
+    def read(self) -> Work:
+        """The work of a read-out with derivatives."""
+        return work_of(lambda s: self.problem.read(s, self.hyper), self.state)
+
+    @functools.cached_property
+    def evaluate(self) -> Work:
+        """The work of a bare read-out."""
+        output = self.problem.dynamics.output
+        return work_of(lambda s: self.problem.evaluate(output(s), self.hyper), self.state)
 
     def on(self, rates: Rates) -> "Parts":
         """The same parts on a machine of other rates."""
@@ -107,7 +122,7 @@ class Parts:
     def forecast(self, seconds: float, memory: int) -> Forecast:
         """A forecast from seconds: in units of T steps and one evaluation."""
         plain = self.problem.horizon * self.seconds(self.step) + self.seconds(self.evaluate)
-        return Forecast(seconds / plain, memory)
+        return Forecast(seconds / plain, memory, self.step.unknown | self.evaluate.unknown)
 
     def seconds(self, work: Work | None) -> float:
         """The time of some work on this machine."""
@@ -115,15 +130,19 @@ class Parts:
 
     def of_training(self, steps: int) -> Forecast:
         """``steps`` steps and a read-out, with nothing kept."""
-        memory = max(self.step.working_set, self.evaluate.working_set) + 2 * tree.nbytes(self.state)
+        problem = self.problem
+
+        def trained(hyper: Hyper) -> PyTree:
+            state = roll(problem, hyper, problem.init(hyper), span=Span(0, steps))
+            return problem.evaluate(problem.dynamics.output(state), hyper)
+
         seconds = steps * self.seconds(self.step) + self.seconds(self.evaluate)
-        return self.forecast(seconds, memory)
+        return self.forecast(seconds, memory_of(trained, self.hyper))
 
     def of_reverse(self, policy: AbstractCheckpoint, span: Span, *, before: int = 0) -> Forecast:
         """A sweep over ``span`` under a policy, after ``before`` plain steps."""
         ways = self.back(policy.keeps())
         steps = policy.steps(ways.chain, self.state, span)
-        tape = bytes_on_device(abstract(lambda: policy.blank(ways.chain, self.state, span)))
         seconds = (
             (before + steps.plain) * self.seconds(self.step)
             + steps.remembered * self.seconds(ways.remember)
@@ -132,21 +151,17 @@ class Parts:
             + span.length * self.seconds(ways.pull_back)
             + self.seconds(self.read)
         )
-        working = max(ways.pull_back.working_set, ways.remember.working_set, self.read.working_set)
-        # Cotangents go in and come out; a policy that goes on from a state holds that one more.
-        cotangent = ways.pull_back.results - tree.nbytes(tree.inexact(self.state))
-        states = steps.states * tree.nbytes(self.state)
-        return self.forecast(seconds, tape + working + states + max(0, cotangent))
+        # A policy that goes on from a state holds that beside the two that all hold.
+        more = (steps.states - Steps._field_defaults["states"]) * tree.nbytes(self.state)
+        tape = self._tape(policy, span)
+        return self.forecast(seconds, tape + self.beside_tape(policy.keeps(), span) + more)
 
     def of_forward(self, count: int, chunk: int | None, *, steps: int | None = None) -> Forecast:
         """``count`` directions, ``chunk`` at a time, over ``steps`` steps (the horizon by default)."""
-        push = self.push(min(chunk or count, count))
+        chunk = min(chunk or count, count)
         length = self.problem.horizon if steps is None else steps
-        one = length * self.seconds(push.work) + self.seconds(self.read)
-        # Half of the read-out's: fitted, as the compiler's heap is not packed tightly.
-        reading = self.read.working_set
-        memory = max(push.work.footprint, reading) + reading // 2
-        return self.forecast(-(-count // push.chunk) * one, memory)
+        one = length * self.seconds(self.push(chunk)) + self.seconds(self.read)
+        return self.forecast(-(-count // chunk) * one, self.of_directions(chunk))
 
     def of_products(
         self,
@@ -165,7 +180,36 @@ class Parts:
             + count * self.seconds(work)
         )
         held = 2 * tree.nbytes(self.state) + vectors * tree.nbytes(unknowns)
-        return self.forecast(seconds, max(held + work.working_set, self.step.working_set))
+        memory = held + memory_of(product, self.state, unknowns)
+        return self.forecast(seconds, max(memory, self.of_training(steps).memory))
+
+    def _tape(self, policy: AbstractCheckpoint, span: Span) -> int:
+        chain = self.back(policy.keeps()).chain
+        return bytes_on_device(abstract(lambda: policy.blank(chain, self.state, span)))
+
+    def _beside_tape(self, keep: Keep, span: Span) -> int:
+        """Bytes that a sweep takes beside its tape; of all policies that keep the same nearly as many."""
+        problem, policy = self.problem, StoreAll(keep)
+
+        def swept(hyper: Hyper) -> PyTree:
+            found = sweep(problem, hyper, problem.init(hyper), span=span, checkpoint=policy)
+            found = through_init(problem, hyper, found)
+            return found.value, found.hypergradient, found.state
+
+        return memory_of(swept, self.hyper) - self._tape(policy, span)
+
+    def _of_directions(self, chunk: int) -> int:
+        """Bytes for so many directions at a time, over any number of steps."""
+        problem = self.problem
+
+        def pushed(hyper: Hyper, index: Array) -> PyTree:
+            along, count = coordinates(hyper).directions(index), problem.horizon
+            begun = start(problem, hyper, along)
+            at_end = push_steps(problem, hyper, begun, directions=along, count=count)
+            reading, slopes = read_along(problem, hyper, at_end, directions=along)
+            return reading.value, slopes, at_end.state, tree.norm(at_end.tangent)
+
+        return memory_of(pushed, self.hyper, jnp.arange(chunk))
 
     def _back(self, keep: Keep) -> Back:
         chain = chain_of(self.problem, self.hyper, keep)
@@ -179,20 +223,22 @@ class Parts:
             None if chain.invert is None else work_of(chain.invert, self.state, _t()),
         )
 
-    def _push(self, chunk: int) -> Push:
-        directions = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype), self.hyper
+    def _push(self, chunk: int) -> Work:
+        pushed = jax.eval_shape(
+            lambda d: start(self.problem, self.hyper, d), self._directions(chunk)
         )
-        pushed = jax.eval_shape(lambda d: start(self.problem, self.hyper, d), directions)
         tangent, directions = jax.eval_shape(
-            lambda *both: tuple(map(apart, both)), pushed.tangent, directions
+            lambda *both: tuple(map(apart, both)), pushed.tangent, self._directions(chunk)
         )
-        pushed = pushed._replace(tangent=tangent)
 
         def one(pushed: PyTree, directions: PyTree, t: PyTree) -> PyTree:
             return push_along(self.problem, self.hyper, pushed, directions=directions, t=t)
 
-        return Push(chunk, work_of(one, pushed, directions, _t()))
+        return work_of(one, pushed._replace(tangent=tangent), directions, _t())
+
+    def _directions(self, chunk: int) -> Hyper:
+        like = lambda leaf: jax.ShapeDtypeStruct((chunk, *jnp.shape(leaf)), leaf.dtype)  # noqa: E731
+        return jax.tree.map(like, self.hyper)
 
 
 def _t() -> jax.ShapeDtypeStruct:

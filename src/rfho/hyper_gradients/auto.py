@@ -9,7 +9,13 @@ from rfho import _tree as tree
 from rfho._programs.roofline import Rates
 from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
-from rfho.hyper_gradients.candidates import Candidate, Exactness, as_bytes, candidates
+from rfho.hyper_gradients.candidates import (
+    Candidate,
+    Exactness,
+    as_bytes,
+    candidates,
+    frugal_candidates,
+)
 from rfho.memory.device import memory_of_device
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
@@ -22,19 +28,25 @@ class Selection(NamedTuple):
     """What was chosen, and from what; prints as a table.
 
     Attributes:
-        method: the chosen one.
-        candidates: all that were weighed, the chosen one included.
+        candidates: all that were weighed.
+        chosen: the number of the chosen one.
         memory_limit: bytes.
     """
 
-    method: AbstractHyperGradient
     candidates: tuple[Candidate, ...]
+    chosen: int
     memory_limit: int
+
+    @property
+    def method(self) -> AbstractHyperGradient:
+        """The chosen one."""
+        return self.candidates[self.chosen].method
 
     def __str__(self) -> str:
         title = f"{'within ' + as_bytes(self.memory_limit):56} {'time':>7}  {'memory':>9}"
-        mark = lambda c: "→ " if c.method is self.method else "  "  # noqa: E731
-        return "\n".join(["  " + title, *(mark(c) + str(c) for c in self.candidates)])
+        marks = ("→ " if i == self.chosen else "  " for i in range(len(self.candidates)))
+        rows = (mark + str(c) for mark, c in zip(marks, self.candidates, strict=True))
+        return "\n".join(["  " + title, *rows])
 
 
 class AutoHyperGradient(AbstractHyperGradient):
@@ -52,8 +64,9 @@ class AutoHyperGradient(AbstractHyperGradient):
         rates: how fast the machine is at arithmetic and at moving memory, see `rfho.choice.Rates`.
 
     Cost:
-        Of the method that it chooses, and about a second of tracing for each program that is built.
-        How good the forecasts are is measured in the explanation "Choosing a method".
+        Of the method that it chooses, and a few seconds once for each problem, in which parts of it are
+        traced and the compiler is asked for the memory of candidates. How good the forecasts are is
+        measured in the explanation "Choosing a method".
 
     Aux:
         That of the method it chooses.
@@ -84,21 +97,13 @@ class AutoHyperGradient(AbstractHyperGradient):
     def select(self, problem: AbstractMoment, hyper: Hyper) -> Selection:
         """The method for this problem, with all candidates and their forecasts.
 
-        Nothing is run and nothing compiled; the arrays of ``problem`` and ``hyper`` may be traced.
+        Nothing is run; the arrays of ``problem`` and ``hyper`` may be traced. What was found for a problem of
+        the same shapes is remembered.
 
         Raises:
             MemoryError: no method fits; the message lists what the most frugal ones need.
         """
-        weighed = candidates(self._parts(problem, hyper), limit=self.memory_limit)
-        eligible = [c for c in self._fitting(weighed) if c.exactness is not Exactness.AT_THE_END]
-        if not eligible:
-            raise MemoryError(
-                f"no method fits into {as_bytes(self.memory_limit)}: raise memory_limit, or shorten the "
-                f"problem. The most frugal are\n{_listed(weighed)}"
-            )
-        best = _best(eligible)
-        table = tuple(_reasoned(candidate, best, self.memory_limit) for candidate in weighed)
-        return Selection(best.method, table, self.memory_limit)
+        return _selected(problem, tree.as_hyper(hyper), self.memory_limit, self.rates)
 
     def check(
         self, problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGradient
@@ -151,15 +156,29 @@ class AutoHyperGradient(AbstractHyperGradient):
     def _parts(self, problem: AbstractMoment, hyper: Hyper) -> Parts:
         return Parts(problem, tree.as_hyper(hyper), self.rates)
 
-    def _fitting(self, weighed: list[Candidate]) -> list[Candidate]:
-        return [candidate for candidate in weighed if candidate.memory <= self.memory_limit]
+
+@eqx.filter_jit
+def _selected(problem: AbstractMoment, hyper: Hyper, limit: int, rates: Rates) -> Selection:
+    # Compiled for the sake of what JAX remembers: there is nothing to run.
+    weighed = candidates(Parts(problem, hyper, rates), limit=limit)
+    fitting = [candidate for candidate in weighed if candidate.memory <= limit]
+    eligible = [c for c in fitting if c.exactness is not Exactness.AT_THE_END]
+    if not eligible:
+        raise MemoryError(
+            f"no method fits into {as_bytes(limit)}: raise memory_limit, or shorten the problem. The most "
+            f"frugal are\n{_listed(weighed)}"
+        )
+    best = _best(eligible)
+    table = tuple(_reasoned(candidate, best, limit) for candidate in weighed)
+    (chosen,) = [i for i, candidate in enumerate(weighed) if candidate is best]
+    return Selection(table, chosen, limit)
 
 
 def too_large(
     parts: Parts, method: AbstractHyperGradient, forecast: Forecast, *, limit: int
 ) -> str:
     """The sentence about a method that does not fit, with those that do."""
-    fitting = [c for c in candidates(parts, limit=limit) if c.memory <= limit]
+    fitting = [c for c in frugal_candidates(parts, limit=limit) if c.memory <= limit]
     instead = f"What fits is\n{_listed(fitting)}" if fitting else "Nothing else fits either"
     return (
         f"{tree.as_code(method)} needs {as_bytes(forecast.memory)} on this problem, but the limit is "
@@ -189,7 +208,9 @@ def _reasoned(candidate: Candidate, best: Candidate, limit: int) -> Candidate:
         why = f"fits, but takes {candidate.time / best.time:.2f} times as long as the chosen"
     else:
         why = "fits, as fast as the chosen, and takes more memory"
-    return candidate._replace(reason="; ".join(filter(None, (why, candidate.reason))))
+    unknown = ", ".join(sorted(candidate.forecast.unknown))
+    without = f"the time of {unknown} is not known" if unknown else ""
+    return candidate._replace(reason="; ".join(filter(None, (why, candidate.reason, without))))
 
 
 def _listed(weighed: list[Candidate]) -> str:

@@ -73,6 +73,14 @@ def candidates(parts: Parts, *, limit: int) -> list[Candidate]:
     return [*found, _implicit(parts)]
 
 
+def frugal_candidates(parts: Parts, *, limit: int) -> list[Candidate]:
+    """Three exact ones that take little memory, for a refusal that is not to take long."""
+    chunk = None if parts.m == 1 else 1
+    policies = (Recompute(), Binomial(_slots(parts, limit)))
+    methods = [*map(ReverseHyperGradient, policies), ForwardHyperGradient(chunk)]
+    return [Candidate(method, Exactness.EXACT, method.cost(parts), "") for method in methods]
+
+
 def as_bytes(count: int | float) -> str:
     """A number of bytes as one reads it: 1.2 MB."""
     size, unit = float(count), "B"
@@ -90,11 +98,15 @@ def _reverse(parts: Parts, limit: int) -> list[ReverseHyperGradient]:
     policies = [StoreAll(Keep.STATES), StoreAll(Keep.RESIDUALS), Recompute(), half]
     if parts.problem.dynamics.way(Keep.GRADIENTS).again is not None:
         policies += [StoreAll(Keep.GRADIENTS), Replay()]
-    # As many slots as fit; from 2 √T on Recompute is as frugal, and faster.
+    return [ReverseHyperGradient(policy) for policy in (*policies, Binomial(_slots(parts, limit)))]
+
+
+def _slots(parts: Parts, limit: int) -> int:
+    """As many slots as fit; from 2 √T on Recompute is as frugal, and faster."""
+    horizon = parts.problem.horizon
     room = limit - ReverseHyperGradient(Binomial(1)).cost(parts).memory
     fitting = 1 + room // max(1, tree.nbytes(parts.state))
-    slots = max(1, min(horizon, 2 * math.isqrt(horizon), fitting))
-    return [ReverseHyperGradient(policy) for policy in (*policies, Binomial(slots))]
+    return max(1, min(horizon, 2 * math.isqrt(horizon), fitting))
 
 
 def _chunk(parts: Parts, limit: int) -> int:

@@ -20,7 +20,7 @@ def refuse_what_cannot_fit(
 ) -> None:
     """Refuses a method whose estimate needs more memory than there is.
 
-    From shapes alone: nothing is compiled, and problems that are small beyond doubt cost nothing.
+    From shapes alone: nothing is run, and problems that are small beyond doubt cost nothing.
 
     Args:
         problem: its arrays may be traced.
