@@ -21,8 +21,8 @@ ENDS := tests/programs tests/test_agreement.py tests/test_oracles.py tests/test_
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo  ## clean a corrupted data set by its hypergradient, from nothing
-	$(BIN)/rfho run data-cleaning
+demo: $(VENV)/.installed-demo  ## race hypergradients against random search and TPE, from nothing
+	$(BIN)/rfho run races
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10

@@ -12,6 +12,7 @@ from rfho.experiments.feature_penalties import FEATURE_PENALTIES
 from rfho.experiments.hyper_representation import HYPER_REPRESENTATION
 from rfho.experiments.language_weights import LANGUAGE_WEIGHTS
 from rfho.experiments.learned_schedules import LEARNED_SCHEDULES
+from rfho.experiments.races import RACES
 from rfho.experiments.real_time_speech import REAL_TIME_SPEECH
 from rfho.experiments.response_surface import RESPONSE_SURFACE
 from rfho.experiments.shared_schedules import SHARED_SCHEDULES
@@ -20,6 +21,7 @@ from rfho.experiments.time_memory import TIME_MEMORY
 from rfho.runs.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
+    RACES,
     DATA_CLEANING,
     RESPONSE_SURFACE,
     CHAOS,
