@@ -58,7 +58,7 @@ def test_hypergradients_descend_what_the_others_evaluate():
     moves = races.by_hypergradients(TABLE, start, RaceSettings())
     first, *_, last = itertools.islice(moves, 12)
     for move in (first, last):
-        assert move.value == pytest.approx(objective(TABLE, move.log_penalties).value, rel=5e-3)
+        assert move.value == pytest.approx(objective(TABLE, move.log_penalties).value, rel=0.03)
     searched = min(move.value for move in itertools.islice(random_search(TABLE, 0), 12))
     assert last.value < min(searched, 0.9 * start.value)
     assert last.log_penalties[:8].mean() < last.log_penalties[8:].mean()

@@ -130,6 +130,7 @@ def test_an_example_without_weight_is_none():
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.soak
 def test_each_class_may_have_penalties_of_its_own():
     x, y, _, _ = table()
     ours = GroupedClassifier(per_output=True, max_iter=2, cv=2).fit(x, y, groups=GROUPS)
