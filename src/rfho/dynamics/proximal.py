@@ -6,7 +6,6 @@ r"""Proximal gradient descent with momentum, for losses with a penalty that has 
 (Beck and Teboulle, 2009). Momentum begins anew whenever it points uphill (O'Donoghue and Candès, arXiv 1204.3982).
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +41,8 @@ class Proximal(AbstractDynamics):
     Args:
         loss: ``(params, hyper, batch) -> scalar``, the part of the inner loss that has a gradient.
         prox: ``(point, rate, hyper) -> point`` for the other part, as `rfho.dynamics.lasso` makes it.
-        rate: η, a number or a function ``hyper -> η``; 1 / the largest curvature of ``loss`` at most.
+        rate: η, a number, a scalar array, or a function ``hyper -> η``; at most 1 / the largest curvature of
+            ``loss``.
         init: the initial parameters, or a function ``hyper -> params``.
 
     Cost:
@@ -69,12 +69,10 @@ class Proximal(AbstractDynamics):
 
     loss: Loss
     prox: Prox
-    rate: Callable[[Hyper], Any] | float
+    rate: Any
     _init: Any
 
-    def __init__(
-        self, loss: Loss, prox: Prox, rate: Callable[[Hyper], Any] | float, *, init: Any
-    ) -> None:
+    def __init__(self, loss: Loss, prox: Prox, rate: Any, *, init: Any) -> None:
         for name, function in (("loss", loss), ("prox", prox)):
             if not callable(function):
                 raise TypeError(f"Proximal got {name}={function!r}, but it must be a function")
