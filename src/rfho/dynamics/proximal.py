@@ -90,7 +90,7 @@ class Proximal(AbstractDynamics):
 
     def once(self, params: Params, hyper: Hyper, batch: Batch) -> Params:
         """One step without momentum, whose fixed points are the solutions."""
-        rate = self.rate(hyper) if callable(self.rate) else self.rate
+        rate: Any = self.rate(hyper) if callable(self.rate) else self.rate
         slope = jax.grad(self.loss)(params, hyper, batch)
         return self.prox(tree.subtract(params, tree.scale(rate, slope)), rate, hyper)
 
