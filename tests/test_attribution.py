@@ -276,6 +276,7 @@ def test_runs_on_random_subsets_are_averaged_over_those_that_had_the_example():
     assert np.all(error > 0)
 
 
+@pytest.mark.soak
 def test_runs_of_fresh_data_are_its_draws():
     def fresh(data):
         return rfho.Fresh(
@@ -324,6 +325,7 @@ def many():
     return rfho.Problem(dynamics, loss, rfho.Stream(data, 20, key=0), valid, 60)
 
 
+@pytest.mark.soak
 def test_those_that_do_not_belong_are_found():
     def each(w, hyper, batch):
         return (w - batch) ** 2
