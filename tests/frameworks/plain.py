@@ -14,6 +14,7 @@ import pytest
 
 import rfho
 from rfho.adapters.network import Network
+from rfho.checks import Verdict, derivative, judged
 
 EXAMPLES, INPUTS, WIDTH, CLASSES, BATCH, HORIZON = 60, 6, 5, 3, 20, 20
 RNG = np.random.default_rng(0)
@@ -151,8 +152,29 @@ def assert_right_with_dropout(network, kernels):
     still, carried = network.apply(*network.variables, X, None)
     assert np.array_equal(still, network.apply(*network.variables, X, None)[0])
     assert jax.tree.all(jax.tree.map(lambda a, b: a is b, carried, network.carried))
-    check = rfho.check_hyper_gradient(problem_of(network, kernels), HYPER, directions=1)
-    assert check.agrees
+    assert_right_by_differences(problem_of(network, kernels), float(finfo(network).eps))
+
+
+def assert_right_by_differences(problem, rounding):
+    """Along one direction; half the time of `rfho.check_hyper_gradient`, which compiles a second method."""
+    found = rfho.hyper_gradient(problem, HYPER).hypergradient
+    along = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), HYPER)
+    parts = [
+        np.asarray(slope * d).ravel()
+        for slope, d in zip(jax.tree.leaves(found), jax.tree.leaves(along), strict=True)
+    ]
+
+    def value(h):
+        hyper = jax.tree.map(lambda leaf, d: leaf + h * d, HYPER, along)
+        return float(rfho.train(problem, hyper).value)
+
+    slope, scale = np.concatenate(parts).sum(), np.abs(np.concatenate(parts)).sum()
+    seen = derivative(value, rounding)
+    assert judged(float(slope), seen, float(scale), rounding=rounding) is Verdict.AGREES
+
+
+def finfo(network):
+    return jnp.finfo(jax.tree.leaves(network.params)[0].dtype)
 
 
 def assert_trains_as(network, kernels, own_loop, rtol=1e-10):
