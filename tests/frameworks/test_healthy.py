@@ -121,7 +121,9 @@ MODELS = {
     ),
     "nnx: a linear map": lambda: in_nnx(nnx.Linear(4, 3, rngs=nnx.Rngs(0))),
     "nnx: batch normalisation": lambda: in_nnx(
-        nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+        nnx.Linear(4, 3, rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(3, rngs=nnx.Rngs(0)),
+        inputs=FLAT.astype(jnp.float32),
     ),
     "nnx: dropout": lambda: in_nnx(
         nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.2, rngs=nnx.Rngs(0))
