@@ -37,5 +37,7 @@ def _shorten(
 def _leave_out_aliases(
     app: Sphinx, what: str, name: str, subject: object, skip: bool, options: object
 ) -> bool | None:
+    if re.fullmatch(r"set_\w+_request", name):
+        return True  # scikit-learn makes it, with links into its own documentation
     documented = getattr(subject, "__doc__", None) or ""
     return True if documented.startswith("Alias for field number") else None

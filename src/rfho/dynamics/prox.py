@@ -21,7 +21,7 @@ Prox = Callable[[Params, Any, Hyper], Params]
 
 
 def lasso(weight: Callable[[Hyper], PyTree]) -> Prox:
-    """Of Σ λ_i |w_i|: soft thresholding.
+    """Of ``Σ λ_i |w_i|``: soft thresholding.
 
     Args:
         weight: ``hyper -> λ``, a scalar, or a tree prefix of the parameters with scalars or arrays of weights.
@@ -40,7 +40,7 @@ def lasso(weight: Callable[[Hyper], PyTree]) -> Prox:
 
 
 def elastic_net(l1: Callable[[Hyper], PyTree], l2: Callable[[Hyper], PyTree]) -> Prox:
-    """Of Σ λ_i |w_i| + ½ Σ μ_i w_i².
+    """Of ``Σ λ_i |w_i| + ½ Σ μ_i w_i²``.
 
     Args:
         l1: ``hyper -> λ``, as in `lasso`.

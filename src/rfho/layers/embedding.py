@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 def embedding(
     table: Float[Array, "rows *row"], index: Integer[Array, "*places"]
 ) -> Float[Array, "..."]:
-    """The rows of ``table`` at ``index``, of shape (*places, *row).
+    """The rows of ``table`` at ``index``, of shape ``(*places, *row)``.
 
     Under Adam an unused row has a second moment of exactly zero, whose root has no derivative: build the optimiser
     with `rfho.optim`, and such rows stay silent in the hypergradient too.
