@@ -12,7 +12,7 @@ from mutations import damaged
 from tuned_runs import DOMAIN, OPTIM, digest, hyper, problem
 
 import rfho
-from rfho.errors import Result, WriteError
+from rfho.errors import DataFormatError, Result, WriteError
 from rfho.hyper_gradients import LongReverseHyperGradient, Watch
 from rfho.runs import Run
 
@@ -121,6 +121,18 @@ class TestPages:
         other.rename(one)
         (folder / "kept").rename(other)
         assert digest(tune(run=Run(folder))) == whole
+
+    @pytest.mark.parametrize("name", ["sweep", "sweep/state-1", "sweep/way-back"])
+    def test_no_link_is_followed(self, folder, tmp_path_factory, whole, name):
+        elsewhere = tmp_path_factory.mktemp("outside") / "elsewhere"
+        (folder / name).rename(elsewhere)
+        (folder / name).symlink_to(elsewhere)
+        before = sorted(path.name for path in elsewhere.rglob("*"))
+        try:
+            assert digest(tune(run=Run(folder, every=ALWAYS))) == whole
+        except DataFormatError as error:
+            assert "link" in str(error)  # noqa: PT017 (or it is done again)
+        assert sorted(path.name for path in elsewhere.rglob("*")) == before
 
     def test_those_of_another_estimate_are_not_taken(self, folder):
         """The outer optimiser is another one: what was kept of its step does not count."""

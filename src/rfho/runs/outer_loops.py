@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rfho.errors import Result
-from rfho.files import make_folder, naming
+from rfho.files import inside, make_folder, naming
 from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Report, Standing, Start
 from rfho.runs.keeper import HISTORY, Keeper, Pace
@@ -40,7 +40,7 @@ class OuterLoop(AbstractRun):
     replays = True
 
     def __init__(self, folder: RunFolder, name: str) -> None:
-        self.path = folder.path / _LOOPS / _NOT_PLAIN.sub("-", name.lower())
+        self.path = inside(folder.path, _LOOPS, _NOT_PLAIN.sub("-", name.lower()))
         self._allow = folder.allow
         self._keeper: Keeper | None = None
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from rfho.errors import SnapshotError
-from rfho.files import damaged
+from rfho.files import damaged, inside
 from rfho.hyper_gradients import Watch
 from rfho.outer import Sections, load_snapshot, save_snapshot
 from rfho.typing import PyTree
@@ -67,6 +67,7 @@ class Pages(Watch):
 
         Raises:
             WriteError: an earlier one could not be written.
+            DataFormatError: a link is in its place.
         """
         if name in self._names and not again:
             return
@@ -108,7 +109,7 @@ class Pages(Watch):
             self._saving.pop().result()
 
     def _place(self, name: str) -> Path:
-        return self._folder / _NOT_PLAIN.sub("-", name.lower())
+        return inside(self._folder.parent, self._folder.name, _NOT_PLAIN.sub("-", name.lower()))
 
 
 def _digest(run: bytes, given: PyTree) -> str:
