@@ -68,7 +68,7 @@ def test_the_screen_names_the_leader_and_draws_the_penalties(monkeypatch):
     racers = clocked(monkeypatch, {"rfho": [(1.0, 1.0)], "random search": [(1.0, 2.0)]})
     *_, last = race(racers, Move(4.0, np.arange(16.0)), budget=1.0)
     console = Console(file=io.StringIO(), width=120)
-    console.print(screen(last, 1.0, picture="rfho"))
+    console.print(screen(last, 1.0, penalties=np.arange(16.0)))
     said = console.file.getvalue()
     assert "1.0000" in said
     assert "2.0000" in said

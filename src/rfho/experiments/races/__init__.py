@@ -51,7 +51,7 @@ class RaceSettings:
     """The tables, the numbers of penalties, and the time."""
 
     task: str = setting("digits", "table: digits or speech", TASKS)
-    penalties: tuple[int, ...] = setting((128,), "numbers m of penalties, a race each", at_least(1))
+    penalties: tuple[int, ...] = setting((32,), "numbers m of penalties, a race each", at_least(1))
     train: int = setting(200, "training examples", at_least(20))
     valid: int = setting(400, "validation examples", at_least(20))
     budget: float = setting(10.0, "CPU seconds of each racer, compilation included", above(0))
@@ -114,15 +114,16 @@ def watch(
     """One race on the screen; a line now and then where there is none."""
     racers = racers_of(table, start, settings, seed)
     standings: dict[str, Standing] = {}
+    learned = lambda: standings[OURS].best.log_penalties[table.group]  # noqa: E731
     said = 0.0
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         for standings in race(racers, start, settings.budget):
             if console.is_terminal:
-                live.update(screen(standings, settings.budget, picture=OURS))
+                live.update(screen(standings, settings.budget, penalties=learned()))
             elif (used := min(each.seconds for each in standings.values())) >= said:
                 console.print(line(standings))
                 said = used + settings.budget / 5
-    console.print(screen(standings, settings.budget, picture=OURS))
+    console.print(screen(standings, settings.budget, penalties=learned()))
     return standings
 
 
@@ -164,7 +165,7 @@ def run(settings: RaceSettings, folder: RunFolder, console: Console) -> None:
                     records.append(record)
                     folder.record(record)
                 if seed == settings.seed:
-                    add_race(folder, standings, settings, groups)
+                    add_race(folder, standings, settings, table)
     if not records:
         return
     if len(settings.penalties) > 1:
@@ -180,17 +181,18 @@ def run(settings: RaceSettings, folder: RunFolder, console: Console) -> None:
 
 
 def add_race(
-    folder: RunFolder, standings: dict[str, Standing], settings: RaceSettings, groups: int
+    folder: RunFolder, standings: dict[str, Standing], settings: RaceSettings, table: RaceTable
 ) -> None:
     """The way down, and the penalties of rfho."""
-    name = f"race-{groups}"
-    caption = f"The best validation loss so far, {groups} penalties, seed {settings.seed}."
+    name = f"race-{table.groups}"
+    caption = f"The best validation loss so far, {table.groups} penalties, seed {settings.seed}."
     folder.add_picture(name, ways_down(standings), caption)
     penalties = standings[OURS].best.log_penalties
     folder.add_arrays(f"{name}-penalties", {"log_penalties": penalties}, "log λ of rfho:")
-    if settings.task == "digits" and groups == 128:
+    if settings.task == "digits":
         caption = "Penalties that rfho learned: dark is kept, white is silenced."
-        folder.add_picture(f"{name}-penalties", penalty_images(penalties), caption)
+        drawn = penalty_images(penalties[table.group])
+        folder.add_picture(f"{name}-penalties", drawn, caption)
 
 
 RACES = Experiment(

@@ -59,7 +59,7 @@ def by_number(records: Sequence[Record]) -> Figure:
 
 
 def penalty_images(log_penalties: np.ndarray) -> Figure:
-    """128 penalties of the digits as two images: of pixels, and of noise."""
+    """Penalties of the 128 columns of digits as two images: of pixels, and of noise."""
     images = -log_penalties.reshape(2, 8, 8)
     limits = float(images.min()), float(images.max())
     return image_grid(images, ["pixels", "noise"], columns=2, limits=limits)

@@ -14,13 +14,13 @@ _INK = "█▓▒░ "
 _WIDTH = 32
 
 
-def screen(standings: Mapping[str, Standing], budget: float, *, picture: str) -> Group:
+def screen(standings: Mapping[str, Standing], budget: float, *, penalties: np.ndarray) -> Group:
     """One screen.
 
     Args:
         standings: by racer.
         budget: CPU seconds that each may use.
-        picture: the racer whose penalties are drawn.
+        penalties: log λ of each column, of which a picture is drawn.
     """
     table = RichTable(title=f"Validation loss at equal CPU time, {budget:g} s for each")
     for heading in ("", "objective", "moves", "CPU s", "of which compiling", "the way down"):
@@ -37,7 +37,7 @@ def screen(standings: Mapping[str, Standing], budget: float, *, picture: str) ->
             way_down(standing, budget, (lowest, start)),
         )
     caption = "Penalties learned by rfho, columns of the table row by row: dark is kept, blank is silenced"
-    return Group(table, Text(caption), Text(drawn(standings[picture].best.log_penalties)))
+    return Group(table, Text(caption), Text(drawn(penalties)))
 
 
 def way_down(standing: Standing, budget: float, ends: tuple[float, float]) -> str:
