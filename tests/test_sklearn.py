@@ -184,7 +184,7 @@ def test_misuse_is_a_sentence():
     x, y, _, _ = table()
     with pytest.raises(ValueError, match="y has one class"):
         GroupedClassifier().fit(x[:5], ["ash"] * 5)
-    with pytest.raises(ValueError, match="not all 0"):
+    with pytest.raises(ValueError, match="all examples are zero"):
         GroupedClassifier().fit(x, y, sample_weight=np.zeros(100))
     with pytest.raises(NotFittedError):
         GroupedClassifier().predict(x)

@@ -256,8 +256,12 @@ def _weights(given: Any, count: int, folds: Folds) -> np.ndarray:
             f"sample_weight has shape {weights.shape}, but there are {count} examples: Sample weights must be "
             "1D array or scalar, one for each"
         )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise ValueError("sample_weight must be finite, 0 or more, and not all 0")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("sample_weight must be finite, and 0 or more")
+    if not weights.any():
+        raise ValueError(
+            "the weights of all examples are zero: leave out sample_weight, or some of it"
+        )
     if not any(weights[outside].any() for _, outside in folds):
         raise ValueError("no example that a fold leaves out has a weight: give other folds by cv=")
     return weights

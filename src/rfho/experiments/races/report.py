@@ -61,5 +61,6 @@ def by_number(records: Sequence[Record]) -> Figure:
 def penalty_images(log_penalties: np.ndarray) -> Figure:
     """Penalties of the 128 columns of digits as two images: of pixels, and of noise."""
     images = -log_penalties.reshape(2, 8, 8)
-    limits = float(images.min()), float(images.max())
+    low, high = float(images.min()), float(images.max())
+    limits = low, high if high > low else low + 1
     return image_grid(images, ["pixels", "noise"], columns=2, limits=limits)
