@@ -70,6 +70,10 @@ class TestBadInput:
             (["run", "zzz"], "unknown experiment 'zzz': the experiments are fake"),
             (["run", "fake", "--set", "stesp=3"], "unknown setting 'stesp' (given '3')"),
             (["run", "fake", "--set", "steps=0"], "steps = 0: steps (outer steps) must be at"),
+            (
+                ["run", "fake", "--set", "radii=[0.5"],
+                "radii = '[0.5': radii (bounds on the sum) must",
+            ),
             (["run", "fake", "--seed", "x"], "seed = 'x': seed (of all that is random) must"),
             (["run", "fake", "--data", "minst"], "data = 'minst': data (the data set) must be one"),
             (["run", "fake", "--data", "mnist"], "no such file: set RFHO_DATA"),

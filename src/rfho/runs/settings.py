@@ -229,6 +229,10 @@ def _parsed(field: Field, text: str) -> object:
     """The text of an assignment, as a value that `_value` can check."""
     if not field.is_list:
         return _read(field, text)
+    if text.startswith("[") != text.endswith("]"):
+        raise _wrong(
+            field, text, "must have both brackets of its list or none: write [1, 2] or 1,2"
+        )
     inner = text.removeprefix("[").removesuffix("]").strip().removesuffix(",")
     return [_read(field, part.strip()) for part in inner.split(",")] if inner else []
 
