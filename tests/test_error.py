@@ -131,4 +131,17 @@ def test_only_coordinates_whose_sign_is_certain_move():
 
 def test_trust_is_a_positive_number():
     with pytest.raises(ValueError, match="trust=0"):
-        rfho.optim.certain(0.0)
+        rfho.optim.certain(optax.sgd(0.1), 0.0)
+
+
+@pytest.mark.parametrize("trust", [None, 1.0])
+def test_optimisers_that_search_along_a_line_do_not_mind(trust):
+    """They hand on to the objective whatever they are given beside the gradient."""
+    dynamics = rfho.Descent(
+        lambda w, hyper, batch: (w - 1) ** 2 + hyper * w**2,
+        lambda hyper: optax.sgd(0.1),
+        jnp.zeros(()),
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: (w - 0.7) ** 2, horizon=30)
+    solution = rfho.tune(problem, 0.1, optim=optax.lbfgs(), steps=4, trust=trust)
+    assert solution.value < 1e-4

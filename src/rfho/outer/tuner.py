@@ -22,6 +22,7 @@ from rfho.domains.space import Rest, Space
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
 from rfho.hyper_gradients.room import refuse_what_cannot_fit
 from rfho.memory.shards import is_spread
+from rfho.optim.certain import Certain
 from rfho.problem.moment import AbstractMoment, Moment
 from rfho.problem.problem import Problem
 from rfho.problem.validate import validate
@@ -208,7 +209,7 @@ def _extra(
 ) -> dict[str, Any]:
     """What optimisers may ask for: the error of the gradient; f, its gradient, and f elsewhere."""
     extra: dict[str, Any] = {}
-    if (size := estimate.error) is not None:
+    if isinstance(tuner.optim, Certain) and (size := estimate.error) is not None:
         each = jax.tree.map(lambda leaf: jnp.full_like(leaf, size), estimate.hypergradient)
         error = state.space.pull(state.space.chart(state.free), each)
         extra["error"] = jax.tree.map(jnp.abs, error)

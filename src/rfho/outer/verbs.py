@@ -51,7 +51,7 @@ def tune(
             has.
         tolerance: stop when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
         trust: move a coordinate only where the hypergradient is larger than so many of its errors, as the method
-            states them (`rfho.optim.certain` before ``optim``); None to move all.
+            states them (`rfho.optim.certain`); None to move all.
         listeners: who is told of every step, as ``[rfho.RichProgress()]``; see `rfho.Listener`.
         run: what keeps the outer state on disk, to go on from there after an interruption.
         throw: raise what goes wrong while running; otherwise return the last good λ with its `Result`.
@@ -228,7 +228,7 @@ def iterate_many(
 def _trusted(
     optim: optax.GradientTransformation, trust: float | None
 ) -> optax.GradientTransformation:
-    return optim if trust is None else optax.chain(certain(trust), optim)
+    return optim if trust is None else certain(optim, trust)
 
 
 class Trained(NamedTuple):
