@@ -48,6 +48,11 @@ class TestFinishedRun:
         assert rows["oracle"] > rows["baseline"]
         assert {"validation", "R = 60"} <= set(rows)
 
+    def test_a_model_of_the_clean_examples_is_judged_beside_the_weights(self, finished):
+        found = column(finished, 0.5, "F1")
+        assert 0.8 < found["validation"].mean < 1.0
+        assert found["oracle"] is None
+
     def test_repeats_are_summarised_by_mean_and_deviation(self, finished):
         assert isinstance(column(finished, 0.5, "F1")["R = 60"], Spread)
 

@@ -189,6 +189,10 @@ def train_final_models(
     for record, weighted, suspects in cleaned:
         record |= {"weighted %": weighted, "suspects": int(suspects.sum())}
         record |= detection(suspects, data.wrong)
+    # Whoever trusts a model of the clean examples suspects every label that it would not give.
+    clean = list(sets).index("validation")
+    disagrees = of_train[clean, : len(data.true)] != np.asarray(data.train[1])
+    records[clean] |= {"suspects": int(disagrees.sum())} | detection(disagrees, data.wrong)
     return records, of_train[len(sets) - budgets : len(sets), : len(data.true)]
 
 

@@ -127,7 +127,8 @@ def tables(records: Sequence[Record], times: Sequence[Record], train: int) -> di
             f"{round(noise * train)} of {train} labels are wrong; {times[0]['steps']} outer "
             f"steps; {seeds}. Test %: accuracy after training on the validation set and the clean training "
             "examples (oracle), all (baseline), none, or all but the suspects (R). Weighted %: after "
-            "training on all with their weights, as in the program of the paper's authors."
+            "training on all with their weights, as in the program of the paper's authors. Suspects of the model "
+            "trained on the validation set alone are the labels that it would not give."
         )
         title = f"Test accuracy, {noise:.0%} wrong labels"
         table = tabulated(title, alike, ACCURACIES, by="training set", note=note)
