@@ -49,12 +49,23 @@ def given():
     def objective(w, hyper, batch):
         return jnp.mean((batch[0] @ w - batch[1]) ** 2)
 
-    def loss(w, hyper, batch):
+    def loss(w, hyper, batch=train):
         return objective(w, hyper, batch) + hyper["l2"] * jnp.sum(w**2)
+
+    def minimised(hyper):
+        return jnp.linalg.solve(
+            x[:20].T @ x[:20] / 20 + hyper["l2"] * jnp.eye(3), x[:20].T @ y[:20] / 20
+        )
 
     dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(0.1), jnp.zeros(3))
     return {
+        "jax": jax,
         "rfho": rfho,
+        "loss": loss,
+        "rate": lambda hyper: 0.1,
+        "w0": jnp.zeros(3),
+        "by_lbfgs": minimised,
+        "validation": lambda w: objective(w, None, valid),
         "train": train,
         "valid": valid,
         "objective": objective,
