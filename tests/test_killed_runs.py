@@ -22,9 +22,9 @@ def carried_out(*arguments: object) -> tuple[list[str], str]:
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_in_every_phase_the_end_is_the_same(tmp_path):
-    lines, _ = carried_out("kill", tmp_path, 6)  # in 9 phases each
-    assert len(lines) >= 6
+def test_killed_in_every_phase_the_end_is_the_same(tmp_path):
+    lines, _ = carried_out("kill", tmp_path, 2)  # in 9 phases each
+    assert len(lines) >= 2
     assert set(lines) == {"same"}
 
 
