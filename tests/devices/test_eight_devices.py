@@ -18,6 +18,17 @@ METHODS = {"data": BASIC, "fsdp": [*BASIC, "Replay", "Residuals", "HostMemory"],
 CELLS = [f"{place}, {method}" for place, methods in METHODS.items() for method in methods]
 LONG = [f"{place}, LongReverse" for place in METHODS]
 TUNE = ["fsdp, tune"]
+ALL = [*CELLS, *LONG, *TUNE, "members"]
+
+# What each change is held to; the others are for `make soak`.
+SHORT = [
+    "data, StoreAll",
+    "fsdp, StoreAll",
+    "fsdp, Recompute",
+    "fsdp, HostMemory",
+    "tensor, StoreAll",
+]
+SHORT += ["fsdp, LongReverse", "fsdp, tune", "members"]
 
 # Of the program's problem: 24 steps, and the larger of two matrices.
 BYTES_OF_MATRIX = 16 * 128 * 8
@@ -27,71 +38,82 @@ pytestmark = pytest.mark.slow
 each_axes = pytest.mark.parametrize("axes", AXES)
 
 
+def each_cell(cells):
+    soak = lambda cell: () if cell in SHORT else pytest.mark.soak  # noqa: E731
+    return pytest.mark.parametrize("cell", [pytest.param(cell, marks=soak(cell)) for cell in cells])
+
+
+def result(axes, cell):
+    return results(axes, tuple(SHORT if cell in SHORT else [c for c in ALL if c not in SHORT]))[
+        cell
+    ]
+
+
 @functools.cache
-def results(axes):
+def results(axes, cells):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), axes],
+        [sys.executable, str(PROGRAM), axes, *cells],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    cells = map(json.loads, done.stdout.splitlines())
-    return {cell.pop("cell"): cell for cell in cells}
+    said = map(json.loads, done.stdout.splitlines())
+    return {cell.pop("cell"): cell for cell in said}
 
 
 @each_axes
-@pytest.mark.parametrize("cell", [*CELLS, *LONG, *TUNE, "members"])
+@each_cell(ALL)
 def test_eight_devices_find_what_one_finds(axes, cell):
-    assert results(axes)[cell]["error"] < 1e-12
+    assert result(axes, cell)["error"] < 1e-12
 
 
 @each_axes
-@pytest.mark.parametrize("cell", [*CELLS, *LONG])
+@each_cell([*CELLS, *LONG])
 def test_what_comes_back_is_laid_out_as_what_was_given(axes, cell):
-    assert results(axes)[cell]["hypergradient as hyper"]
-    assert results(axes)[cell]["params as given"]
+    assert result(axes, cell)["hypergradient as hyper"]
+    assert result(axes, cell)["params as given"]
 
 
 @each_axes
-@pytest.mark.parametrize("cell", TUNE)
+@each_cell(TUNE)
 def test_tuning_changes_no_layout(axes, cell):
-    assert results(axes)[cell]["hyper as given"]
-    assert results(axes)[cell]["slots as given"]
-    assert results(axes)[cell]["params as given"]
+    assert result(axes, cell)["hyper as given"]
+    assert result(axes, cell)["slots as given"]
+    assert result(axes, cell)["params as given"]
 
 
 @each_axes
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.startswith("data")])
+@each_cell([cell for cell in CELLS if not cell.startswith("data")])
 def test_each_device_has_its_own_part_of_the_tape(axes, cell):
     """Of all memory of the program; a few steps' worth of gathered parameters come to the eighth."""
-    assert results(axes)[cell]["share of memory"] <= (1 / 7 if "StoreAll" in cell else 1 / 5)
+    assert result(axes, cell)["share of memory"] <= (1 / 7 if "StoreAll" in cell else 1 / 5)
 
 
 @each_axes
-@pytest.mark.parametrize("cell", CELLS)
+@each_cell(CELLS)
 def test_nothing_larger_than_parameters_is_sent_around(axes, cell):
-    assert results(axes)[cell]["largest collective"] <= BYTES_OF_MATRIX < BYTES_OF_TAPE / 8
+    assert result(axes, cell)["largest collective"] <= BYTES_OF_MATRIX < BYTES_OF_TAPE / 8
 
 
 @each_axes
-@pytest.mark.parametrize("cell", LONG)
+@each_cell(LONG)
 def test_states_on_a_shelf_stay_spread(axes, cell):
-    assert results(axes)[cell]["states come back as laid"]
+    assert result(axes, cell)["states come back as laid"]
     # Two matrices and their momenta in three states.
-    assert results(axes)[cell]["spread arrays"] == (0 if cell.startswith("data") else 12)
+    assert result(axes, cell)["spread arrays"] == (0 if cell.startswith("data") else 12)
 
 
 @each_axes
-@pytest.mark.parametrize("cell", TUNE)
+@each_cell(TUNE)
 def test_no_device_holds_a_whole_tape_between_outer_steps(axes, cell):
-    assert results(axes)[cell]["largest shard"] <= BYTES_OF_MATRIX
+    assert result(axes, cell)["largest shard"] <= BYTES_OF_MATRIX
 
 
 @each_axes
 def test_members_on_devices_of_their_own_need_not_talk(axes):
-    members = results(axes)["members"]
+    members = result(axes, "members")
     assert members["largest collective"] == 0
     assert members["hyper as given"]
