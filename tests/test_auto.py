@@ -88,7 +88,10 @@ def test_less_memory_makes_another_choice_and_never_exceeds_the_limit():
         selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
         chosen[limit] = as_code(selection.method)
         assert compiled_memory(problem, hyper, selection.method) <= 1.25 * limit
-    assert chosen[1e9] == "ReverseHyperGradient()"
+    assert chosen[1e9] in (
+        "ReverseHyperGradient()",
+        "ReverseHyperGradient(StoreAll(Keep.RESIDUALS))",
+    )
     assert len(set(chosen.values())) == 3
 
 

@@ -166,7 +166,10 @@ METHODS = {
 }
 
 # Their promises are kept by code that others of the table go through too.
-LIKE_OTHERS = {"reverse, recomputing", "real time, read once", "single evolution"}
+LIKE_OTHERS = {
+    *("reverse, recomputing", "reverse, binomial", "real time, read once", "single evolution"),
+    "random forward, all directions",
+}
 
 DOMAINS = {
     "Reals": (rfho.Reals(), [0.3, -2.0]),

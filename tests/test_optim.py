@@ -9,6 +9,7 @@ import optax
 import pytest
 from compiler import OLD_EMITTERS
 from optax import contrib
+from sampled import sampled
 
 import rfho
 from rfho.optim import safe_roots, safe_sqrt
@@ -50,7 +51,7 @@ def settings(name, rate):
     return {"learning_rate": 0.1 * rate} | ({"b2": 0.8} if "b2" in known else {})
 
 
-@each_name
+@pytest.mark.parametrize("name", sampled(NAMES, every=2))
 def test_updates_are_those_of_optax_and_derivatives_are_finite_and_right(name):
     def both(rate, alive):
         theirs = optax.with_extra_args_support(original(name)(**settings(name, rate)))

@@ -194,7 +194,7 @@ class TestSeveral:
         ):
             assert text in page, text
         assert "seconds after" not in page
-        assert page.count("data:image/png") == 5  # also of what the method says of itself
+        assert page.count("data:image/png") == 6  # also of what the method says of itself
 
     @pytest.mark.parametrize("verb", ["list", "compare"])
     def test_a_folder_without_a_run_is_one_line(self, command, capsys, verb):

@@ -188,8 +188,8 @@ def cells():
     for i, kind in enumerate(ZOO):
         for j, verb in enumerate(VERBS):
             data, dynamics = (
-                DATA[(i + j + i // 2) % len(DATA)],
-                DYNAMICS[(i + 2 * j + i // 3) % len(DYNAMICS)],
+                DATA[(2 * i + j + i // 2) % len(DATA)],
+                DYNAMICS[(i + j + i // 3) % len(DYNAMICS)],
             )
             yield Cell(kind, verb, data, dynamics)
 
@@ -206,8 +206,8 @@ def refusal(cell):
 
 
 CELLS = tuple(cells())
-# Every other one: each method is left in at least two verbs, and all other pairs occur; `make soak` runs all.
-SAMPLE = set(CELLS[::2])
+# Every third one: each method is left in one verb or two, and all other pairs occur; `make soak` runs all.
+SAMPLE = set(CELLS[::3])
 
 
 def test_all_pairs_of_columns_occur():
