@@ -177,12 +177,13 @@ def first_non_finite(tree: PyTree, name: str) -> str | None:
     Arrays are reduced where they lie, and one bool of each is fetched.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if is_inexact_number(leaf) and not is_traced(leaf) and not _is_finite(leaf):
+        if is_inexact_number(leaf) and not is_traced(leaf) and not is_finite(leaf):
             return path_of(path, name)
     return None
 
 
-def _is_finite(leaf: Any) -> bool:
+def is_finite(leaf: Any) -> bool:
+    """Whether every entry of a leaf with known values is finite: an array is reduced where it lies."""
     if not isinstance(leaf, Array):
         return bool(np.isfinite(leaf).all())
     # While something else is traced, too: a number that is known is looked at now.

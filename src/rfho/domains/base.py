@@ -14,7 +14,6 @@ import abc
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -122,19 +121,13 @@ def not_finite(x: Any) -> str | None:
             f"has {kind}, but a domain holds floating-point numbers: write 0.1 rather than 1, "
             "or mark it Fixed()"
         )
-    bad = int(_not_finite_entries(x))
-    if bad:
-        return (
-            f"has {bad} of {jnp.size(x)} entries that are not finite, and no projection is "
-            "defined there: start from finite numbers"
-        )
-    return None
-
-
-@jax.jit
-def _not_finite_entries(x: Array) -> Array:
-    """How many: counted where the numbers lie, which may be several processes."""
-    return (~jnp.isfinite(x)).sum()
+    if tree.is_finite(x):
+        return None
+    bad = int((~jnp.isfinite(x)).sum())
+    return (
+        f"has {bad} of {jnp.size(x)} entries that are not finite, and no projection is "
+        "defined there: start from finite numbers"
+    )
 
 
 def parameter(value: ArrayLike) -> float | Array:

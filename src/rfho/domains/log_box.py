@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from rfho.domains.base import AbstractDomain, known, parameter
+from rfho.domains.base import known, parameter
 from rfho.domains.box import Box
+from rfho.domains.logarithmic import AbstractLogarithmic, without_logarithm
 
 
-class LogBox(AbstractDomain):
+class LogBox(AbstractLogarithmic):
     """Entries between two positive bounds, moved by the outer optimiser in log x.
 
     Attributes:
@@ -56,25 +57,11 @@ class LogBox(AbstractDomain):
         lower, upper = jnp.asarray(self.lower, x.dtype), jnp.asarray(self.upper, x.dtype)
         return jnp.all((x >= lower * (1 - tol)) & (x <= upper * (1 + tol)))
 
-    def chart(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """The natural logarithm."""
-        return jnp.log(x)
-
-    def unchart(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """The exponential."""
-        return jnp.exp(u)
-
     def objection(self, x: Any) -> str | None:
         """Objects to entries without a logarithm, and to a shape that the bounds do not broadcast to."""
         if objection := self._box.objection(x):
             return objection.replace("but Box has", "but LogBox has")
-        smallest = np.min(np.asarray(x), initial=np.inf)
-        if smallest <= 0:
-            return (
-                f"has the entry {smallest}, but LogBox moves in log x, which needs x > 0: start from a "
-                "positive number, or use Box()"
-            )
-        return None
+        return without_logarithm(x, "LogBox", "start from a positive number, or use Box()")
 
     @property
     def _box(self) -> Box:

@@ -8,15 +8,15 @@ that suits an uncharted hyperparameter is rarely right here.
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from rfho.domains.base import AbstractDomain, known, not_finite, parameter
+from rfho.domains.base import known, not_finite, parameter
+from rfho.domains.logarithmic import AbstractLogarithmic, without_logarithm
 
 
-class Positive(AbstractDomain):
+class Positive(AbstractLogarithmic):
     """Entries at least ``floor`` > 0, moved by the outer optimiser in log x.
 
     Attributes:
@@ -52,30 +52,13 @@ class Positive(AbstractDomain):
         """Whether every entry is positive, and at least ``floor`` within a factor 1 - ``tol``."""
         return jnp.all((x > 0) & (x >= self._floor(x) * (1 - tol)))
 
-    def chart(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """The natural logarithm."""
-        return jnp.log(x)
-
-    def unchart(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """The exponential."""
-        return jnp.exp(u)
-
     def objection(self, x: Any) -> str | None:
         """Objects to entries without a logarithm too."""
         if objection := not_finite(x):
             return objection
-        smallest = float(_smallest(x))
-        if smallest <= 0:
-            return (
-                f"has the entry {smallest}, but Positive() moves in log x, which needs x > 0: "
-                "start from a positive number, or use NonNegative()"
-            )
-        return None
+        return without_logarithm(
+            x, "Positive()", "start from a positive number, or use NonNegative()"
+        )
 
     def _floor(self, x: Array) -> Array:
         return jnp.maximum(jnp.asarray(self.floor, x.dtype), jnp.finfo(x.dtype).tiny)
-
-
-@jax.jit
-def _smallest(x: Array) -> Array:
-    return jnp.min(x, initial=jnp.inf)
