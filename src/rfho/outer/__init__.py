@@ -2,7 +2,7 @@
 
 from rfho.outer.events import AbstractRun, Listener, Standing, Start
 from rfho.outer.identity import differences, fingerprint
-from rfho.outer.lines import shown
+from rfho.outer.lines import named, shown
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
 from rfho.outer.signals import ended_by_sigterm
@@ -30,6 +30,7 @@ __all__ = [
     "iterate",
     "iterate_many",
     "load_snapshot",
+    "named",
     "save_snapshot",
     "shown",
     "train",

@@ -1,6 +1,6 @@
 """The way of every hyperparameter through a run: as a table of text, and as a picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,11 +22,11 @@ def table(history: Sequence[Any]) -> str:
     if not history:
         return "no outer steps"
     chosen = sorted({round(i) for i in np.linspace(0, len(history) - 1, _ROWS)})
-    names = [name for name, _ in _numbers(history[0])]
+    names = [name for name, _ in history[0].learned()]
     rows = [["step", "objective", *names]]
     for i in chosen:
         report = history[i]
-        cells = [shown(leaf) for _, leaf in _numbers(report)]
+        cells = [shown(leaf) for _, leaf in report.learned()]
         rows.append([str(report.step), shown(report.value), *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
@@ -49,8 +49,9 @@ def plot(history: Sequence[Any]) -> Any:
     steps = [report.step for report in history]
     values = np.array([np.asarray(jax.tree.leaves(report.value), float) for report in history])
     panels = [("objective", values)]
-    for i, (name, leaf) in enumerate(_numbers(history[0])):
-        course = np.array([np.asarray(list(_numbers(report))[i][1]) for report in history])
+    courses = zip(*(report.learned() for report in history), strict=True)
+    for (name, leaf), *later in courses:
+        course = np.array([leaf, *(leaf for _, leaf in later)])
         flat = course.reshape(len(history), -1).astype(float)
         many = leaf.size > len(_QUANTILES)
         panels.append((name, np.quantile(flat, _QUANTILES, axis=1).T if many else flat))
@@ -64,14 +65,3 @@ def plot(history: Sequence[Any]) -> Any:
             axis.set_yscale("log")
     axes[-1].set_xlabel("outer step")
     return drawn
-
-
-def _numbers(report: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The leaves of λ that are learned, by name."""
-    learned = {path for path, _ in jax.tree_util.tree_leaves_with_path(report.hypergradient)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(report.hyper):
-        if path in learned and np.size(leaf):
-            yield (
-                jax.tree_util.keystr(path, simple=True, separator=".") or "hyper",
-                np.asarray(leaf),
-            )

@@ -1,5 +1,6 @@
 """Trees of numbers in one short line, for messages and tables."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,6 +9,22 @@ import numpy as np
 from rfho.typing import PyTree
 
 _SHOWN = 6
+
+
+def named(value: PyTree, name: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree with their places as names, with dots.
+
+    Args:
+        value: any pytree.
+        name: of the leaf of a tree that is one leaf.
+
+    Example:
+        >>> import rfho
+        >>> list(rfho.outer.named({"lr": 0.5, "net": {"decay": 1.0}}, "hyper"))
+        [('lr', 0.5), ('net.decay', 1.0)]
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        yield jax.tree_util.keystr(path, simple=True, separator=".") or name, leaf
 
 
 def shown(value: PyTree) -> str:
@@ -21,13 +38,11 @@ def shown(value: PyTree) -> str:
         >>> rfho.outer.shown({"lr": 0.5, "net": {"decay": np.arange(3.0)}})
         'lr = 0.5, net.decay = 0 to 2 (3)'
     """
-    leaves = jax.tree_util.tree_leaves_with_path(value)
-    parts = [f"{_key(path)}{_number(leaf)}" for path, leaf in leaves[:_SHOWN]]
+    leaves = list(named(value, ""))
+    parts = [
+        f"{name} = {_number(leaf)}" if name else _number(leaf) for name, leaf in leaves[:_SHOWN]
+    ]
     return ", ".join(parts) + (f", and {len(leaves) - _SHOWN} more" if len(leaves) > _SHOWN else "")
-
-
-def _key(path: tuple[Any, ...]) -> str:
-    return f"{jax.tree_util.keystr(path, simple=True, separator='.')} = " if path else ""
 
 
 def _number(leaf: Any) -> str:

@@ -1,13 +1,15 @@
 """What an outer loop tells of itself: one step, and the whole run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from rfho.errors import Result
 from rfho.memory.shards import to_host
 from rfho.outer import course
-from rfho.outer.lines import shown
+from rfho.outer.lines import named, shown
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -31,6 +33,13 @@ class Report(NamedTuple):
     stats: dict[str, float]
     seconds: float
     member: int = 0
+
+    def learned(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The leaves of λ that are learned and hold something, by their names with dots."""
+        learned = {name for name, _ in named(self.hypergradient, "hyper")}
+        for name, leaf in named(self.hyper, "hyper"):
+            if name in learned and np.size(leaf):
+                yield name, np.asarray(leaf)
 
 
 class Best(NamedTuple):

@@ -20,6 +20,7 @@ import optax
 
 import rfho
 from rfho.hyper_gradients import AbstractHyperGradient
+from rfho.outer import named
 from rfho.typing import Hyper, PyTree
 
 _DEFAULT: rfho.Tuner = rfho.Tuner()
@@ -90,16 +91,15 @@ def started(hyper: Hyper, assignments: Sequence[str]) -> Hyper:
         >>> started({"lr": 0.1, "decay": {"first": 1.0}}, ["decay.first=0.5"])
         {'decay': {'first': 0.5}, 'lr': 0.1}
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(hyper)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-    values = [leaf for _, leaf in leaves]
+    values, structure = jax.tree.flatten(hyper)
+    names = [name for name, _ in named(hyper, "")]
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise CaseError(f"cannot read --set {assignment!r}: write NAME=NUMBER")
         if name not in names:
             raise CaseError(
-                f"--set {assignment!r}: {_unknown(name, names)}the hyperparameters are {', '.join(names)}"
+                f"--set {assignment!r}: {did_you_mean(name, names)}the hyperparameters are {', '.join(names)}"
             )
         place = names.index(name)
         values[place] = _filled(values[place], text, assignment)
@@ -175,9 +175,10 @@ def _named(module: ModuleType, name: str, file: str) -> Any:
         return getattr(module, name)
     known = [key for key in vars(module) if not key.startswith("_")]
     meant = "λ_0, as rfho.tune takes it" if name == "hyper" else "a rfho.Problem"
-    raise CaseError(f"{file} has no name {name!r} for {meant}: {_unknown(name, known)}add it")
+    raise CaseError(f"{file} has no name {name!r} for {meant}: {did_you_mean(name, known)}add it")
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A question with the known name that is nearest to an unknown one; nothing if none is near."""
     nearest = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {nearest[0]}? " if nearest else ""

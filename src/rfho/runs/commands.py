@@ -6,7 +6,6 @@ code 130, SIGTERM 143.
 """
 
 import builtins
-import difflib
 import importlib.metadata
 import json
 import logging
@@ -26,7 +25,7 @@ from rfho.errors import HyperGradientError, SnapshotError, WriteError
 from rfho.files import write_file
 from rfho.outer import ended_by_sigterm
 from rfho.runs.about import FINISHED, INTERRUPTED
-from rfho.runs.case import CaseError
+from rfho.runs.case import CaseError, did_you_mean
 from rfho.runs.comparison import compared
 from rfho.runs.experiment import USER_ERRORS, Experiment, execute
 from rfho.runs.listing import found, listed
@@ -225,9 +224,7 @@ def _named(name: str, experiments: Sequence[Experiment[Any]]) -> Experiment[Any]
     by_name = {experiment.name: experiment for experiment in experiments}
     if name in by_name:
         return by_name[name]
-    nearest = difflib.get_close_matches(name, by_name, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    known = ", ".join(by_name) or "none"
+    hint, known = did_you_mean(name, tuple(by_name)), ", ".join(by_name) or "none"
     raise UnknownExperimentError(
         f"unknown experiment {name!r}: {hint}the experiments are {known}; see rfho list"
     )

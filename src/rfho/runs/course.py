@@ -1,13 +1,13 @@
 """The course of a tuning run for people: a row for each outer step, pictures, a table."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from rfho.outer import Report, Standing
+from rfho.outer import Report, Standing, named
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.table import Column, make_table
@@ -29,9 +29,9 @@ def row_of(report: Report, *, with_member: bool) -> Row:
         {'step': 1, 'objective': 2.0, 'lr': 0.5, 'hypergradient norm': 3.0, 'seconds': 0.25}
     """
     row: Row = {"step": report.step} | ({"member": report.member} if with_member else {})
-    for name, value in _named(report.value, "objective"):
+    for name, value in named(report.value, "objective"):
         row[name] = float(value)
-    for name, leaf in _numbers(report):
+    for name, leaf in report.learned():
         row |= {name: leaf.item()} if leaf.size == 1 else _range(name, leaf)
     norm = _norm(jax.tree.leaves(report.hypergradient))
     return _finite(row | report.stats | {"hypergradient norm": norm, "seconds": report.seconds})
@@ -44,10 +44,9 @@ def add_course(folder: RunFolder, standings: Sequence[Standing], findings: Seque
         return
     drawn = curves(_objectives(histories), x_label="outer step", y_label="objective")
     folder.add_picture("objective", drawn, "The objective at each outer step.")
-    for number, name in enumerate(dict(_numbers(histories[0][0]))):
-        if number == _MOST_PICTURES:
-            break
-        drawn = curves(_course(histories, name), x_label="outer step", y_label=name)
+    learned = [[dict(report.learned()) for report in history] for history in histories]
+    for number, name in enumerate(list(learned[0][0])[:_MOST_PICTURES]):
+        drawn = curves(_course(learned, name), x_label="outer step", y_label=name)
         folder.add_picture(f"hyper-{number}-{_slug(name)}", drawn, f"{name} after each outer step.")
     folder.add_table("ends", _ends(standings))
     if findings:
@@ -75,19 +74,21 @@ def _ends(standings: Sequence[Standing]) -> Any:
 
 def _objectives(histories: Sequence[Sequence[Report]]) -> dict[str, np.ndarray]:
     """A curve of each objective and member."""
-    names = [name for name, _ in _named(histories[0][0].value, "objective")]
+    names = [name for name, _ in named(histories[0][0].value, "objective")]
     return {
         _of_member(name, i, len(histories)): np.array(
-            [float(dict(_named(report.value, "objective"))[name]) for report in history]
+            [float(dict(named(report.value, "objective"))[name]) for report in history]
         )
         for i, history in enumerate(histories)
         for name in names
     }
 
 
-def _course(histories: Sequence[Sequence[Report]], name: str) -> dict[str, np.ndarray]:
+def _course(
+    learned: Sequence[Sequence[Mapping[str, np.ndarray]]], name: str
+) -> dict[str, np.ndarray]:
     """A curve of a number for each member; of an array its quantiles, of the first member alone."""
-    arrays = [np.array([dict(_numbers(report))[name] for report in each]) for each in histories]
+    arrays = [np.array([numbers[name] for numbers in each]) for each in learned]
     if arrays[0][0].size == 1:
         return {_of_member(name, i, len(arrays)): np.ravel(array) for i, array in enumerate(arrays)}
     flat = arrays[0].reshape(len(arrays[0]), -1).astype(float)
@@ -97,20 +98,6 @@ def _course(histories: Sequence[Sequence[Report]], name: str) -> dict[str, np.nd
 
 def _of_member(name: str, i: int, count: int) -> str:
     return name if count == 1 else f"{name}, start {i}"
-
-
-def _numbers(report: Report) -> Iterator[tuple[str, np.ndarray]]:
-    """The learned leaves of λ that hold something, by name."""
-    learned = {name for name, _ in _named(report.hypergradient, "hyper")}
-    for name, leaf in _named(report.hyper, "hyper"):
-        if name in learned and np.size(leaf):
-            yield name, np.asarray(leaf)
-
-
-def _named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The leaves of a tree with their places as names; a single leaf has the name that is given."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-        yield jax.tree_util.keystr(path, simple=True, separator=".") or name, leaf
 
 
 def _norm(leaves: Sequence[Any]) -> float:
