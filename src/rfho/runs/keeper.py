@@ -78,6 +78,7 @@ class Keeper:
 
     Attributes:
         run: what is tuned.
+        sections: what has to be the same in a run that goes on.
         forms: of the reports of each member, once one is known.
         latest: gives where all members stand; None before the first step.
     """
@@ -91,10 +92,10 @@ class Keeper:
         pace: Pace,
         row: Callable[[Report], str],
     ) -> None:
-        self.run = run
+        self.run, self.sections = run, sections
         self.forms: list[Form] = []
         self.latest: Callable[[], tuple[Standing, ...]] | None = None
-        self._folder, self._sections, self._pace = folder, sections, pace
+        self._folder, self._pace = folder, pace
         self._history, self._reports = Log(folder / HISTORY), Log(folder / REPORTS)
         self._standings: tuple[Standing, ...] = ()
         self._row, self._told = row, [0] * len(run.hypers)
@@ -116,7 +117,7 @@ class Keeper:
         self._standings = standings
 
         def like(sections: Sections) -> PyTree:
-            _check_same(self._folder, sections, self._sections, allow)
+            _check_same(self._folder, sections, self.sections, allow)
             self._rewind(sections[_POSITION])
             stats = tuple(filter(None, str(sections[_POSITION]["stats"]).split(_SEPARATOR)))
             shapes = estimate_like(self.run, standings[0])
@@ -180,7 +181,7 @@ class Keeper:
             # One of them may not have been told, if another listener failed in between.
             for report in one.history[self._told[i] :]:
                 self.add(report)
-        sections = self._sections | self._said(standings)
+        sections = self.sections | self._said(standings)
         state = [arrays_of(one) for one in standings]
         self._unsaved, self._last, self._saved = 0, time.monotonic(), step
         self._saving = self._thread.submit(self._write, state, sections)

@@ -5,7 +5,6 @@ outer loop that it comes to gives the reports that it gave before, and goes on f
 between the loops is computed anew.
 """
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Report, Standing, Start
 from rfho.runs.keeper import HISTORY, Keeper, Pace
 from rfho.runs.owner import claim
-from rfho.runs.run import MINUTE, row_text, sections_of
+from rfho.runs.run import MINUTE, taken_over
 from rfho.runs.run_folder import CONTENTS, RunFolder, open_run_folder
 
 _LOOPS = "loops"
@@ -52,19 +51,9 @@ class OuterLoop(AbstractRun):
             WriteError: the folder cannot be written to.
         """
         make_folder(self.path)
-        keeper = Keeper(
-            self.path,
-            run,
-            sections=sections_of(run, standings),
-            pace=Pace(MINUTE, 2),
-            row=functools.partial(row_text, run),
+        self._keeper, found, _ = taken_over(
+            self.path, run, standings, pace=Pace(MINUTE, 2), allow=self._allow
         )
-        try:
-            found, _ = keeper.restored(standings, self._allow)
-        except BaseException:
-            keeper.close()
-            raise
-        self._keeper = keeper
         return found
 
     def step(self, report: Report) -> None:

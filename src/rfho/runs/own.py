@@ -56,8 +56,6 @@ def tune_case(
             throw=False,
         )
     failed = solution.error is not None or solution.result.failed
-    if not failed and solution.result is not Result.STOPPED:
-        _ = solution.value  # trains once more at the last λ, so that it is printed
     lines = [str(solution)]
     if run is not None:
         lines.append(f"the report is {run / 'report.html'}; the same command goes on from there")

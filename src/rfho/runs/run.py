@@ -96,21 +96,15 @@ class Run(AbstractRun):
         folder = RunFolder(self.folder, claim(self.folder))
         try:
             _check_holds_a_run(folder)
-            sections = sections_of(run, standings)
-            keeper = Keeper(
-                self.folder,
-                run,
-                sections=sections,
-                pace=self.pace,
-                row=functools.partial(row_text, run),
+            keeper, found, remarks = taken_over(
+                self.folder, run, standings, pace=self.pace, allow=self.allow
             )
-            found, remarks = keeper.restored(standings, self.allow)
         except BaseException:
             folder.release()
             raise
         for remark in remarks:
             warnings.warn(f"{remark}; the one before it is taken", stacklevel=5)
-        self._open = _Open(folder, keeper, sections)
+        self._open = _Open(folder, keeper)
         return found
 
     def start(self, run: Start) -> None:
@@ -158,8 +152,8 @@ class Run(AbstractRun):
 class _Open:
     """A run whose folder this process owns."""
 
-    def __init__(self, folder: RunFolder, keeper: Keeper, sections: Sections) -> None:
-        self.folder, self.keeper, self.sections = folder, keeper, sections
+    def __init__(self, folder: RunFolder, keeper: Keeper) -> None:
+        self.folder, self.keeper = folder, keeper
         self.findings: list[str] = []
         self.hurried = False
 
@@ -172,7 +166,7 @@ class _Open:
         members = "" if len(run.hypers) == 1 else f", {len(run.hypers)} starts side by side"
         learned = len(jax.tree.leaves(run.hypers[0]))
         self.folder.begin(
-            tomli_w.dumps({"steps": run.total, **self.sections["settings"]}),
+            tomli_w.dumps({"steps": run.total, **self.keeper.sections["settings"]}),
             experiment=OWN,
             title=title,
             summary=f"{type(run.method).__name__} on {learned} hyperparameters, {run.total} outer steps{members}",
@@ -214,12 +208,42 @@ class _Open:
         write_report(self.folder)
 
 
-def row_text(run: Start, report: Report) -> str:
+def taken_over(
+    folder: Path,
+    run: Start,
+    standings: tuple[Standing, ...],
+    *,
+    pace: Pace,
+    allow: Sequence[str],
+) -> tuple[Keeper, tuple[Standing, ...] | None, tuple[str, ...]]:
+    """What keeps a run in a folder, where all members stood there, and what there is to say of its snapshots.
+
+    Args:
+        folder: of the logs and snapshots; this process owns it.
+        run: what is tuned.
+        standings: of all members at the start.
+        pace: how often a snapshot is made.
+        allow: what may be different from what it was.
+
+    Raises:
+        SnapshotError: the earlier run was another one, or none of its snapshots is whole.
+        WriteError: the folder cannot be written to.
+    """
+    sections, row = _sections_of(run, standings), functools.partial(_row_text, run)
+    keeper = Keeper(folder, run, sections=sections, pace=pace, row=row)
+    try:
+        return keeper, *keeper.restored(standings, allow)
+    except BaseException:
+        keeper.close()
+        raise
+
+
+def _row_text(run: Start, report: Report) -> str:
     """A report as a line for people to read."""
     return json.dumps(row_of(report, with_member=len(run.hypers) > 1))
 
 
-def sections_of(run: Start, standings: tuple[Standing, ...]) -> Sections:
+def _sections_of(run: Start, standings: tuple[Standing, ...]) -> Sections:
     """What has to be the same in a run that goes on."""
     hypers: list[Any] = [one.state.hyper for one in standings]
     domains: list[Any] = [one.state.space for one in standings]
