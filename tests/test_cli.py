@@ -173,26 +173,31 @@ class TestOtherCommands:
         assert path.read_bytes() == original
 
 
+def told_while_waiting(folder: Path, number: signal.Signals) -> tuple[int, str, str]:
+    """The exit code, output and errors of a run in ``here`` that gets a signal after its third outer step."""
+    command = [sys.executable, str(TESTS / "fake_experiment.py"), "run", "fake"]
+    options = ["--out", "here", "--set", "steps=9", "--set", "wait=true"]
+    with subprocess.Popen(
+        [*command, *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "waiting":
+                break
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
 class TestCtrlC:
     def test_the_first_ends_the_outer_steps_and_the_report_is_of_what_there_is(self, tmp_path):
-        command = [sys.executable, str(TESTS / "fake_experiment.py"), "run", "fake"]
-        options = ["--out", "here", "--set", "steps=9", "--set", "wait=true"]
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        with subprocess.Popen(
-            [*command, *options],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.strip() == "waiting":
-                    break
-            process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=60)
-        assert process.returncode == 130
+        code, output, errors = told_while_waiting(tmp_path, signal.SIGINT)
+        assert code == 130
         assert errors == ""
         assert "Interrupted" in output
         folder = RunFolder(tmp_path / "here")
@@ -205,18 +210,8 @@ class TestCtrlC:
         assert "data:image/png;base64," in report
 
     def test_sigterm_leaves_with_143_and_a_report(self, tmp_path):
-        command = [sys.executable, str(TESTS / "fake_experiment.py"), "run", "fake"]
-        options = ["--out", "here", "--set", "steps=9", "--set", "wait=true"]
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        with subprocess.Popen(
-            [*command, *options], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.strip() == "waiting":
-                    break
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 143
+        code, _, _ = told_while_waiting(tmp_path, signal.SIGTERM)
+        assert code == 143
         folder = RunFolder(tmp_path / "here")
         assert folder.about().status == "interrupted"
         assert len(folder.history()) == 3

@@ -21,31 +21,21 @@ def carried_out(*arguments: object) -> tuple[list[str], str]:
     return done.stdout.splitlines(), done.stderr
 
 
-@pytest.mark.slow
-def test_killed_in_every_phase_the_end_is_the_same(tmp_path):
-    lines, _ = carried_out("kill", tmp_path, 2)  # in 9 phases each
-    assert len(lines) >= 2
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(2, marks=pytest.mark.slow), pytest.param(112, marks=pytest.mark.soak)]
+)
+def test_killed_in_every_phase_the_end_is_the_same(tmp_path, rounds):
+    """In each round once in each of nine phases."""
+    lines, _ = carried_out("kill", tmp_path, rounds)
+    assert len(lines) >= rounds
     assert set(lines) == {"same"}
 
 
-@pytest.mark.soak
-def test_killed_a_thousand_times_the_end_is_the_same(tmp_path):
-    lines, _ = carried_out("kill", tmp_path, 112)
-    assert len(lines) >= 112
-    assert set(lines) == {"same"}
-
-
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(3, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("signals", [1, 2])
-def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, number, signals):
-    lines, errors = carried_out("stop", tmp_path, 3, int(number), signals)
-    assert lines == ["right"] * 3, errors
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("signals", [1, 2])
-def test_told_to_stop_a_hundred_times_it_saves_and_leaves(tmp_path, number, signals):
-    lines, errors = carried_out("stop", tmp_path, 100, int(number), signals)
-    assert lines == ["right"] * 100, errors
+def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, number, signals, rounds):
+    lines, errors = carried_out("stop", tmp_path, rounds, int(number), signals)
+    assert lines == ["right"] * rounds, errors

@@ -259,6 +259,11 @@ def _refuse_more_than_parameters(dynamics: AbstractDynamics, state: State) -> No
 
 
 def full_batch(problem: AbstractMoment, batch: Batch, condition: str) -> Batch:
+    """The data on which ``condition`` is to hold: ``batch``, or the problem's own.
+
+    Raises:
+        ValueError: the problem's own change from step to step.
+    """
     if batch is not None:
         return batch
     train = problem.at(problem.k).train

@@ -38,6 +38,7 @@ class Difference(NamedTuple):
 
 
 def slopes_of(problem: AbstractMoment, hyper: Hyper, params: Params, batch: Batch) -> Slopes:
+    """The derivatives of the inner loss by parameters and hyperparameters."""
     loss = loss_of(problem.dynamics)
     whole_loss = lambda w, h: loss(w, problem.whole(h), batch)  # noqa: E731
     return Slopes(*jax.grad(whole_loss, argnums=(0, 1))(params, hyper))

@@ -6,7 +6,7 @@ takes a fraction of what it takes to compile a program that is to run.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,14 +45,18 @@ def memory_of(function: Callable[..., PyTree], *arguments: PyTree) -> int:
 
     avals = map(aval_of, variables)
     lowered = jax.jit(run).lower([jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals])
-    analysis = lowered.compile(compiler_options=_known_options()).memory_analysis()
+    analysis = lowered.compile(compiler_options=_cheap()).memory_analysis()
     return 0 if analysis is None else int(analysis.temp_size_in_bytes)
 
 
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that this release of the compiler has."""
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
 @functools.cache
-def _known_options() -> dict[str, Any]:
-    """Those of the options that this release of the compiler has."""
-    return {name: value for name, value in _UNOPTIMISED.items() if _is_known(name, value)}
+def _cheap() -> dict[str, Any]:
+    return known_options(_UNOPTIMISED)
 
 
 def _is_known(name: str, value: Any) -> bool:
