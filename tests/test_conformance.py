@@ -136,6 +136,15 @@ METHODS = {
         tolerance=None,
         misuse=refusing(lambda x: methods.SingleLoopHyperGradient(0.4, x), 0.0, 1.5, True),
     ),
+    "variance reduced": partial(
+        check_method,
+        methods.VarianceReducedHyperGradient(0.4),
+        train=at_a_fixed_rate,
+        settings={},
+        learn_start=False,
+        tolerance=None,
+        misuse=refusing(lambda x: methods.VarianceReducedHyperGradient(0.4, x), None, 3),
+    ),
     "first order, settled": partial(
         check_method,
         methods.FirstOrderHyperGradient(1e3, every=400),

@@ -47,7 +47,7 @@ METHODS = {
     *("LongReverseHyperGradient", "OnlineTruncatedHyperGradient"),
     *("PersistentEvolutionHyperGradient", "RandomForwardHyperGradient", "RealTimeHyperGradient"),
     *("ReverseHyperGradient", "ReversibleHyperGradient", "SingleEvolutionHyperGradient"),
-    *("TruncatedHyperGradient", "WarmRestartHyperGradient"),
+    *("TruncatedHyperGradient", "VarianceReducedHyperGradient", "WarmRestartHyperGradient"),
 }
 PACKAGES = {
     *(

@@ -202,6 +202,8 @@ def refusal(cell):
         return "describe training as a rfho.Descent"
     if cell.kind == "implicit" and cell.data != "arrays":
         return "no common point"
+    if cell.kind == "variance reduced" and cell.data != "arrays":
+        return "which of a fixed list"
     return None
 
 

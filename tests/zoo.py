@@ -34,5 +34,6 @@ ZOO = {
     "alternating": Kind(rfho.AlternatingHyperGradient(0.4, every=2, products=2), settled=True),
     "T1-T2": Kind(rfho.T1T2HyperGradient(0.4), settled=True),
     "single loop": Kind(rfho.SingleLoopHyperGradient(0.4), settled=True),
+    "variance reduced": Kind(rfho.VarianceReducedHyperGradient(0.4), settled=True),
     "first order": Kind(rfho.FirstOrderHyperGradient(10.0, every=2), settled=True),
 }

@@ -22,7 +22,7 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._programs.liveness import inputs_used
-from rfho.dynamics import AbstractDynamics, AbstractMinimisation, Keep, Variables
+from rfho.dynamics import AbstractDescent, AbstractDynamics, AbstractMinimisation, Keep, Variables
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskBatches, TaskDynamics
@@ -241,6 +241,23 @@ def loss_of(dynamics: AbstractDynamics) -> Loss:
     raise TypeError(
         f"the condition Stationary needs a loss, but the dynamics are a {type(dynamics).__name__}: "
         "describe training as a rfho.Descent or rfho.dynamics.Newton, or use the condition rfho.FixedPoint()"
+    )
+
+
+def update_of(dynamics: AbstractDynamics, method: str) -> Callable[[State, PyTree, Hyper], State]:
+    """The optimiser's step on another gradient than the loss has; over tasks that of each.
+
+    Raises:
+        TypeError: there is no such step; the message begins with the name of the ``method`` that asks for it.
+    """
+    if isinstance(dynamics, TaskDynamics):
+        return jax.vmap(update_of(dynamics.single, method), in_axes=(0, 0, None))
+    if isinstance(dynamics, AbstractDescent):
+        return dynamics.update
+    raise TypeError(
+        f"{method} hands the optimiser another gradient than the loss has, but the dynamics are a "
+        f"{type(dynamics).__name__}: describe training as a rfho.Descent, or use an evolution method, which needs "
+        "no derivatives at all"
     )
 
 

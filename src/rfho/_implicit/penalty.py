@@ -14,12 +14,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rfho import _tree as tree
-from rfho._implicit.condition import loss_of
+from rfho._implicit.condition import loss_of, update_of
 from rfho._programs.liveness import inputs_used
-from rfho.dynamics import AbstractDescent, AbstractDynamics, Variables
+from rfho.dynamics import Variables
 from rfho.problem.moment import AbstractMoment, select
 from rfho.problem.objective import is_objective
-from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State
 
 
@@ -53,7 +52,8 @@ def pulled_on(
         _, by_params, _ = _read(problem, hyper, state, own=own)
         slope = slopes_of(problem, hyper, state.params, batch).by_params
         gradient = tree.add(slope, tree.scale(1 / penalty, by_params))
-        return _update(problem.dynamics)(state, gradient, problem.whole(hyper))
+        update = update_of(problem.dynamics, "FirstOrderHyperGradient")
+        return update(state, gradient, problem.whole(hyper))
 
     return _each(problem, one, run)
 
@@ -107,39 +107,25 @@ def _each(problem: AbstractMoment, one: Callable[..., Any], run: State) -> Any:
     return jax.vmap(one)(run, jnp.arange(number))
 
 
-def _update(dynamics: AbstractDynamics) -> Callable[[State, PyTree, Hyper], State]:
-    """The optimiser's step on another gradient; over tasks that of each.
-
-    Raises:
-        TypeError: there is no such step.
-    """
-    if isinstance(dynamics, TaskDynamics):
-        return jax.vmap(_update(dynamics.single), in_axes=(0, 0, None))
-    if isinstance(dynamics, AbstractDescent):
-        return dynamics.update
-    raise TypeError(
-        f"FirstOrderHyperGradient puts a penalty into the loss, but the dynamics are a {type(dynamics).__name__}: "
-        "describe training as a rfho.Descent, or use an evolution method, which needs no derivatives at all"
-    )
 
 
-def check_penalty(problem: AbstractMoment, hyper: Hyper) -> None:
-    """Refuses what a penalty on the parameters cannot mean; no second derivative is asked for.
+def check_penalty(problem: AbstractMoment, hyper: Hyper, method: str) -> None:
+    """Refuses where slopes of the loss by λ do not tell how training moves; no second derivative is asked for.
 
     Raises:
         TypeError, ValueError: the message says why, and what to do.
     """
     state = jax.eval_shape(problem.init, hyper)
-    _update(problem.dynamics)
+    update_of(problem.dynamics, method)
     if isinstance(state.params, Variables):
         raise TypeError(
-            "FirstOrderHyperGradient compares trained parameters, but the loss also carries arrays "
+            f"{method} compares trained parameters, but the loss also carries arrays "
             "(rfho.Variables), which move with them: use ReverseHyperGradient"
         )
     (used,) = inputs_used(problem.dynamics.output, state)
     if any(jax.tree.leaves(used._replace(params=None))):
         raise TypeError(
-            "FirstOrderHyperGradient compares trained parameters, but objectives see what Descent's output makes "
+            f"{method} compares trained parameters, but objectives see what Descent's output makes "
             "of the slots: leave output out, as both agree at the end of training, or use ReverseHyperGradient"
         )
     loss, batch = loss_of(problem.dynamics), problem.train_batch(0)

@@ -2,6 +2,7 @@
 
 from rfho._implicit.audit import Audit
 from rfho._implicit.condition import AbstractCondition, FixedPoint, Stationary
+from rfho._implicit.reduction import SAGA, SARAH, AbstractReduction
 from rfho._implicit.solution import Solved, solution
 from rfho._implicit.support import OnSupport
 from rfho.hyper_gradients.alternating import AlternatingHyperGradient, T1T2HyperGradient
@@ -23,6 +24,7 @@ from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.reversible import ReversibleHyperGradient
 from rfho.hyper_gradients.single_loop import SingleLoopHyperGradient
 from rfho.hyper_gradients.truncated import OnlineTruncatedHyperGradient, TruncatedHyperGradient
+from rfho.hyper_gradients.variance_reduced import VarianceReducedHyperGradient
 from rfho.hyper_gradients.warm_restart import WarmRestartHyperGradient
 from rfho.hyper_gradients.watch import Watch
 
@@ -32,8 +34,11 @@ SingleEvolution = SingleEvolutionHyperGradient
 """Names of version 0.1 that programs still use."""
 
 __all__ = [
+    "SAGA",
+    "SARAH",
     "AbstractCondition",
     "AbstractHyperGradient",
+    "AbstractReduction",
     "AlternatingHyperGradient",
     "Audit",
     "AutoHyperGradient",
@@ -61,6 +66,7 @@ __all__ = [
     "Stationary",
     "T1T2HyperGradient",
     "TruncatedHyperGradient",
+    "VarianceReducedHyperGradient",
     "WarmRestartHyperGradient",
     "Watch",
     "hyper_gradient",

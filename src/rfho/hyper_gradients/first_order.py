@@ -119,7 +119,7 @@ class FirstOrderHyperGradient(AbstractHyperGradient):
             TypeError, ValueError: the dynamics descend no loss, or a hyperparameter reaches neither loss nor
                 objective.
         """
-        check_penalty(problem, hyper)
+        check_penalty(problem, hyper, type(self).__name__)
         state = problem.init(hyper)
         pulled = spread(problem, state)
         return PenalisedRuns(state, jnp.zeros((), jnp.int32), pulled, pulled)

@@ -63,6 +63,10 @@ class AbstractMoment(eqx.Module):
         """The same, with training that goes on from ``state``, which is taken as given."""
         return self._moment(start=state)
 
+    def validated_on(self, batch: Batch) -> "Moment":
+        """The same, with ``batch`` as its validation data."""
+        return self._moment(valid=batch)
+
     def train_batch(self, t: Step) -> Batch:
         """b_t, the batch of inner step t = 0, …, T - 1."""
         train = drawn(self.train, self.k)

@@ -75,11 +75,14 @@ class Stream(eqx.Module):
 class Indexed(eqx.Module):
     """Minibatches by a fixed sequence of indices: row t of ``index`` is batch t.
 
-    Past the last row the sequence begins again.
+    Past the last row the sequence begins again. The batches are the same in every epoch, and each has a
+    number, by which a method can remember what it said (`rfho.VarianceReducedHyperGradient`).
 
     Args:
         data: a pytree of arrays with a common leading axis of n examples.
         index: ints of shape (rows, size), each in 0..n - 1.
+        key: a JAX random key (or an int as its seed), with which every epoch has the rows in a new order;
+            in their own order if None.
 
     Example:
         >>> import jax.numpy as jnp, rfho
@@ -89,8 +92,9 @@ class Indexed(eqx.Module):
 
     data: PyTree
     index: Int[Array, "rows size"]
+    key: Array | None
 
-    def __init__(self, data: PyTree, index: Any) -> None:
+    def __init__(self, data: PyTree, index: Any, key: Array | int | None = None) -> None:
         data = tree.as_arrays(data, "data")
         examples = common_length(data, "data")
         index = jnp.asarray(index)
@@ -107,10 +111,22 @@ class Indexed(eqx.Module):
             )
         self.data = data
         self.index = index
+        self.key = None if key is None else tree.as_key(key, "Indexed")
 
     def __call__(self, t: Step) -> Batch:
         """The batch b_t of step t: ``data`` with a leading axis of ``size``."""
-        row = self.index[jnp.asarray(t) % self.index.shape[0]]
+        return self.batch(self.number(t))
+
+    def number(self, t: Step) -> Int[Array, ""]:
+        """Which row of ``index`` is the batch of step t."""
+        t, rows = jnp.asarray(t), self.index.shape[0]
+        if self.key is None:
+            return t % rows
+        return permuted(t % rows, rows, jax.random.fold_in(self.key, t // rows))
+
+    def batch(self, number: Step) -> Batch:
+        """The batch of one row of ``index``."""
+        row = self.index[number]
         return jax.tree.map(lambda leaf: jnp.take(leaf, row, axis=0), self.data)
 
 
