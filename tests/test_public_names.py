@@ -42,7 +42,7 @@ MEMORY = {"Anchored", "Binomial", "DiskShelf", "HostShelf", "Recompute", "Replay
 CONDITIONS = {"FixedPoint", "Stationary"}
 METHODS = {
     *("AlternatingHyperGradient", "AutoHyperGradient", "FirstOrderHyperGradient"),
-    *("ForwardHyperGradient",),
+    *("DynamicBarrierHyperGradient", "ForwardHyperGradient", "OneStepHyperGradient"),
     *("ImplicitHyperGradient", "SingleLoopHyperGradient", "T1T2HyperGradient"),
     *("LongReverseHyperGradient", "OnlineTruncatedHyperGradient"),
     *("PersistentEvolutionHyperGradient", "RandomForwardHyperGradient", "RealTimeHyperGradient"),

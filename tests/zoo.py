@@ -35,5 +35,7 @@ ZOO = {
     "T1-T2": Kind(rfho.T1T2HyperGradient(0.4), settled=True),
     "single loop": Kind(rfho.SingleLoopHyperGradient(0.4), settled=True),
     "variance reduced": Kind(rfho.VarianceReducedHyperGradient(0.4), settled=True),
+    "one step": Kind(rfho.OneStepHyperGradient(2), settled=True),
+    "dynamic barrier": Kind(rfho.DynamicBarrierHyperGradient(0.05, every=2), settled=True),
     "first order": Kind(rfho.FirstOrderHyperGradient(10.0, every=2), settled=True),
 }

@@ -49,13 +49,13 @@ def pulled_on(
     """One step of a penalised run: the optimiser's, on ∂_wL + ∂_wE / σ; of each objective's own run."""
 
     def one(state: State, own: Array | None) -> State:
-        _, by_params, _ = _read(problem, hyper, state, own=own)
+        _, by_params, _ = read_own(problem, hyper, state, own=own)
         slope = slopes_of(problem, hyper, state.params, batch).by_params
         gradient = tree.add(slope, tree.scale(1 / penalty, by_params))
         update = update_of(problem.dynamics, "FirstOrderHyperGradient")
         return update(state, gradient, problem.whole(hyper))
 
-    return _each(problem, one, run)
+    return each(problem, one, run)
 
 
 def difference(
@@ -70,7 +70,7 @@ def difference(
     """h_σ = ∂_λE(y) + σ (∂_λL(y) - ∂_λL(z)), both on one batch, so that its noise is that of y - z."""
 
     def one(state: State, own: Array | None) -> Difference:
-        _, by_params, by_hyper = _read(problem, hyper, state, own=own)
+        _, by_params, by_hyper = read_own(problem, hyper, state, own=own)
         slopes = slopes_of(problem, hyper, state.params, batch)
         apart = tree.scale(penalty, tree.subtract(slopes.by_hyper, plain))
         residual = tree.norm(tree.add(tree.scale(penalty, slopes.by_params), by_params))
@@ -78,11 +78,11 @@ def difference(
         relative = jnp.where(size > 0, residual / jnp.where(size > 0, size, 1), 0)
         return Difference(tree.add(by_hyper, apart), relative)
 
-    found = _each(problem, one, run)
+    found = each(problem, one, run)
     return found._replace(hypergradient=select(problem, hyper, found.hypergradient))
 
 
-def _read(
+def read_own(
     problem: AbstractMoment, hyper: Hyper, state: State, *, own: Array | None
 ) -> tuple[Scalar, PyTree, Hyper]:
     """E, ∂_wE and ∂_λE: of the only objective, or of that with the number ``own``."""
@@ -99,14 +99,12 @@ def spread(problem: AbstractMoment, state: State) -> State:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (number, *leaf.shape)), state)
 
 
-def _each(problem: AbstractMoment, one: Callable[..., Any], run: State) -> Any:
+def each(problem: AbstractMoment, one: Callable[..., Any], run: State) -> Any:
     """``one`` of a run, or of each of several: one for each objective."""
     if not problem.several_objectives:
         return one(run, None)
     number = jax.tree.leaves(run)[0].shape[0]
     return jax.vmap(one)(run, jnp.arange(number))
-
-
 
 
 def check_penalty(problem: AbstractMoment, hyper: Hyper, method: str) -> None:

@@ -155,12 +155,12 @@ class Numbered(NamedTuple):
     """Data as a fixed list of batches.
 
     Attributes:
-        count: how many there are.
+        rows: how many there are.
         number: of the batch of step t, counted from the first of all.
         batch: that has a number.
     """
 
-    count: int
+    rows: int
     number: Callable[[Step], Any]
     batch: Callable[[Step], Batch]
 

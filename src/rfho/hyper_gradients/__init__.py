@@ -9,6 +9,7 @@ from rfho.hyper_gradients.alternating import AlternatingHyperGradient, T1T2Hyper
 from rfho.hyper_gradients.auto import AutoHyperGradient, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, Mode
 from rfho.hyper_gradients.candidates import Candidate, Exactness
+from rfho.hyper_gradients.dynamic_barrier import DynamicBarrierHyperGradient
 from rfho.hyper_gradients.evolution import (
     PersistentEvolutionHyperGradient,
     SingleEvolutionHyperGradient,
@@ -18,6 +19,7 @@ from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
 from rfho.hyper_gradients.once import hyper_gradient
+from rfho.hyper_gradients.one_step import OneStepHyperGradient
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
@@ -44,6 +46,7 @@ __all__ = [
     "AutoHyperGradient",
     "Aux",
     "Candidate",
+    "DynamicBarrierHyperGradient",
     "Estimate",
     "Exactness",
     "FirstOrderHyperGradient",
@@ -53,6 +56,7 @@ __all__ = [
     "LongReverseHyperGradient",
     "Mode",
     "OnSupport",
+    "OneStepHyperGradient",
     "OnlineTruncatedHyperGradient",
     "PersistentEvolutionHyperGradient",
     "RandomForwardHyperGradient",

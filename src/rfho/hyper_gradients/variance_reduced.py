@@ -130,7 +130,7 @@ class VarianceReducedHyperGradient(AbstractHyperGradient):
 
     def cost(self, parts: Parts) -> Forecast:
         """A step, as many products as the reduction takes, and what it remembers."""
-        count = numbered(parts.problem).count
+        count = numbered(parts.problem).rows
         products = self.reduction.terms_per_step(count)
         found = cost_of(Stationary, parts, steps=1, products=products)
         row = 2 * tree.nbytes(parts.reading.by_state.params) + tree.nbytes(parts.reading.by_hyper)
@@ -147,7 +147,7 @@ class VarianceReducedHyperGradient(AbstractHyperGradient):
         update_of(problem.dynamics, type(self).__name__)
         run = start_run(Stationary, problem, hyper)
         terms, point = _Terms(problem, run.state, train), _point(run, hyper)
-        seen = self.reduction.init(terms.training, point, count=train.count)
+        seen = self.reduction.init(terms.training, point, count=train.rows)
         if not isinstance(valid, Indexed):
             return ReducedRun(run, seen, None)
         of_valid = self.reduction.init(terms.validation, point, count=len(valid.index))
@@ -187,7 +187,7 @@ class VarianceReducedHyperGradient(AbstractHyperGradient):
             carry.train,
             point=_point(run, hyper),
             number=train.number(problem.t0 + run.t),
-            count=train.count,
+            count=train.rows,
         )
 
     def _validated(
