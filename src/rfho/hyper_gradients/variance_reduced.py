@@ -103,7 +103,7 @@ class VarianceReducedHyperGradient(AbstractHyperGradient):
         ...     dynamics, lambda w, hyper, batch: (w - 0.5) ** 2, train=batches, horizon=10
         ... )
         >>> method = rfho.VarianceReducedHyperGradient(rate=0.1)
-        >>> tuned = rfho.tune(problem, {"l2": 0.0}, method=method, optim=optax.sgd(0.1), steps=500)
+        >>> tuned = rfho.tune(problem, {"l2": 0.5}, method=method, optim=optax.sgd(0.1), steps=500)
         >>> round(float(tuned.hyper["l2"]), 2)  # w = 1 / (1 + l2)
         1.0
 
