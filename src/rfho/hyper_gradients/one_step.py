@@ -177,7 +177,7 @@ def _along(
     return tree.scale(1 / (2 * epsilon), tree.subtract(ahead, behind))
 
 
-def _stats(r: Scalar, size: Scalar, hypergradient: Hyper) -> dict[str, Scalar]:
+def _stats(r: Array, size: Array, hypergradient: Hyper) -> dict[str, Scalar]:
     """The residual, and what it says of the steps before, as a series goes on."""
     error = jnp.max(jnp.where(r < 1, size * r / jnp.where(r < 1, 1 - r, 1), jnp.inf))
     norm = tree.norm(hypergradient)
