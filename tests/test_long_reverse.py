@@ -109,7 +109,11 @@ def child(method, horizon, estimates=1):
     command = [sys.executable, "-c", IN_A_CHILD, method, str(horizon), str(estimates)]
     # glibc keeps what is freed in as many arenas as there are threads, and how much it keeps is chance:
     # in one arena that gives everything back, ten peaks of the same program lie within 10 MB.
-    frugal = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    frugal = {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_TRIM_THRESHOLD_": "0",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+    }
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **frugal}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

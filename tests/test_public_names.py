@@ -19,6 +19,7 @@ NOUNS = {
         "Objective",
         "Problem",
         "Result",
+        "Retry",
         "ReversibleDescent",
         "RichProgress",
         "Solution",

@@ -64,6 +64,7 @@ from rfho.memory import Anchored, Binomial, DiskShelf, HostShelf, Recompute, Rep
 from rfho.optim import schedules
 from rfho.outer import (
     Listener,
+    Retry,
     RichProgress,
     Solution,
     Tuner,
@@ -128,6 +129,7 @@ __all__ = [
     "Recompute",
     "Replay",
     "Result",
+    "Retry",
     "ReverseHyperGradient",
     "ReversibleDescent",
     "ReversibleHyperGradient",

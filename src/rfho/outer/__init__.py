@@ -5,6 +5,7 @@ from rfho.outer.identity import differences, fingerprint
 from rfho.outer.lines import named, shown
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
+from rfho.outer.retry import Retry
 from rfho.outer.signals import ended_by_sigterm
 from rfho.outer.snapshot import Plain, Sections, load_snapshot, save_snapshot
 from rfho.outer.tuner import Tuner, TunerState
@@ -16,6 +17,7 @@ __all__ = [
     "Listener",
     "Plain",
     "Report",
+    "Retry",
     "RichProgress",
     "Sections",
     "Solution",

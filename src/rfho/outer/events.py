@@ -60,7 +60,7 @@ class Listener:
         """Before the first step."""
 
     def step(self, report: Report) -> None:
-        """After every outer step, for each member that is still running."""
+        """After every outer step, for each member that is still running; of one that went back, a step again."""
 
     def finding(self, finding: Finding) -> None:
         """What the numbers of the run give rise to doubt; once for each kind."""
@@ -83,6 +83,10 @@ class Standing(NamedTuple):
         told: the kinds of findings that were said.
         ended: why it ended; None while it runs.
         reason: what was raised about it, if anything was.
+        retries: how often it has gone back.
+        scale: what its outer steps are multiplied with.
+        failed: the last outer step after which it went back.
+        safe: where it had the lowest objective, if it may go back.
     """
 
     state: TunerState
@@ -92,6 +96,10 @@ class Standing(NamedTuple):
     told: frozenset[Kind] = frozenset()
     ended: Result | None = None
     reason: str = ""
+    retries: int = 0
+    scale: float = 1.0
+    failed: int = 0
+    safe: TunerState | None = None
 
 
 class AbstractRun(Listener, abc.ABC):

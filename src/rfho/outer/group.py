@@ -11,12 +11,13 @@ takes the steps of its members in turn.
 import abc
 import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from rfho.hyper_gradients import Estimate
 from rfho.memory.shards import to_host
@@ -51,11 +52,16 @@ class AbstractGroup(abc.ABC):
     """The members of a run, each at its own state."""
 
     def __init__(
-        self, tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]
+        self,
+        tuner: Tuner,
+        problem: Problem,
+        past: Sequence[Sequence[TunerState]],
+        scales: Sequence[float] | None,
     ) -> None:
         self.tuner = tuner
         self.problem = problem
         self.count = len(past[-1])
+        self.scales = None if scales is None else list(scales)
         self._past: collections.deque[Any] = collections.deque(maxlen=_REMEMBERED)
 
     @abc.abstractmethod
@@ -65,6 +71,10 @@ class AbstractGroup(abc.ABC):
     @abc.abstractmethod
     def state(self, i: int, steps_back: int = 0) -> TunerState:
         """Where member i stands, or stood up to two steps ago, as far as its group has gone back."""
+
+    @abc.abstractmethod
+    def go_back(self, i: int, state: TunerState, scale: float) -> None:
+        """Member i stands at ``state`` from now on, and its outer steps are multiplied by ``scale``."""
 
     @abc.abstractmethod
     def release(self) -> None:
@@ -79,10 +89,14 @@ class InTurn(AbstractGroup):
     """Members that take their steps one after another; a single member takes them in reserved memory."""
 
     def __init__(
-        self, tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]
+        self,
+        tuner: Tuner,
+        problem: Problem,
+        past: Sequence[Sequence[TunerState]],
+        scales: Sequence[float] | None,
     ) -> None:
-        super().__init__(tuner, problem, past)
-        self._steps = [tuner.steps(problem, state) for state in past[-1]]
+        super().__init__(tuner, problem, past, scales)
+        self._steps = [self._steps_of(i, state) for i, state in enumerate(past[-1])]
         self._past.extend(map(tuple, past))
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
@@ -102,6 +116,19 @@ class InTurn(AbstractGroup):
         """Where member i stands."""
         return self._past[-1 - min(steps_back, len(self._past) - 1)][i]
 
+    def go_back(self, i: int, state: TunerState, scale: float) -> None:
+        """The memory that it had reserved is freed first."""
+        past = [(*row[:i], state, *row[i + 1 :]) for row in self._past]
+        self._past = collections.deque(past, _REMEMBERED)
+        if self.scales is not None:
+            self.scales[i] = scale
+        self._steps[i].close()
+        self._steps[i] = self._steps_of(i, state)
+
+    def _steps_of(self, i: int, state: TunerState) -> Generator[tuple[TunerState, Estimate]]:
+        tuner = self.tuner if self.scales is None else self.tuner.scaled(self.scales[i])
+        return tuner.steps(self.problem, state)
+
     def release(self) -> None:
         """Frees the reserved memory."""
         self._steps.clear()
@@ -115,14 +142,18 @@ class SideBySide(AbstractGroup):
     """Members in one program."""
 
     def __init__(
-        self, tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]
+        self,
+        tuner: Tuner,
+        problem: Problem,
+        past: Sequence[Sequence[TunerState]],
+        scales: Sequence[float] | None,
     ) -> None:
-        super().__init__(tuner, problem, past)
+        super().__init__(tuner, problem, past, scales)
         self._past.extend(stacked(states, "hypers") for states in past)
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
         """One step of all; those that have ended compute on, unheard."""
-        after, estimates = _step(self.tuner, self.problem, self._past[-1])
+        after, estimates = _step(self.tuner, self.problem, self._past[-1], self._factors())
         self._past.append(after)
         seen = _seen(after, estimates, lambda: estimates.aux.params)
         return [
@@ -136,6 +167,16 @@ class SideBySide(AbstractGroup):
         """Where member i stands."""
         return member(self._past[-1 - min(steps_back, len(self._past) - 1)], i)
 
+    def go_back(self, i: int, state: TunerState, scale: float) -> None:
+        """The others stay where they are."""
+        past = [_with_member(together, i, state) for together in self._past]
+        self._past = collections.deque(past, _REMEMBERED)
+        if self.scales is not None:
+            self.scales[i] = scale
+
+    def _factors(self) -> Array | None:
+        return None if self.scales is None else jnp.asarray(self.scales)
+
     def release(self) -> None:
         """Nothing is reserved."""
 
@@ -145,19 +186,25 @@ class SideBySide(AbstractGroup):
         return [member(ends, i) for i in range(len(states))]
 
 
-def group_of(tuner: Tuner, problem: Problem, past: Sequence[Sequence[TunerState]]) -> AbstractGroup:
+def group_of(
+    tuner: Tuner,
+    problem: Problem,
+    past: Sequence[Sequence[TunerState]],
+    scales: Sequence[float] | None = None,
+) -> AbstractGroup:
     """The group that fits the number of members and the method.
 
     Args:
         tuner: how they are stepped.
         problem: what is tuned.
         past: the states of all members, the last ones last.
+        scales: what the outer steps of each are multiplied with; None if none is ever to go back.
 
     Raises:
         ValueError: several members differ in structure.
     """
     alone = len(past[-1]) == 1 or tuner.method.driven_from_python
-    return (InTurn if alone else SideBySide)(tuner, problem, past)
+    return (InTurn if alone else SideBySide)(tuner, problem, past, scales)
 
 
 def alike(hypers: Sequence[Hyper]) -> tuple[Hyper, ...]:
@@ -199,6 +246,11 @@ def member(together: PyTree, i: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[i] if hasattr(leaf, "shape") else leaf, together)
 
 
+def _with_member(together: PyTree, i: int, one: PyTree) -> PyTree:
+    put = lambda leaf, new: leaf.at[i].set(new) if hasattr(leaf, "shape") else leaf  # noqa: E731
+    return jax.tree.map(put, together, one)
+
+
 def _seen(after: TunerState, estimate: Estimate, params: Callable[[], Params]) -> Taken:
     # To the host at once: device scalars kept in a list leak.
     stats = estimate.aux.stats
@@ -208,8 +260,13 @@ def _seen(after: TunerState, estimate: Estimate, params: Callable[[], Params]) -
 
 
 @eqx.filter_jit
-def _step(tuner: Tuner, problem: Problem, states: TunerState) -> tuple[TunerState, Estimate]:
-    return eqx.filter_vmap(lambda state: tuner.step(problem, state))(states)
+def _step(
+    tuner: Tuner, problem: Problem, states: TunerState, scales: Array | None
+) -> tuple[TunerState, Estimate]:
+    def one(state: TunerState, scale: Array | None) -> tuple[TunerState, Estimate]:
+        return (tuner if scale is None else tuner.scaled(scale)).step(problem, state)
+
+    return eqx.filter_vmap(one)(states, scales)
 
 
 @eqx.filter_jit

@@ -69,7 +69,7 @@ def reported(problem: Problem, hypers: Sequence[Hyper], how: How, *, throw: bool
                 rows = next(steps, None)
             if rows is None:
                 break
-            if throw and None in rows:
+            if throw and session.has_failed:
                 raise_first(session.solutions(result))
             yield rows
         result = session.planned

@@ -24,6 +24,7 @@ class Report(NamedTuple):
         stats: the method's scalars, see its docstring.
         seconds: wall-clock seconds of this step; the first includes compilation.
         member: which of several starts it is; 0 if there is one.
+        retries: how often its member had gone back before it; see `rfho.Retry`.
     """
 
     step: int
@@ -33,6 +34,7 @@ class Report(NamedTuple):
     stats: dict[str, float]
     seconds: float
     member: int = 0
+    retries: int = 0
 
     def learned(self) -> Iterator[tuple[str, np.ndarray]]:
         """The leaves of λ that are learned and hold something, by their names with dots."""

@@ -17,6 +17,7 @@ from rfho.outer.estimates import Interruptible
 from rfho.outer.events import AbstractRun, Audience, Listener, Standing, Start
 from rfho.outer.group import AbstractGroup, Taken, group_of
 from rfho.outer.report import Report, Solution
+from rfho.outer.retry import Retry
 from rfho.outer.signals import StopSignals
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.outer.watched import Watched
@@ -38,6 +39,7 @@ class How(NamedTuple):
         tolerance: a member ends when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
         listeners: who is told.
         run: what keeps the outer state; None if nothing does.
+        retry: when a member goes back; None if never.
     """
 
     method: AbstractHyperGradient
@@ -47,6 +49,7 @@ class How(NamedTuple):
     tolerance: float
     listeners: Sequence[Listener]
     run: AbstractRun | None
+    retry: Retry | None
 
     def hurry(self) -> None:
         """Tells the run that it is to end without saving."""
@@ -86,15 +89,18 @@ class Session:
         _check_alike(states)
         watch = Interruptible(self.audience.segment, signals, how.run)
         watched = Tuner(how.method.watched(watch), how.optim)
-        self.group: AbstractGroup = group_of(watched, problem, [states])
+        scales = None if how.retry is None else [1.0] * len(states)
+        self.group: AbstractGroup = group_of(watched, problem, [states], scales)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
         found = None if how.run is None else how.run.restored(self._start, standings)
         if found is not None:
             past = [[one.before for one in found], [one.state for one in found]]
-            self.group, standings = group_of(watched, problem, past), found
+            scaled = how.retry is not None or any(one.scale != 1 for one in found)
+            scales = [one.scale for one in found] if scaled else None
+            self.group, standings = group_of(watched, problem, past, scales), found
         self.members = [
-            Watched(i, standing, start)
+            Watched(i, standing, start, how.retry)
             for i, (standing, start) in enumerate(zip(standings, states, strict=True))
         ]
 
@@ -105,14 +111,14 @@ class Session:
             KeyboardInterrupt: a signal has come, and what it came into is done.
         """
         self.audience.start(self._start)
-        first = 1 + max(len(member.history) for member in self.members)
         if self._how.run is not None and self._how.run.replays:
-            yield from self._past(first)
-        for step in range(first, self.total + 1):
-            if all(member.ended for member in self.members):
-                return
+            yield from self._past()
+        for member in self.members:
+            for finding in self._gone_back(member):
+                self.audience.finding(finding)
+        while any(running := self._running()):
             self._signals.look()
-            yield self._step(step)
+            yield self._step(running)
 
     def solutions(self, result: Result, error: Exception | None = None) -> tuple[Solution, ...]:
         """Where all members stand; a run that ended as planned reads its last objectives."""
@@ -138,20 +144,30 @@ class Session:
                 _ = solution.value
         return tuple(solutions)
 
-    def _past(self, first: int) -> Iterator[Rows]:
+    @property
+    def has_failed(self) -> bool:
+        """Whether something was raised about a member."""
+        return any(member.error is not None for member in self.members)
+
+    def _running(self) -> list[bool]:
+        """Of each member whether it takes a further step."""
+        return [
+            member.ended is None and len(member.history) < self.total for member in self.members
+        ]
+
+    def _past(self) -> Iterator[Rows]:
         """The rows of an earlier run, once more."""
         histories = [tuple(member.history) for member in self.members]
-        for i in range(first - 1):
+        for i in range(max(map(len, histories))):
             yield tuple(history[i] if i < len(history) else None for history in histories)
 
-    def _step(self, step: int) -> Rows:
+    def _step(self, running: Sequence[bool]) -> Rows:
         begin = time.perf_counter()
-        running = [member.ended is None for member in self.members]
         taken = self.group.advance(running)
         seconds = time.perf_counter() - begin
         # All members first, then the listeners: if one of these fails, all members stand at the same step.
         seen = [
-            self._seen(member, one, step, seconds) if runs else (None, [])
+            self._seen(member, one, seconds) if runs else (None, [])
             for member, one, runs in zip(self.members, taken, running, strict=True)
         ]
         for report, findings in seen:
@@ -161,18 +177,29 @@ class Session:
                 self.audience.step(report)
         rows = tuple(report for report, _ in seen)
         if self._how.run is not None:
-            last = step == self.total or all(member.ended for member in self.members)
-            self._how.run.keep(self._standings, last=last)
+            self._how.run.keep(self._standings, last=not any(self._running()))
         return rows
 
     def _seen(
-        self, member: Watched, taken: Taken, step: int, seconds: float
+        self, member: Watched, taken: Taken, seconds: float
     ) -> tuple[Report | None, list[Finding]]:
         state = functools.partial(self.group.state, member.number)
+        step = 1 + len(member.history)
         report, findings = member.saw(self._how.method, taken, state, step=step, seconds=seconds)
-        if report is not None:
-            member.converged(self._how.tolerance, state)
+        if report is None:
+            return None, self._gone_back(member)
+        if not member.converged(self._how.tolerance, state) and step == self.total:
+            member.park(state)
         return report, findings
+
+    def _gone_back(self, member: Watched) -> list[Finding]:
+        """Takes a member that has failed back, if it is to be; what there is to say of it."""
+        back = member.gone_back()
+        if back is None:
+            return []
+        state, finding = back
+        self.group.go_back(member.number, state, member.scale)
+        return [finding]
 
     def _standings(self) -> tuple[Standing, ...]:
         return tuple(

@@ -6,7 +6,7 @@ Projection after the step is that of arXiv 1703.01785; a chart changes what the 
 means.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -91,6 +91,7 @@ class Tuner(eqx.Module):
     method: AbstractHyperGradient
     optim: optax.GradientTransformation
     domain: PyTree
+    scale: Array | None
 
     def __init__(
         self,
@@ -101,12 +102,18 @@ class Tuner(eqx.Module):
         self.method = method
         self.optim = optim
         self.domain = domain
+        self.scale = None
         if not isinstance(self.method, AbstractHyperGradient):
             raise TypeError(f"method is {method!r}, but it must be one of rfho.hyper_gradients")
         if not isinstance(self.optim, optax.GradientTransformation):
             raise TypeError(
                 f"optim is {optim!r}, but it must be an Optax optimiser: write optax.adam(0.01)"
             )
+
+    def scaled(self, scale: Array | float) -> "Tuner":
+        """The same, with outer updates multiplied by ``scale``."""
+        where = lambda tuner: tuner.scale  # noqa: E731
+        return eqx.tree_at(where, self, jnp.asarray(scale), is_leaf=lambda leaf: leaf is None)
 
     def init(self, problem: Problem, hyper: Hyper, *, members: int = 1) -> TunerState:
         """The state before the first outer step.
@@ -117,8 +124,7 @@ class Tuner(eqx.Module):
             members: how many such states will be stepped side by side, for what memory is needed.
 
         Raises:
-            TypeError, ValueError: hyperparameters fit neither problem nor domain; the message says
-                which.
+            TypeError, ValueError: hyperparameters fit neither problem nor domain; the message says which.
             MemoryError: an estimate would not fit; the message says what does.
         """
         space = Space.of(self.domain, hyper)
@@ -140,11 +146,10 @@ class Tuner(eqx.Module):
 
     def step(self, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
-        if self.method.driven_from_python:
-            return _driven_step(self, problem, state)
-        return _step(self, problem, state)
+        step = _driven_step if self.method.driven_from_python else _step
+        return step(self, problem, state)
 
-    def steps(self, problem: Problem, state: TunerState) -> Iterator[tuple[TunerState, Estimate]]:
+    def steps(self, problem: Problem, state: TunerState) -> Generator[tuple[TunerState, Estimate]]:
         """`step` again and again, without end, in memory that is reserved once.
 
         The states that it yields are yours to keep; the estimates' arrays too.
@@ -191,12 +196,14 @@ def _pure_step(
 def _updated(
     tuner: Tuner, moment: Moment, state: TunerState, *, estimate: Estimate, carry: PyTree
 ) -> tuple[TunerState, Estimate]:
-    space, chart = state.space, state.space.chart(state.free)
+    space, scale, chart = state.space, tuner.scale, state.space.chart(state.free)
     gradient = space.pull(chart, estimate.hypergradient)
     optim = optax.with_extra_args_support(tuner.optim)
     updates, slots = optim.update(
         gradient, state.slots, chart, **_extra(tuner, moment, state, estimate, gradient)
     )
+    if scale is not None:
+        updates = jax.tree.map(lambda leaf: scale.astype(leaf.dtype) * leaf, updates)
     free = space.project(space.unchart(optax.apply_updates(chart, updates)))
     finite = state.finite & _all_finite((estimate.value, estimate.hypergradient, free))
     after = state._replace(free=free, slots=slots, carry=carry, step=state.step + 1, finite=finite)

@@ -16,6 +16,7 @@ from rfho.outer.events import AbstractRun, Listener
 from rfho.outer.group import alike
 from rfho.outer.loop import reported, tuned
 from rfho.outer.report import Report, Solution
+from rfho.outer.retry import Retry
 from rfho.outer.session import How, Rows
 from rfho.outer.tuner import ADAM, REVERSE
 from rfho.problem.moment import AbstractMoment
@@ -36,6 +37,7 @@ def tune(
     trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
+    retry: Retry | None = None,
     throw: bool = True,
 ) -> Solution:
     """Tunes ``hyper`` by gradient descent on f(λ) = E(w_T, λ).
@@ -54,6 +56,7 @@ def tune(
             states them (`rfho.optim.certain`); None to move all.
         listeners: who is told of every step, as ``[rfho.RichProgress()]``; see `rfho.Listener`.
         run: what keeps the outer state on disk, to go on from there after an interruption.
+        retry: when to go back and take smaller outer steps after a failure of the numbers; None for never.
         throw: raise what goes wrong while running; otherwise return the last good λ with its `Result`.
 
     Returns:
@@ -83,7 +86,7 @@ def tune(
         >>> round(float(solution.hyper["lr"]), 3), solution.result.name
         (0.5, 'STEPS_DONE')
     """
-    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run, retry)
     (solution,) = tuned(problem, (hyper,), how, throw=throw)
     return solution
 
@@ -100,6 +103,7 @@ def iterate(
     trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
+    retry: Retry | None = None,
 ) -> Iterator[Report]:
     """The run of `tune` as a plain for-loop, one `Report` per outer step.
 
@@ -118,7 +122,7 @@ def iterate(
         >>> last
         3
     """
-    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run, retry)
     for (report,) in reported(problem, (hyper,), how, throw=True):
         if report is not None:
             yield report
@@ -137,6 +141,7 @@ def tune_many(
     trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
+    retry: Retry | None = None,
     throw: bool = False,
 ) -> tuple[Solution, ...]:
     """Tunes several starts at once: `tune` for each of ``hypers``, side by side in one compiled program.
@@ -156,6 +161,7 @@ def tune_many(
         trust: as in `tune`.
         listeners: as in `tune`; a report says whose it is.
         run: as in `tune`.
+        retry: as in `tune`, for each member.
         throw: raise the first failure once all members have ended; by default each solution says its own.
 
     Returns:
@@ -183,7 +189,7 @@ def tune_many(
         [0.5, 0.5]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run, retry)
     return tuned(problem, alike(hypers), how, throw=throw)
 
 
@@ -200,10 +206,12 @@ def iterate_many(
     trust: float | None = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
+    retry: Retry | None = None,
 ) -> Iterator[Rows]:
     """The run of `tune_many` as a plain for-loop: one `Report` for each member at every outer step.
 
-    A member that has ended has None in place of a report. ``seconds`` is the time of the whole step.
+    A member that has ended, or has just gone back, has None in place of a report. ``seconds`` is the time of the
+    whole step.
 
     Args, raises: as `tune_many`; the arguments are checked when the first reports are asked for.
 
@@ -221,7 +229,7 @@ def iterate_many(
         [3, 3]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run)
+    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run, retry)
     yield from reported(problem, alike(hypers), how, throw=False)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfho import _tree as tree
-from rfho.checks.diagnosis import Finding, Seen, Watch, move_findings
+from rfho.checks.diagnosis import Finding, Kind, Seen, Watch, Where, move_findings
 from rfho.checks.diagnosis.symptoms import REMEMBERED
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import AbstractHyperGradient
@@ -17,6 +17,7 @@ from rfho.memory.shards import on_device, to_host
 from rfho.outer.events import Standing
 from rfho.outer.group import Taken
 from rfho.outer.report import Best, Report
+from rfho.outer.retry import Retry
 from rfho.outer.tuner import TunerState
 from rfho.typing import Hyper, Params, PyTree
 
@@ -31,16 +32,22 @@ class Watched:
         best: the lowest objective so far; None before the first step.
         ended: why it ended; None while it runs.
         error: what was raised about it.
-        end: the state in which it ended; None while it runs.
+        end: the state in which it ended, and the one that it could go back to; None while it runs.
+        retries: how often it has gone back.
+        scale: what its outer steps are multiplied with.
     """
 
-    def __init__(self, number: int, standing: Standing, start: TunerState) -> None:
+    def __init__(
+        self, number: int, standing: Standing, start: TunerState, retry: Retry | None
+    ) -> None:
         self.number = number
         self.history = list(standing.history)
         self.best = standing.best
         self.ended = standing.ended
         self.error = _error_of(standing)
-        self.end = None if standing.ended is None else standing.state
+        self.end = None if standing.ended is None else (standing.state, standing.before)
+        self.retries, self.scale = standing.retries, standing.scale
+        self._retry, self._failed, self._safe = retry, standing.failed, standing.safe
         self._rest = standing.state.rest
         self.hyper: Hyper = to_host(standing.state.hyper)
         self._hyper_before: Hyper = to_host(standing.before.hyper)
@@ -54,13 +61,26 @@ class Watched:
         A step that its group has taken but that has not been looked at, as something was raised in between,
         does not count.
         """
-        last = before = self.end
-        if last is None or before is None:
+        if self.end is None:
             ahead = int(state(0).step) - len(self.history)
             last, before = state(ahead), state(ahead + 1)
+        else:
+            last, before = self.end
         reason = "" if self.error is None else str(self.error)
         told = self._watch.told
-        return Standing(last, before, tuple(self.history), self.best, told, self.ended, reason)
+        return Standing(
+            state=last,
+            before=before,
+            history=tuple(self.history),
+            best=self.best,
+            told=told,
+            ended=self.ended,
+            reason=reason,
+            retries=self.retries,
+            scale=self.scale,
+            failed=self._failed,
+            safe=self._safe,
+        )
 
     def saw(
         self,
@@ -94,8 +114,18 @@ class Watched:
         if self._is_lowest(value):
             # The value of a step belongs to the λ before it.
             self.best = Best(step - 1, self.hyper, value, taken.params())
+            self._safe = None if self._retry is None else state(1)
         self._hyper_before, self.hyper, self._free = self.hyper, hyper, taken.free
-        report = Report(step, hyper, value, taken.hypergradient, stats, seconds, self.number)
+        report = Report(
+            step,
+            hyper,
+            value,
+            taken.hypergradient,
+            stats,
+            seconds,
+            member=self.number,
+            retries=self.retries,
+        )
         self.history.append(report)
         return report, findings
 
@@ -103,8 +133,50 @@ class Watched:
         """Whether the last step was shorter than ``tolerance``; the member ends then."""
         if not tolerance > 0 or _moved(self._hyper_before, self.hyper) > tolerance:
             return False
-        self.ended, self.end = Result.CONVERGED, state(0)
+        self.ended = Result.CONVERGED
+        self.park(state)
         return True
+
+    def park(self, state: Callable[[int], TunerState]) -> None:
+        """It stays where it is, while others go on."""
+        self.end = state(0), state(1)
+
+    def gone_back(self) -> tuple[TunerState, Finding] | None:
+        """Where it has failed and may be retried, it stands at an earlier state again: which, and what to say."""
+        if self._retry is None or self.error is None or self.end is None:
+            return None
+        failed, target = len(self.history) + 1, self._target(self.end[1])
+        if self.retries >= self._retry.times or target is None:
+            if self.retries:
+                self.error.add_note(
+                    f"retried {self.retries} times, last with outer steps of {self.scale:.3g} of their size"
+                )
+            return None
+        self.retries, self.scale = self.retries + 1, self.scale * self._retry.shrink
+        message = (
+            f"{self.error}. So outer step {int(target.step) + 1} is taken again, and all from there on are "
+            f"{self.scale:.3g} of their size (retry {self.retries} of {self._retry.times})"
+        )
+        self._failed = failed
+        self._stand(target)
+        return target, Finding(Kind.TAKEN_BACK, Where(step=failed), message)
+
+    def _target(self, near: TunerState) -> TunerState | None:
+        """Where to go back to: before the update that led to the failure, or, if that did not help, to the best."""
+        failed = len(self.history) + 1
+        # The estimate at the very λ that failed would fail again.
+        helps = self.ended is Result.NON_FINITE_HYPER or int(near.step) < failed - 1
+        if (not helps or failed <= self._failed) and self._safe is not None:
+            return min(self._safe, near, key=lambda state: int(state.step))
+        return near if helps else None
+
+    def _stand(self, state: TunerState) -> None:
+        """Forgets what came after a state."""
+        self.ended = self.error = self.end = None
+        del self.history[int(state.step) :]
+        self.hyper = self._hyper_before = to_host(state.hyper)
+        self._free = to_host(state.free)
+        self._watch = Watch(_remembered(tuple(self.history)), self._watch.told)
 
     def consider_end(self, value: PyTree, params: Params) -> None:
         """The objective at the last λ, once it is known, may be the lowest."""
@@ -127,7 +199,8 @@ class Watched:
         if error.result is Result.NON_FINITE_VALUE and self.history:
             # The objective has a value at every λ but the last.
             steps_back, self.hyper = 2, self._hyper_before
-        self.end = state(steps_back)
+        failed_after = 1 if error.result is Result.NON_FINITE_HYPER else 2
+        self.end = state(steps_back), state(failed_after)
 
 
 def _error_of(standing: Standing) -> HyperGradientError | None:

@@ -34,6 +34,7 @@ def row_of(report: Report, *, with_member: bool) -> Row:
     for name, leaf in report.learned():
         row |= {name: leaf.item()} if leaf.size == 1 else _range(name, leaf)
     norm = _norm(jax.tree.leaves(report.hypergradient))
+    row |= {"retries": report.retries} if report.retries else {}
     return _finite(row | report.stats | {"hypergradient norm": norm, "seconds": report.seconds})
 
 

@@ -98,8 +98,9 @@ class Keeper:
         self._folder, self._pace = folder, pace
         self._history, self._reports = Log(folder / HISTORY), Log(folder / REPORTS)
         self._standings: tuple[Standing, ...] = ()
-        self._row, self._told = row, [0] * len(run.hypers)
-        self._unsaved, self._last, self._saved = 0, time.monotonic(), 0
+        self._row, self._told = row, [(0, 0)] * len(run.hypers)
+        self._unsaved, self._last = 0, time.monotonic()
+        self._saved = tuple(self._told)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rfho-run")
         self._saving: Future[Any] | None = None
         self.pages = Pages(
@@ -123,7 +124,7 @@ class Keeper:
             shapes = estimate_like(self.run, standings[0])
             self.forms = [form_of(one, shapes.value, stats) for one in standings]
             return [
-                arrays_like(one, form, shapes, with_best=_words_of(sections, i)["best"] is not None)
+                arrays_like(one, form, shapes, words=_words_of(sections, i))
                 for i, (one, form) in enumerate(zip(standings, self.forms, strict=True))
             ]
 
@@ -133,16 +134,17 @@ class Keeper:
             self._reports.rewind(_NOTHING)
             return None, ()
         histories = read_reports(self._reports, self.forms)
-        self._told = [len(history) for history in histories]
-        self._saved = max(self._told)
-        return tuple(
+        self._told = [_last(history) for history in histories]
+        members = tuple(
             standing_of(found.state[i], _words_of(found.sections, i), form, tuple(history))
             for i, (form, history) in enumerate(zip(self.forms, histories, strict=True))
-        ), found.remarks
+        )
+        self._saved = _marks(members)
+        return members, found.remarks
 
     def add(self, report: Report) -> None:
         """Notes a report, and its row for people to read, unless that is done."""
-        if report.step <= self._told[report.member]:
+        if (report.retries, report.step) <= self._told[report.member]:
             return
         if not self.forms:
             value = jax.tree.map(lambda _: 0.0, report.value)
@@ -151,7 +153,7 @@ class Keeper:
         with self._reports.together():
             self._reports.append(record)
             self._history.append(f"{row}\n".encode())
-        self._told[report.member] = report.step
+        self._told[report.member] = report.retries, report.step
 
     def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
         """Saves where all stand, if it is time; the file is written while the loop goes on.
@@ -174,16 +176,16 @@ class Keeper:
             return
         self.wait()
         standings = self.latest()
-        step = max(len(one.history) for one in standings)
-        if step == self._saved or not all(map(_is_good, standings)):
+        marks = _marks(standings)
+        if marks == self._saved or not all(map(_is_good, standings)):
             return
-        for i, one in enumerate(standings):
-            # One of them may not have been told, if another listener failed in between.
-            for report in one.history[self._told[i] :]:
+        for one in standings:
+            # The last one may not have been told, if another listener failed in between.
+            for report in one.history[-1:]:
                 self.add(report)
         sections = self.sections | self._said(standings)
         state = [arrays_of(one) for one in standings]
-        self._unsaved, self._last, self._saved = 0, time.monotonic(), step
+        self._unsaved, self._last, self._saved = 0, time.monotonic(), marks
         self._saving = self._thread.submit(self._write, state, sections)
 
     def wait(self) -> None:
@@ -225,6 +227,15 @@ class Keeper:
             if not isinstance(size, int) or not isinstance(digest, str):
                 raise damaged(log.path, "has no place in the snapshot")
             log.rewind(Place(size, digest))
+
+
+def _last(history: Sequence[Report]) -> tuple[int, int]:
+    return (history[-1].retries, history[-1].step) if history else (0, 0)
+
+
+def _marks(standings: Sequence[Standing]) -> tuple[Any, ...]:
+    """What changes with each outer step, and when a member goes back."""
+    return tuple((one.retries, len(one.history)) for one in standings)
 
 
 def _is_good(standing: Standing) -> bool:

@@ -3,9 +3,9 @@
 import json
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -43,6 +43,30 @@ def read_lines(path: Path, kind: Any) -> Lines:
     return Lines(values, torn=bool(last))
 
 
+def standing_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows of outer steps that stand: without those of steps that a member took back later.
+
+    Example:
+        >>> steps = [{"step": 1}, {"step": 2}, {"step": 2, "retries": 1}, {"step": 3, "retries": 1}]
+        >>> standing_rows(steps)
+        [{'step': 1}, {'step': 2, 'retries': 1}, {'step': 3, 'retries': 1}]
+    """
+    first: dict[object, float] = {}  # of each member the earliest step that was taken again later
+    kept: list[Row] = []
+    retried: dict[object, float] = {}
+    for row in reversed(rows):
+        member, step, retries = row.get("member"), row.get("step"), row.get("retries", 0)
+        if not _is_number(step) or not _is_number(retries):
+            kept.append(row)
+            continue
+        if retries < retried.get(member, 0) and step >= first.get(member, math.inf):
+            continue
+        retried[member] = max(retries, retried.get(member, 0))
+        first[member] = min(step, first.get(member, math.inf)) if retries else math.inf
+        kept.append(row)
+    return kept[::-1]
+
+
 def as_line(row: Mapping[str, object]) -> str:
     """A row as one line of JSON: numbers (null if not finite), text and bools by name.
 
@@ -54,6 +78,10 @@ def as_line(row: Mapping[str, object]) -> str:
         '{"step": 1, "value": null}'
     """
     return json.dumps({key: _plain(key, value) for key, value in row.items()}, allow_nan=False)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _plain(key: str, value: object) -> object:

@@ -16,7 +16,7 @@ from rfho.outer import Report
 from rfho.runs.log import Log
 from rfho.typing import PyTree
 
-_NUMBERS = struct.Struct("<qqd")  # step, member, seconds
+_NUMBERS = struct.Struct("<qiid")  # step, member, retries, seconds
 
 
 class Form(NamedTuple):
@@ -48,7 +48,7 @@ class Form(NamedTuple):
         numbers = [*jax.tree.leaves(report.value), *(report.stats[name] for name in self.stats)]
         return b"".join(
             [
-                _NUMBERS.pack(report.step, report.member, report.seconds),
+                _NUMBERS.pack(report.step, report.member, report.retries, report.seconds),
                 np.asarray(numbers, "<f8").tobytes(),
                 *(np.ascontiguousarray(array).tobytes() for array in arrays),
             ]
@@ -56,7 +56,7 @@ class Form(NamedTuple):
 
     def decoded(self, content: bytes) -> Report:
         """A report of bytes."""
-        step, member, seconds = _NUMBERS.unpack_from(content)
+        step, member, retries, seconds = _NUMBERS.unpack_from(content)
         values, structure = jax.tree.flatten(self.value)
         count = len(values) + len(self.stats)
         numbers = np.frombuffer(content, "<f8", count, _NUMBERS.size).tolist()
@@ -65,7 +65,7 @@ class Form(NamedTuple):
         hyper = self.joined(learned)
         value = jax.tree.unflatten(structure, numbers[: len(values)])
         stats = dict(zip(self.stats, numbers[len(values) :], strict=True))
-        return Report(step, hyper, value, hypergradient, stats, seconds, member)
+        return Report(step, hyper, value, hypergradient, stats, seconds, member, retries)
 
     def learned(self, hyper: PyTree) -> PyTree:
         """The learned leaves of λ; None elsewhere."""
@@ -105,10 +105,12 @@ def read_reports(log: Log, forms: Sequence[Form]) -> list[list[Report]]:
         raise damaged(log.path, f"has {total} bytes, but its reports have {size} each")
     for start in range(0, total, size):
         content = log.read(start, size)
-        _, member, _ = _NUMBERS.unpack_from(content)
+        _, member, _, _ = _NUMBERS.unpack_from(content)
         if not 0 <= member < len(forms):
             raise damaged(log.path, f"has a report of the member {member} of {len(forms)}")
         report = forms[member].decoded(content)
+        if found[member] and report.retries > found[member][-1].retries:
+            del found[member][max(0, report.step - 1) :]  # what was taken back
         if report.step != len(found[member]) + 1:
             raise damaged(log.path, f"has step {report.step} after step {len(found[member])}")
         found[member].append(report)

@@ -194,6 +194,15 @@ class _Open:
             return error
         return None
 
+    def _retried(self) -> str:
+        """How often its members have gone back."""
+        standings = () if self.keeper.latest is None else self.keeper.latest()
+        back = [one for one in standings if one.retries]
+        if not back:
+            return ""
+        count, least = sum(one.retries for one in back), min(one.scale for one in back)
+        return f"it went back {count} times, and its outer steps are {least:.3g} of their size now"
+
     def _tell(self, result: Result, failure: WriteError | None) -> None:
         """How it ended, first of all; then the pictures and the page."""
         if not (self.folder.path / "run.json").exists():  # it could not be begun
@@ -202,10 +211,14 @@ class _Open:
             self.folder.finish(FAILED, str(failure))
             return
         status = FAILED if result.failed else INTERRUPTED if result is Result.STOPPED else FINISHED
-        self.folder.finish(status, result.value if result.failed else "")
+        self.folder.finish(status, ". ".join(filter(None, [_why(result), self._retried()])))
         if not self.hurried and self.keeper.latest is not None:
             add_course(self.folder, self.keeper.latest(), self.findings)
         write_report(self.folder)
+
+
+def _why(result: Result) -> str:
+    return result.value if result.failed else ""
 
 
 def taken_over(

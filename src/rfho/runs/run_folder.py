@@ -37,7 +37,7 @@ from rfho.files import (
     write_file,
 )
 from rfho.runs.about import KILLED, RUNNING, About, read_about, versions, write_about
-from rfho.runs.lines import Row, as_line, read_lines
+from rfho.runs.lines import Row, as_line, read_lines, standing_rows
 from rfho.runs.owner import GUARD, OWNER, Claim, RunFolderError, claim, is_alive, read_owner
 from rfho.runs.pictures import to_png
 from rfho.runs.settings import to_toml
@@ -159,12 +159,12 @@ class RunFolder:
             raise damaged(path, f"is no text in UTF-8 ({error})") from error
 
     def history(self) -> list[dict[str, Any]]:
-        """The outer steps recorded so far.
+        """The outer steps recorded so far, without those that were taken back; see `rfho.Retry`.
 
         Raises:
             DataFormatError: the file is damaged.
         """
-        return read_lines(inside(self.path, _HISTORY), Row).values
+        return standing_rows(read_lines(inside(self.path, _HISTORY), Row).values)
 
     def contents(self) -> list[Item]:
         """What was added, in the order in which it first was, with the latest captions.

@@ -48,14 +48,17 @@ def arrays_of(standing: Standing) -> PyTree:
         "value": standing.best.value,
         "params": standing.best.params,
     }
-    return {"state": standing.state, "before": standing.before, "best": best}
+    arrays = {"state": standing.state, "before": standing.before, "best": best}
+    return arrays if standing.safe is None else arrays | {"safe": standing.safe}
 
 
-def arrays_like(start: Standing, form: Form, shapes: Shapes, *, with_best: bool) -> PyTree:
+def arrays_like(start: Standing, form: Form, shapes: Shapes, *, words: dict[str, Plain]) -> PyTree:
     """The form of these arrays."""
     free = jax.device_get(start.state.free)
-    best = {"free": free, "value": form.value, "params": shapes.params} if with_best else None
-    return {"state": start.state, "before": start.state, "best": best}
+    has_best = words["best"] is not None
+    best = {"free": free, "value": form.value, "params": shapes.params} if has_best else None
+    arrays = {"state": start.state, "before": start.state, "best": best}
+    return arrays | {"safe": start.state} if words.get("safe") else arrays
 
 
 def words_of(standing: Standing) -> dict[str, Plain]:
@@ -65,6 +68,10 @@ def words_of(standing: Standing) -> dict[str, Plain]:
         "told": _SEPARATOR.join(sorted(kind.name for kind in standing.told)),
         "ended": None if standing.ended is None else standing.ended.name,
         "reason": standing.reason,
+        "retries": standing.retries,
+        "scale": standing.scale,
+        "failed": standing.failed,
+        "safe": standing.safe is not None,
     }
 
 
@@ -83,4 +90,8 @@ def standing_of(
         told=frozenset(Kind[name] for name in str(words["told"]).split(_SEPARATOR) if name),
         ended=None if ended is None else Result[str(ended)],
         reason=str(words["reason"]),
+        retries=int(words.get("retries") or 0),
+        scale=float(words.get("scale") or 1.0),
+        failed=int(words.get("failed") or 0),
+        safe=arrays.get("safe"),
     )
