@@ -62,6 +62,7 @@ PACKAGES = {
         "memory",
         "optim",
         "outer",
+        "placement",
     ),
     *("schedules", "solvers"),
 }

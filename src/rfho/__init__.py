@@ -2,7 +2,7 @@
 
 At the top stand the verbs, what they are given, and the methods; what one receives from them or implements
 for them lives in the package of its concept: `rfho.domains`, `rfho.dynamics`, `rfho.memory`, `rfho.choice`,
-`rfho.checks`, `rfho.outer`, `rfho.hyper_gradients`, `rfho.attribution`.
+`rfho.checks`, `rfho.outer`, `rfho.hyper_gradients`, `rfho.placement`, `rfho.attribution`.
 """
 
 import importlib
@@ -18,6 +18,7 @@ from rfho import (
     memory,
     optim,
     outer,
+    placement,
     solvers,
 )
 from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose
@@ -166,6 +167,7 @@ __all__ = [
     "optim",
     "outer",
     "over_tasks",
+    "placement",
     "schedules",
     "solution",
     "solvers",
