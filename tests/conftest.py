@@ -6,6 +6,7 @@ in place before `rfho` is first imported.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -38,10 +39,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
+# What is compiled here must be what users compile: exactness, memory, time, and what XLA's passes have done
+# before to whole methods. Elsewhere its expensive passes are left out: three quarters of all tests are compiling.
+AS_USERS_COMPILE = {
+    "test_agreement",
+    "test_auto",
+    "test_benchmarks",
+    "test_checkpoint",
+    "test_conformance",
+    "test_experiment_time_memory",
+    "test_implicit",
+    "test_long_reverse",
+    "test_optimisers",
+    "test_oracles",
+    "test_reversible",
+    "test_room",
+    "test_shelf",
+    "test_solvers",
+    "test_sweeps",
+    "test_tune",
+}
+assert {path.stem for path in Path(__file__).parent.glob("test_*.py")} >= AS_USERS_COMPILE
+
+
+def as_users_compile(path: Path, marks: str) -> bool:
+    """Whether a file's programs have all of XLA's passes; in ``make soak`` those of every file have."""
+    return path.stem in AS_USERS_COMPILE or path.parent.name == "programs" or "soak" in marks
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _programs_of_the_module() -> Iterator[None]:
+def _programs_of_the_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compiled programs are given back after each file: each maps memory, of whose pieces Linux allows 65530."""
+    all_passes = as_users_compile(request.path, request.config.getoption("-m"))
+    jax.config.update("jax_disable_most_optimizations", not all_passes)
     yield
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
 
 
