@@ -51,6 +51,7 @@ AS_USERS_COMPILE = {
     "test_implicit",
     "test_long_reverse",
     "test_optimisers",
+    "test_optuna",
     "test_oracles",
     "test_reversible",
     "test_room",

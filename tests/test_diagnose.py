@@ -896,7 +896,7 @@ HEALTHY = (
 )
 
 
-@pytest.mark.parametrize("family", HEALTHY, ids=lambda family: family.__name__)
+@pytest.mark.parametrize("family", sampled(HEALTHY, every=2), ids=lambda family: family.__name__)
 def test_nothing_is_found_in_twenty_five_healthy_problems(family):
     count = 25
     drawn = problems.members(family, count, seed=1)
@@ -908,7 +908,7 @@ def test_nothing_is_found_in_twenty_five_healthy_problems(family):
 
 
 @pytest.mark.parametrize("wide", sampled([True, False], never=[False]))
-@pytest.mark.parametrize("model", models.MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", sampled(models.MODELS, every=2), ids=lambda model: model.__name__)
 def test_nothing_is_found_in_healthy_models(model, wide):
     with jax.enable_x64(wide):
         problem, hyper = model()
