@@ -7,12 +7,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rfho.experiments import races
-from rfho.experiments.races import RACES, RaceSettings
-from rfho.experiments.races.contest import Move, objective, one_for_all, race, random_search
+from rfho.experiments.races import RACES, RaceSettings, racers_of, races_of
+from rfho.experiments.races.comparison import advantages, compared, over_time
+from rfho.experiments.races.contest import BOUNDS, Move, objective, one_for_all, race
+from rfho.experiments.races.descent import by_hypergradients
+from rfho.experiments.races.models import NUMBERS
 from rfho.experiments.races.report import by_number
 from rfho.experiments.races.screen import drawn, screen
-from rfho.experiments.races.tables import race_table
+from rfho.experiments.races.searches import (
+    CMA_ES,
+    HALVING,
+    RANDOM,
+    TPE,
+    lacking,
+    random_search,
+    search_of,
+)
+from rfho.experiments.races.tables import RaceTable, race_table
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.settings import SettingsError
@@ -55,7 +66,7 @@ def test_the_best_is_kept_where_it_was_taken(monkeypatch):
 
 def test_hypergradients_descend_what_the_others_evaluate():
     start = one_for_all(TABLE)
-    moves = races.by_hypergradients(TABLE, start, RaceSettings())
+    moves = by_hypergradients(TABLE, start, 0.3)
     first, *_, last = itertools.islice(moves, 12)
     for move in (first, last):
         assert move.value == pytest.approx(objective(TABLE, move.log_penalties).value, rel=0.03)
@@ -78,26 +89,111 @@ def test_the_screen_names_the_leader_and_draws_the_penalties(monkeypatch):
 
 
 def test_a_race_leaves_tables_and_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(races, "find_spec", lambda name: None)
+    monkeypatch.setattr("rfho.experiments.races.searches.find_spec", lambda name: None)
     settings = RaceSettings(penalties=(16,), train=100, valid=200, budget=1.0)
     folder = create_run_folder("races", tmp_path / "run")
     console = Console(file=io.StringIO())
     execute(RACES, settings, folder, command="", console=console)
     rows = {row[0]: row for row in folder.table("results").rows}
     assert set(rows) == {
-        f"{name}, m = 16" for name in ("one penalty for all, by grid", "rfho", "random search")
+        f"digits, m = 16, {name}"
+        for name in ("one penalty for all, by grid", "rfho", "random search")
     }
-    assert folder.arrays("race-16-penalties")["log_penalties"].shape == (16,)
+    assert folder.arrays("race-digits-16-penalties")["log_penalties"].shape == (16,)
     assert "random search" in console.file.getvalue()
 
 
-def test_the_picture_over_the_number_of_penalties_has_every_racer():
-    records = [
-        {"racer": racer, "penalties": m, "objective": 1.0 / m, "test loss": 1.0}
-        for racer, m in itertools.product(["a", "b"], [1, 10])
+def records_of(losses):
+    """Of two racers and the tools at two m on three seeds; losses by racer, which grow with m and seed."""
+    return [
+        {
+            "racer": racer,
+            "table": "digits",
+            "penalties": m,
+            "seed": seed,
+            "test loss": loss * m + seed,
+            **(
+                {"objective": loss * m + seed}
+                if "Grouped" not in racer and "CV" not in racer
+                else {}
+            ),
+            "moments": [1.0, 2.0],
+            "objective then": [loss * m + seed + 1, loss * m + seed],
+            "test loss then": [loss * m + seed + 1, loss * m + seed],
+        }
+        for (racer, loss), m, seed in itertools.product(losses.items(), [1, 10], range(3))
     ]
-    axis = by_number(records).axes[0]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+
+
+RECORDS = records_of(
+    {"rfho": 1.0, "TPE": 2.0, "GroupedClassifier": 1.0, "LogisticRegressionCV": 4.0}
+)
+
+
+def test_racers_are_compared_seed_by_seed():
+    rows = {tuple(row[:5]): row[5:] for row in compared(RECORDS).rows}
+    middle, low, high, ahead = rows[10, "digits", "rfho", "TPE", "objective"]
+    # 1 - 10/20, 1 - 11/21, 1 - 12/22 in per cent
+    assert (middle, low, high) == pytest.approx((1000 / 21, 1000 / 22, 50.0))
+    assert ahead == "3 of 3"
+    assert (1, "digits", "GroupedClassifier", "LogisticRegressionCV", "test loss") in rows
+    assert not any("CV" in key[3] and key[4] == "objective" for key in rows)
+
+
+def test_pictures_name_whom_they_compare_and_where():
+    picture = advantages(RECORDS)
+    names = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert names == ["rfho over TPE", "GroupedClassifier over LogisticRegressionCV"]
+    assert [label.get_text() for label in picture.axes[1].get_xticklabels()] == [
+        "1\ndigits",
+        "10\ndigits",
+    ]
+    axis = by_number([each for each in RECORDS if "objective" in each]).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["rfho", "TPE"]
+    lines = over_time(RECORDS).axes[0].get_lines()
+    assert [list(line.get_ydata()) for line in lines[:2]] == [[3.0, 2.0], [4.0, 3.0]]
+
+
+@pytest.mark.parametrize("name", [RANDOM, TPE, CMA_ES, HALVING])
+def test_each_search_stays_between_the_bounds_and_finds_what_it_says(name):
+    for package in lacking(name):
+        pytest.importorskip(package)
+    start = one_for_all(TABLE)
+    moves = list(itertools.islice(search_of(name, TABLE, start, seed=0), 4))
+    finite = [move for move in moves if np.isfinite(move.value)]
+    assert finite
+    for move in finite:
+        assert np.all((BOUNDS[0] <= move.log_penalties) & (move.log_penalties <= BOUNDS[1]))
+        assert move.value == pytest.approx(objective(TABLE, move.log_penalties).value, rel=0.03)
+
+
+def test_a_search_that_lacks_a_package_is_left_out_and_said_so(monkeypatch):
+    monkeypatch.setattr(
+        "rfho.experiments.races.searches.find_spec", lambda name: None if name == "cmaes" else name
+    )
+    assert lacking(CMA_ES) == ["cmaes"]
+    settings = RaceSettings(searches=("random search", "CMA-ES"))
+    racers = racers_of(TABLE, one_for_all(TABLE), settings, 0)
+    assert list(racers) == ["rfho", "random search"]
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_both_ways_to_train_have_the_same_minimum(kind):
+    table = race_table("cancer", (0, 0), groups=0, seed=0)
+    assert (table.groups, table.outputs) == (30, 1)
+    if kind == "numbers":
+        parts = [part._replace(y=part.x[:, 0] + part.y) for part in table[:3]]
+        table = RaceTable(*parts, table.group, NUMBERS)
+        assert search_of(HALVING, table, one_for_all(table), seed=0) is None
+    start = one_for_all(table)
+    # The first move has too few Newton steps from zero; later ones go on from there.
+    *_, move = itertools.islice(by_hypergradients(table, start, 0.01), 5)
+    assert move.value == pytest.approx(objective(table, move.log_penalties).value, rel=3e-3)
+
+
+def test_tables_with_groups_of_their_own_have_one_race():
+    settings = RaceSettings(tasks=("digits", "cancer"), penalties=(1, 8))
+    assert list(races_of(settings)) == [("digits", 1), ("digits", 8), ("cancer", 0)]
 
 
 def test_more_groups_than_columns_are_refused():

@@ -1,110 +1,73 @@
-r"""Many penalties at once: hypergradients beside random search and TPE, at equal CPU time.
+r"""Many penalties at once: hypergradients beside random search, TPE and CMA-ES, at equal CPU time.
 
-Softmax regression has a penalty λ_g for each group of features. The model is trained on the training set,
+A linear model has a penalty λ_g for each group of features. It is trained on the training set,
 
-.. math:: W(\lambda) = \arg\min_W \sum_i \mathrm{CE}(y_i, W^\top x_i)
+.. math:: W(\lambda) = \arg\min_W \sum_i \ell(y_i, W^\top x_i)
           + \tfrac12 \sum_g \lambda_g \lVert W_g \rVert^2 ,
 
-and all racers descend its cross-entropy on the validation set. Half of the columns are noise. Everybody
-starts at the best penalty that all groups share; whoever has used the least CPU time moves next, compilation
-counted. In the end each model is trained again on both sets, and tested.
+and all racers descend its loss ℓ on the validation set. Everybody starts at the best penalty that all groups
+share; whoever has used the least CPU time moves next, compilation counted, and compiled anew for every race. In
+the end, and on the way, each model is trained again on both sets, and tested.
 """
 
 import dataclasses
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-import optax
-from jaxtyping import Array, Float
 from rich.console import Console
 from rich.live import Live
 
-import rfho
-from rfho.experiments.races.contest import (
-    BOUNDS,
-    Move,
-    Standing,
-    one_for_all,
-    race,
-    random_search,
-    tested,
-    tree_parzen,
-)
+from rfho.experiments.races.comparison import advantages, compared, over_time
+from rfho.experiments.races.contest import Move, Standing, objective, one_for_all, race, tested
+from rfho.experiments.races.descent import by_hypergradients
 from rfho.experiments.races.report import COLUMNS, by_number, penalty_images, ways_down
 from rfho.experiments.races.screen import line, screen
-from rfho.experiments.races.tables import TASKS, RaceTable, race_table
+from rfho.experiments.races.searches import SEARCHES, lacking, search_of
+from rfho.experiments.races.tables import TASKS, RaceTable, has_own_groups, race_table
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
-from rfho.runs.study import Record, add_tables, tabulated
+from rfho.runs.stopwatch import clock
+from rfho.runs.study import Record, add_tables, grouped, tabulated
 
 OURS = "rfho"
-RANDOM = "random search"
-TPE = "TPE"
+_MOMENTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class RaceSettings:
     """The tables, the numbers of penalties, and the time."""
 
-    task: str = setting("digits", "table: digits or speech", TASKS)
-    penalties: tuple[int, ...] = setting((32,), "numbers m of penalties, a race each", at_least(1))
-    train: int = setting(200, "training examples", at_least(20))
-    valid: int = setting(400, "validation examples", at_least(20))
+    tasks: tuple[str, ...] = setting(("digits",), "tables, with a race each", TASKS)
+    penalties: tuple[int, ...] = setting(
+        (32,), "numbers m of penalties of digits and speech, with a race each", at_least(1)
+    )
+    train: int = setting(200, "training examples of digits and speech", at_least(20))
+    valid: int = setting(400, "validation examples of digits and speech", at_least(20))
+    searches: tuple[str, ...] = setting(("random search", "TPE"), "opponents", SEARCHES)
+    tools: bool = setting(False, "fit also what takes all examples and chooses by folds")
     budget: float = setting(10.0, "CPU seconds of each racer, compilation included", above(0))
     rate: float = setting(0.3, "of Adam on log λ", above(0))
     seed: int = setting(0, "of the split, the noise and the searches", at_least(0))
     repeats: int = setting(1, "seeds of each race: seed, seed + 1, …", at_least(1))
 
 
-def cross_entropy(params: Any, hyper: Any, batch: Any) -> Float[Array, ""]:
-    """The mean over examples: what is made small, on the validation set."""
-    x, y, group = batch
-    scale = jnp.exp(-0.5 * jnp.log(hyper["penalties"]))[group][:, None]
-    logits = x @ (scale * params["weight"]) + params["bias"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-
-def training_loss(params: Any, hyper: Any, batch: Any) -> Float[Array, ""]:
-    """Of features scaled by the roots of their penalties: the same minimum, far better conditioned."""
-    ridge = 0.5 * jnp.sum(params["weight"] ** 2) + 1e-4 * jnp.sum(params["bias"] ** 2)
-    return cross_entropy(params, hyper, batch) + ridge / len(batch[1])
-
-
-def by_hypergradients(table: RaceTable, start: Move, settings: RaceSettings) -> Iterator[Move]:
-    """Adam on log λ, by implicit differentiation at the minimum that Newton's method finds."""
-    columns = table.train.x.shape[1]
-    init = {"weight": jnp.zeros((columns, table.classes)), "bias": jnp.zeros(table.classes)}
-    train, valid = (
-        (*map(jnp.asarray, part), jnp.asarray(table.group)) for part in (table.train, table.valid)
-    )
-    hyper = {"penalties": jnp.exp(jnp.asarray(start.log_penalties, jnp.float32))}
-    for report in rfho.iterate(
-        rfho.Problem(
-            rfho.dynamics.Newton(training_loss, init), cross_entropy, train, valid, horizon=4
-        ),
-        hyper,
-        method=rfho.ImplicitHyperGradient(inner_tolerance=1e-4, tolerance=1e-2, audit=None),
-        optim=optax.adam(settings.rate),
-        domain=rfho.LogBox(float(np.exp(BOUNDS[0])), float(np.exp(BOUNDS[1]))),
-        steps=10**6,
-    ):
-        # The value of a step belongs to the λ before it.
-        yield Move(report.value, np.log(np.asarray(hyper["penalties"], float)))
-        hyper = report.hyper
+def races_of(settings: RaceSettings) -> Iterator[tuple[str, int]]:
+    """A table and m for each race; 0 where m is the table's affair."""
+    for task in settings.tasks:
+        for groups in (0,) if has_own_groups(task) else settings.penalties:
+            yield task, groups
 
 
 def racers_of(table: RaceTable, start: Move, settings: RaceSettings, seed: int) -> dict[str, Any]:
-    """All racers; TPE where Optuna is installed."""
-    racers = {
-        OURS: by_hypergradients(table, start, settings),
-        RANDOM: random_search(table, seed),
-    }
-    if find_spec("optuna") is not None:
-        racers[TPE] = tree_parzen(table, start, seed)
+    """All racers whose packages are installed and who apply to the table."""
+    racers: dict[str, Any] = {OURS: by_hypergradients(table, start, settings.rate)}
+    for name in settings.searches:
+        moves = None if lacking(name) else search_of(name, table, start, seed=seed)
+        if moves is not None:
+            racers[name] = moves
     return racers
 
 
@@ -112,6 +75,7 @@ def watch(
     table: RaceTable, start: Move, settings: RaceSettings, *, seed: int, console: Console
 ) -> dict[str, Standing]:
     """One race on the screen; a line now and then where there is none."""
+    jax.clear_caches()  # or the second race of a size would compile nothing
     racers = racers_of(table, start, settings, seed)
     standings: dict[str, Standing] = {}
     learned = lambda: standings[OURS].best.log_penalties[table.group]  # noqa: E731
@@ -128,81 +92,143 @@ def watch(
 
 
 def results(
-    table: RaceTable, start: Move, standings: dict[str, Standing], seed: int
+    table: RaceTable, start: Move, standings: dict[str, Standing], settings: RaceSettings
 ) -> Iterator[Record]:
     """What each came to, and the shared penalty without any race."""
-    shared = Standing(0.0, 0.0, 0, start, ())
+    moments = [*(each for each in _MOMENTS if each < settings.budget), settings.budget]
+    shared = Standing(0.0, 0.0, 0, start, (), ((0.0, start),))
     for name, standing in {"one penalty for all, by grid": shared, **standings}.items():
-        loss, accuracy = tested(table, standing.best.log_penalties)
+        way = [*map(standing.best_at, moments[:-1]), standing.best]
+        judged = {id(move): _judged(table, move.log_penalties) for move in way}
+        values, losses, _ = zip(*(judged[id(move)] for move in way), strict=True)
         yield {
             "racer": name,
-            "penalties": table.groups,
-            "row": f"{name}, m = {table.groups}",
-            "seed": seed,
-            "objective": standing.best.value,
-            "test loss": loss,
-            "test accuracy %": accuracy,
+            "objective": values[-1],
+            "test loss": losses[-1],
+            "test score %": judged[id(standing.best)][2],
             "moves": float(standing.moves),
             "CPU s": standing.seconds,
             "of which compiling": standing.compiling,
+            "moments": moments,
+            "objective then": list(values),
+            "test loss then": list(losses),
         }
+    for name, new in (table.model.tools if settings.tools else {}).items():
+        yield _of_tool(name, new(), table)
+
+
+def _judged(table: RaceTable, log_penalties: np.ndarray) -> tuple[float, float, float]:
+    """Objective, test loss and score, for all racers by the same solver, whatever they thought of it."""
+    return objective(table, log_penalties).value, *tested(table, log_penalties)
+
+
+def _of_tool(name: str, model: Any, table: RaceTable) -> Record:
+    """A model that takes all examples at once; rfho's own is told of the groups."""
+    both, begin = table.both, clock()
+    if name.startswith("Grouped"):
+        model.fit(both.x, both.y, groups=table.group)
+    else:
+        table.model.fitted(model, both.x, both.y)
+    seconds = clock() - begin
+    x, y = table.test
+    loss, score = (of(model, x, y) for of in (table.model.loss, table.model.score))
+    return {"racer": name, "test loss": loss, "test score %": score, "CPU s": seconds}
 
 
 def run(settings: RaceSettings, folder: RunFolder, console: Console) -> None:
-    """A race for each number of penalties and each seed."""
+    """A race for each table, each number of penalties and each seed."""
     records: list[Record] = []
-    sizes = settings.train, settings.valid
+    for name in settings.searches:
+        if packages := lacking(name):
+            console.print(f"{name} is left out: it needs {' and '.join(packages)}")
     with until_interrupted(folder, console):
-        for groups in settings.penalties:
-            for seed in range(settings.seed, settings.seed + settings.repeats):
-                table = race_table(settings.task, sizes, groups=groups, seed=seed)
+        for seed in range(settings.seed, settings.seed + settings.repeats):
+            for task, groups in races_of(settings):
+                sizes = settings.train, settings.valid
+                table = race_table(task, sizes, groups=groups, seed=seed)
                 start = one_for_all(table)
-                console.print(
-                    f"{groups} penalties, seed {seed}: {start.value:.4f} with one for all"
-                )
+                where = f"{task}, m = {table.groups}"
+                console.print(f"{where}, seed {seed}: {start.value:.4f} with one for all")
                 standings = watch(table, start, settings, seed=seed, console=console)
-                for record in results(table, start, standings, seed):
-                    records.append(record)
-                    folder.record(record)
+                about = {"table": task, "penalties": table.groups, "seed": seed}
+                for record in results(table, start, standings, settings):
+                    row = f"{where}, {record['racer']}"
+                    records.append({"row": row, **about, **record})
+                    folder.record(_plain(records[-1]))
                 if seed == settings.seed:
-                    add_race(folder, standings, settings, table)
-    if not records:
-        return
-    if len(settings.penalties) > 1:
-        caption = "What is left at the end, by number of penalties: median and range over seeds."
-        folder.add_picture("by-number", by_number(records), caption)
-    note = (
-        f"{settings.task}: {settings.train} training and {settings.valid} validation examples; tested after "
-        f"training on both. {settings.budget:g} CPU seconds for each racer. Mean ± deviation over seeds."
-    )
-    columns = {"row": None} | {name: COLUMNS[name] for name in list(COLUMNS)[2:]}
-    table = tabulated("Races", records, columns, by="row", note=note)
-    add_tables(folder, console, {"results": table})
+                    add_race(folder, standings, settings, where=(task, table))
+    if records:
+        add_results(folder, console, records, settings)
+
+
+def _plain(record: Record) -> Record:
+    """Without the way there, of which a history wants no lists."""
+    return {name: each for name, each in record.items() if not isinstance(each, list)}
 
 
 def add_race(
-    folder: RunFolder, standings: dict[str, Standing], settings: RaceSettings, table: RaceTable
+    folder: RunFolder,
+    standings: dict[str, Standing],
+    settings: RaceSettings,
+    *,
+    where: tuple[str, RaceTable],
 ) -> None:
     """The way down, and the penalties of rfho."""
-    name = f"race-{table.groups}"
-    caption = f"The best validation loss so far, {table.groups} penalties, seed {settings.seed}."
+    task, table = where
+    name = f"race-{task}-{table.groups}"
+    caption = (
+        f"The best validation loss so far, {task}, {table.groups} penalties, seed {settings.seed}."
+    )
     folder.add_picture(name, ways_down(standings), caption)
     penalties = standings[OURS].best.log_penalties
     folder.add_arrays(f"{name}-penalties", {"log_penalties": penalties}, "log λ of rfho:")
-    if settings.task == "digits":
+    if task == "digits":
         caption = "Penalties that rfho learned: dark is kept, white is silenced."
         drawn = penalty_images(penalties[table.group])
         folder.add_picture(f"{name}-penalties", drawn, caption)
+
+
+def add_results(
+    folder: RunFolder, console: Console, records: list[Record], settings: RaceSettings
+) -> None:
+    """Pictures over the number of penalties and over time, and the tables."""
+    for task, own in grouped(records, "table").items():
+        if len({record["penalties"] for record in own}) > 1:
+            caption = f"What is left at the end, {task}, by number of penalties: median and range over seeds."
+            drawn = by_number([record for record in own if "objective" in record])
+            folder.add_picture(f"by-number-{task}", drawn, caption)
+    note = f"{settings.budget:g} CPU seconds for each racer. Mean ± deviation over seeds."
+    columns = {"row": None} | {name: COLUMNS[name] for name in list(COLUMNS)[2:]}
+    tables = {"results": tabulated("Races", records, columns, by="row", note=note)}
+    if settings.repeats > 1:
+        caption = (
+            "By how much rfho is lower than each opponent, in per cent of theirs: median and range of the paired "
+            "differences over seeds; above zero rfho wins."
+        )
+        folder.add_picture("advantages", advantages(records), caption)
+        caption = (
+            "Objective and test loss over CPU seconds, compilation counted: medians over seeds."
+        )
+        folder.add_picture("over-time", over_time(records), caption)
+        tables["compared"] = compared(records)
+    add_tables(folder, console, tables)
 
 
 RACES = Experiment(
     name="races",
     title="Races at equal CPU time",
     summary=(
-        "Learns a penalty for each group of features, half of which are noise, by implicit hypergradients, by "
-        "random search and by TPE, side by side at equal CPU time."
+        "Learns a penalty for each group of features, by implicit hypergradients, by random search, by TPE and by "
+        "CMA-ES, side by side at equal CPU time."
     ),
     quick=RaceSettings(),
-    full=RaceSettings(task="speech", penalties=(1, 3, 10, 30, 100, 320), budget=60.0, repeats=5),
+    full=RaceSettings(
+        tasks=("speech", "cancer", "adult", "elevation", "cover", "news"),
+        penalties=(1, 3, 10, 30, 100, 300),
+        searches=("random search", "successive halving", "TPE", "CMA-ES"),
+        tools=True,
+        budget=30.0,
+        repeats=5,
+    ),
     run=run,
 )

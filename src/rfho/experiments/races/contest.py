@@ -1,23 +1,22 @@
 """A race at equal CPU time: whoever has used least moves next, its compilation included.
 
-Those who cannot differentiate train by scikit-learn's logistic regression, which compiles nothing and is the
-fastest way to a value that they have; all descend the same validation loss from the same start.
+Those who cannot differentiate train by scikit-learn, which compiles nothing and is the fastest way to a value that
+they have; all descend the same validation loss from the same start.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 
 from rfho.experiments.races.tables import Part, RaceTable
 from rfho.runs.stopwatch import clock
 
 BOUNDS = (np.log(1e-2), np.log(1e5))
 """Of log λ, for all."""
+
+ITERATIONS = 300
+"""Of logistic regression, at most."""
 
 
 class Move(NamedTuple):
@@ -36,6 +35,7 @@ class Standing(NamedTuple):
         moves: how many.
         best: the lowest objective, where it was taken.
         path: best objective after each move, and the seconds then.
+        leads: every move that was the best so far, and the seconds then.
     """
 
     seconds: float
@@ -43,13 +43,18 @@ class Standing(NamedTuple):
     moves: int
     best: Move
     path: tuple[tuple[float, float], ...]
+    leads: tuple[tuple[float, Move], ...] = ()
+
+    def best_at(self, seconds: float) -> Move:
+        """The best move that had been taken by then."""
+        return [move for then, move in self.leads if then <= seconds][-1]
 
 
 def race(
     racers: Mapping[str, Iterator[Move]], start: Move, budget: float
 ) -> Iterator[dict[str, Standing]]:
     """All standings after every move, until each racer has used ``budget`` CPU seconds or has ended."""
-    first = Standing(0.0, 0.0, 0, start, ((0.0, start.value),))
+    first = Standing(0.0, 0.0, 0, start, ((0.0, start.value),), ((0.0, start),))
     standings = dict.fromkeys(racers, first)
     running = set(racers)
     while running:
@@ -72,18 +77,11 @@ def _moved(before: Standing, move: Move, spent: float) -> Standing:
     elif before.moves == 1:
         compiling = max(compiling - spent, 0.0)
     seconds = before.seconds + spent
-    best = move if move.value < before.best.value else before.best
+    best, leads = before.best, before.leads
+    if move.value < best.value:
+        best, leads = move, (*leads, (seconds, move))
     path = (*before.path, (seconds, best.value))
-    return Standing(seconds, compiling, before.moves + 1, best, path)
-
-
-def trained(part: Part, group: np.ndarray, log_penalties: np.ndarray) -> LogisticRegression:
-    """Logistic regression under the penalties: of features scaled by their roots, under a penalty of one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=1.0, max_iter=300, tol=1e-4).fit(
-            scaled(part.x, group, log_penalties), part.y
-        )
+    return Standing(seconds, compiling, before.moves + 1, best, path, leads)
 
 
 def scaled(x: np.ndarray, group: np.ndarray, log_penalties: np.ndarray) -> np.ndarray:
@@ -91,24 +89,25 @@ def scaled(x: np.ndarray, group: np.ndarray, log_penalties: np.ndarray) -> np.nd
     return x * np.exp(-0.5 * log_penalties)[group]
 
 
-def loss_on(part: Part, table: RaceTable, log_penalties: np.ndarray, model: Any) -> float:
-    """Cross-entropy of a model on a part."""
-    chances = model.predict_proba(scaled(part.x, table.group, log_penalties))
-    return float(log_loss(part.y, chances, labels=model.classes_))
-
-
 def objective(table: RaceTable, log_penalties: np.ndarray) -> Move:
     """The validation loss of the model trained under the penalties."""
-    model = trained(table.train, table.group, log_penalties)
+    x, y = scaled(table.train.x, table.group, log_penalties), table.train.y
+    model = table.model.fitted(table.model.new(ITERATIONS), x, y)
     return Move(loss_on(table.valid, table, log_penalties, model), log_penalties)
 
 
+def loss_on(part: Part, table: RaceTable, log_penalties: np.ndarray, model: object) -> float:
+    """ℓ of a model on a part."""
+    return table.model.loss(model, scaled(part.x, table.group, log_penalties), part.y)
+
+
 def tested(table: RaceTable, log_penalties: np.ndarray) -> tuple[float, float]:
-    """Test loss and accuracy in per cent of the model that is trained again on training and validation set."""
-    both = Part(*(np.concatenate(parts) for parts in zip(table.train, table.valid, strict=True)))
-    model = trained(both, table.group, log_penalties)
-    right = model.score(scaled(table.test.x, table.group, log_penalties), table.test.y)
-    return loss_on(table.test, table, log_penalties, model), 100 * float(right)
+    """Test loss and score in per cent of the model that is trained again on training and validation set."""
+    both = table.both
+    x = scaled(both.x, table.group, log_penalties)
+    model = table.model.fitted(table.model.new(ITERATIONS), x, both.y)
+    score = table.model.score(model, scaled(table.test.x, table.group, log_penalties), table.test.y)
+    return loss_on(table.test, table, log_penalties, model), score
 
 
 def one_for_all(table: RaceTable) -> Move:
@@ -116,30 +115,3 @@ def one_for_all(table: RaceTable) -> Move:
     grid = np.linspace(BOUNDS[0], BOUNDS[1], 12)
     tries = [objective(table, np.full(table.groups, shared)) for shared in grid]
     return min(tries, key=lambda move: move.value)
-
-
-def random_search(table: RaceTable, seed: int) -> Iterator[Move]:
-    """Log penalties drawn evenly between the bounds."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield objective(table, rng.uniform(*BOUNDS, table.groups))
-
-
-def tree_parzen(table: RaceTable, start: Move, seed: int) -> Iterator[Move]:
-    """Optuna's multivariate TPE, told of the start."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
-    space: dict[str, Any] = {
-        f"group {i}": optuna.distributions.FloatDistribution(*BOUNDS) for i in range(table.groups)
-    }
-    study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial(dict(zip(space, start.log_penalties, strict=True)))
-    while True:
-        trial = study.ask(space)
-        move = objective(table, np.array([trial.params[name] for name in space]))
-        study.tell(trial, move.value)
-        yield move

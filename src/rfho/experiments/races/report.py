@@ -14,7 +14,7 @@ COLUMNS = {
     "penalties": 0,
     "objective": 4,
     "test loss": 4,
-    "test accuracy %": 1,
+    "test score %": 1,
     "moves": 0,
     "CPU s": 1,
     "of which compiling": 1,
