@@ -8,8 +8,9 @@ from rfho.outer.report import Best, Report, Solution
 from rfho.outer.retry import Retry
 from rfho.outer.signals import ended_by_sigterm
 from rfho.outer.snapshot import Plain, Sections, load_snapshot, save_snapshot
+from rfho.outer.trained import Trained, train
 from rfho.outer.tuner import Tuner, TunerState
-from rfho.outer.verbs import Trained, iterate, iterate_many, train, tune, tune_many
+from rfho.outer.verbs import iterate, iterate_many, tune, tune_many
 
 __all__ = [
     "AbstractRun",

@@ -31,6 +31,7 @@ class Start(NamedTuple):
         hypers: λ_0 of each member.
         total: how many outer steps there will be.
         optim: the outer optimiser.
+        choose: data on which the best step is chosen, if there are any.
     """
 
     problem: Problem
@@ -38,6 +39,7 @@ class Start(NamedTuple):
     hypers: tuple[Hyper, ...]
     total: int
     optim: optax.GradientTransformation
+    choose: Any = None
 
 
 class Listener:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rfho.checks.diagnosis.symptoms import HELD_OUT
 from rfho.errors import Result
 from rfho.memory.shards import to_host
 from rfho.outer import course
@@ -50,7 +51,7 @@ class Best(NamedTuple):
     Attributes:
         step: k of the λ_k that has it; 0 is the start.
         hyper: λ_k.
-        value: f(λ_k).
+        value: f(λ_k); with ``choose``, the objective on those data.
         params: the parameters trained with it, on the device.
     """
 
@@ -69,7 +70,8 @@ class Solution:
 
     Attributes:
         hyper: the last λ.
-        best: the λ with the lowest objective that the run has seen; None before the first step.
+        best: the λ with the lowest objective that the run has seen, or with ``choose`` the lowest on those data;
+            None before the first step.
         history: all reports, in order.
         result: why the run stopped.
         error: what was raised, if anything was.
@@ -146,9 +148,18 @@ class Solution:
             ]
         )
 
+    @property
+    def _where(self) -> str:
+        held_out = self.history and HELD_OUT in self.history[-1].stats
+        return "held out, " if held_out else ""
+
     def _values(self) -> str:
         before = shown(self.history[0].value) if self.history else "-"
-        best = "-" if self.best is None else f"{shown(self.best.value)} (step {self.best.step})"
+        best = (
+            "-"
+            if self.best is None
+            else f"{shown(self.best.value)} ({self._where}step {self.best.step})"
+        )
         last = shown(self._concluded[0]) if "_concluded" in vars(self) else "not yet read"
         return f"{before} before, {best} best, {last} last"
 

@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -13,6 +13,7 @@ from rfho.checks.diagnosis import Finding
 from rfho.errors import Result, positive_int
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.memory.shards import to_host
+from rfho.outer.chooser import problem_to_choose_by
 from rfho.outer.estimates import Interruptible
 from rfho.outer.events import AbstractRun, Audience, Listener, Standing, Start
 from rfho.outer.group import AbstractGroup, Taken, group_of
@@ -37,6 +38,7 @@ class How(NamedTuple):
         domains: of each member.
         steps: outer steps; 100 if None, or as many as the training run of an online method has.
         tolerance: a member ends when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
+        choose: data on which the best step is chosen; None to go by the objective.
         listeners: who is told.
         run: what keeps the outer state; None if nothing does.
         retry: when a member goes back; None if never.
@@ -47,6 +49,7 @@ class How(NamedTuple):
     domains: tuple[PyTree, ...]
     steps: int | None
     tolerance: float
+    choose: Any
     listeners: Sequence[Listener]
     run: AbstractRun | None
     retry: Retry | None
@@ -81,7 +84,7 @@ class Session:
         self._how = how
         self._problem = problem
         side_by_side = 1 if how.method.driven_from_python else len(hypers)
-        self._start = Start(problem, how.method, tuple(hypers), self.total, how.optim)
+        self._start = Start(problem, how.method, tuple(hypers), self.total, how.optim, how.choose)
         states = tuple(
             Tuner(how.method, how.optim, domain).init(problem, hyper, members=side_by_side)
             for domain, hyper in zip(how.domains, hypers, strict=True)
@@ -91,6 +94,7 @@ class Session:
         watched = Tuner(how.method.watched(watch), how.optim)
         scales = None if how.retry is None else [1.0] * len(states)
         self.group: AbstractGroup = group_of(watched, problem, [states], scales)
+        judging = problem_to_choose_by(problem, how.choose)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
         found = None if how.run is None else how.run.restored(self._start, standings)
@@ -100,7 +104,7 @@ class Session:
             scales = [one.scale for one in found] if scaled else None
             self.group, standings = group_of(watched, problem, past, scales), found
         self.members = [
-            Watched(i, standing, start, how.retry)
+            Watched(i, standing, start, retry=how.retry, judging=judging)
             for i, (standing, start) in enumerate(zip(standings, states, strict=True))
         ]
 

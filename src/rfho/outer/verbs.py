@@ -1,16 +1,12 @@
-"""The verbs: tune, iterate, both for many starts at once, and train."""
+"""The verbs: tune, iterate, and both for many starts at once."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
-import equinox as eqx
 import optax
 
-from rfho import _tree as tree
 from rfho.domains import Reals
-from rfho.domains.space import Space
 from rfho.hyper_gradients import AbstractHyperGradient
-from rfho.hyper_gradients.base import evaluated
 from rfho.optim.certain import certain
 from rfho.outer.events import AbstractRun, Listener
 from rfho.outer.group import alike
@@ -19,10 +15,8 @@ from rfho.outer.report import Report, Solution
 from rfho.outer.retry import Retry
 from rfho.outer.session import How, Rows
 from rfho.outer.tuner import ADAM, REVERSE
-from rfho.problem.moment import AbstractMoment
 from rfho.problem.problem import Problem
-from rfho.problem.validate import validate
-from rfho.typing import Hyper, Params, PyTree
+from rfho.typing import Hyper, PyTree
 
 
 def tune(
@@ -35,6 +29,7 @@ def tune(
     steps: int | None = None,
     tolerance: float = 0.0,
     trust: float | None = None,
+    choose: Any = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     retry: Retry | None = None,
@@ -54,6 +49,9 @@ def tune(
         tolerance: stop when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
         trust: move a coordinate only where the hypergradient is larger than so many of its errors, as the method
             states them (`rfho.optim.certain`); None to move all.
+        choose: data of the kind of the problem's ``valid`` that nobody descends: ``best`` is then the step whose
+            trained parameters have the lowest objective on them, which each report has among its ``stats`` as
+            ``held_out``; a warning says when the objective falls and that rises. None to go by the objective itself.
         listeners: who is told of every step, as ``[rfho.RichProgress()]``; see `rfho.Listener`.
         run: what keeps the outer state on disk, to go on from there after an interruption.
         retry: when to go back and take smaller outer steps after a failure of the numbers; None for never.
@@ -86,7 +84,9 @@ def tune(
         >>> round(float(solution.hyper["lr"]), 3), solution.result.name
         (0.5, 'STEPS_DONE')
     """
-    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run, retry)
+    how = How(
+        method, _trusted(optim, trust), (domain,), steps, tolerance, choose, listeners, run, retry
+    )
     (solution,) = tuned(problem, (hyper,), how, throw=throw)
     return solution
 
@@ -101,6 +101,7 @@ def iterate(
     steps: int | None = None,
     tolerance: float = 0.0,
     trust: float | None = None,
+    choose: Any = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     retry: Retry | None = None,
@@ -122,7 +123,9 @@ def iterate(
         >>> last
         3
     """
-    how = How(method, _trusted(optim, trust), (domain,), steps, tolerance, listeners, run, retry)
+    how = How(
+        method, _trusted(optim, trust), (domain,), steps, tolerance, choose, listeners, run, retry
+    )
     for (report,) in reported(problem, (hyper,), how, throw=True):
         if report is not None:
             yield report
@@ -139,6 +142,7 @@ def tune_many(
     steps: int | None = None,
     tolerance: float = 0.0,
     trust: float | None = None,
+    choose: Any = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     retry: Retry | None = None,
@@ -159,6 +163,7 @@ def tune_many(
         steps: as in `tune`.
         tolerance: as in `tune`, for each member.
         trust: as in `tune`.
+        choose: as in `tune`, the same for all members.
         listeners: as in `tune`; a report says whose it is.
         run: as in `tune`.
         retry: as in `tune`, for each member.
@@ -189,7 +194,7 @@ def tune_many(
         [0.5, 0.5]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run, retry)
+    how = How(method, _trusted(optim, trust), each, steps, tolerance, choose, listeners, run, retry)
     return tuned(problem, alike(hypers), how, throw=throw)
 
 
@@ -204,6 +209,7 @@ def iterate_many(
     steps: int | None = None,
     tolerance: float = 0.0,
     trust: float | None = None,
+    choose: Any = None,
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     retry: Retry | None = None,
@@ -229,7 +235,7 @@ def iterate_many(
         [3, 3]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, _trusted(optim, trust), each, steps, tolerance, listeners, run, retry)
+    how = How(method, _trusted(optim, trust), each, steps, tolerance, choose, listeners, run, retry)
     yield from reported(problem, alike(hypers), how, throw=False)
 
 
@@ -237,54 +243,6 @@ def _trusted(
     optim: optax.GradientTransformation, trust: float | None
 ) -> optax.GradientTransformation:
     return optim if trust is None else certain(optim, trust)
-
-
-class Trained(NamedTuple):
-    """What plain training gives.
-
-    Attributes:
-        value: the objective, a scalar (or a prefix of scalars, where the problem has several).
-        params: w_T.
-    """
-
-    value: PyTree
-    params: Params
-
-
-def train(problem: AbstractMoment, hyper: Hyper, *, domain: PyTree = Reals()) -> Trained:
-    """Trains with given hyperparameters: f(λ) and w_T, without any derivative.
-
-    Args:
-        problem: what is trained.
-        hyper: λ.
-        domain: as in `tune`; `Fixed` leaves may hold anything.
-
-    Returns:
-        `Trained(value, params)`. Compiled once per problem structure; works under `jax.jit` and `jax.vmap`.
-
-    Raises:
-        TypeError, ValueError: problem and hyperparameters do not fit each other.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, rfho
-        >>> dynamics = rfho.Descent(
-        ...     lambda w, hyper, batch: (w - 1) ** 2,
-        ...     lambda hyper: optax.sgd(hyper["lr"]),
-        ...     jnp.zeros(()),
-        ... )
-        >>> problem = rfho.Problem(dynamics, lambda w, hyper, batch: (w - 1) ** 2, horizon=1)
-        >>> float(rfho.train(problem, {"lr": 0.5}).params)
-        1.0
-    """
-    space = Space.of(domain, hyper)
-    free, rest = space.split(hyper)
-    return _train(problem.at(problem.k, rest), tree.as_hyper(free))
-
-
-@eqx.filter_jit
-def _train(problem: AbstractMoment, hyper: Hyper) -> Trained:
-    validate(problem, hyper)
-    return Trained(*evaluated(problem, hyper))
 
 
 def _each(domain: PyTree, domains: Sequence[PyTree] | None, count: int) -> tuple[PyTree, ...]:

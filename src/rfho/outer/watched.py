@@ -9,16 +9,18 @@ import numpy as np
 
 from rfho import _tree as tree
 from rfho.checks.diagnosis import Finding, Kind, Seen, Watch, Where, move_findings
-from rfho.checks.diagnosis.symptoms import REMEMBERED
+from rfho.checks.diagnosis.symptoms import HELD_OUT, REMEMBERED
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.hyper_gradients.once import not_finite
 from rfho.memory.shards import on_device, to_host
+from rfho.outer.chooser import Chooser
 from rfho.outer.events import Standing
 from rfho.outer.group import Taken
 from rfho.outer.report import Best, Report
 from rfho.outer.retry import Retry
 from rfho.outer.tuner import TunerState
+from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
 
 
@@ -38,7 +40,13 @@ class Watched:
     """
 
     def __init__(
-        self, number: int, standing: Standing, start: TunerState, retry: Retry | None
+        self,
+        number: int,
+        standing: Standing,
+        start: TunerState,
+        *,
+        retry: Retry | None,
+        judging: Problem | None,
     ) -> None:
         self.number = number
         self.history = list(standing.history)
@@ -53,6 +61,7 @@ class Watched:
         self._hyper_before: Hyper = to_host(standing.before.hyper)
         self._space = standing.state.space
         self._start, self._free = to_host((start.free, standing.state.free))
+        self._choose = None if judging is None else Chooser(judging, self._rest)
         self._watch = Watch(_remembered(standing.history), standing.told)
 
     def standing(self, state: Callable[[int], TunerState]) -> Standing:
@@ -101,6 +110,8 @@ class Watched:
             seconds: how long it took.
         """
         stats = {name: float(number) for name, number in taken.stats.items()}
+        if self._choose is not None:
+            stats[HELD_OUT] = self._choose(taken.params(), self._free, step - 1)
         seen = Seen(taken.value, taken.hypergradient, stats)
         params = taken.params() if step == 1 else None
         moves = move_findings(self._space, self._start, self._free, after=taken.free, k=step)
@@ -111,9 +122,10 @@ class Watched:
             self._fail(error, findings, state)
             return None, []
         value = jax.tree.map(float, taken.value)
-        if self._is_lowest(value):
+        by = stats.get(HELD_OUT, value)
+        if self._is_lowest(by):
             # The value of a step belongs to the λ before it.
-            self.best = Best(step - 1, self.hyper, value, taken.params())
+            self.best = Best(step - 1, self.hyper, by, taken.params())
             self._safe = None if self._retry is None else state(1)
         self._hyper_before, self.hyper, self._free = self.hyper, hyper, taken.free
         report = Report(
@@ -180,6 +192,8 @@ class Watched:
 
     def consider_end(self, value: PyTree, params: Params) -> None:
         """The objective at the last λ, once it is known, may be the lowest."""
+        if self._choose is not None:
+            value = self._choose(params, self._free, len(self.history))
         if self._is_lowest(value):
             self.best = Best(len(self.history), self.hyper, value, params)
 

@@ -260,8 +260,15 @@ def _sections_of(run: Start, standings: tuple[Standing, ...]) -> Sections:
     """What has to be the same in a run that goes on."""
     hypers: list[Any] = [one.state.hyper for one in standings]
     domains: list[Any] = [one.state.space for one in standings]
+    # Runs without it are what they were before there was any.
+    choose = {} if run.choose is None else {"choose": run.choose}
     return fingerprint(
-        problem=run.problem, method=run.method, optim=run.optim, hyper=hypers, domain=domains
+        problem=run.problem,
+        method=run.method,
+        optim=run.optim,
+        hyper=hypers,
+        domain=domains,
+        **choose,
     )
 
 

@@ -44,6 +44,7 @@ class Kind(enum.Enum):
     CHANGED_SIGN = "a positive hyperparameter became negative, and no domain forbids it"
     ON_ITS_BOUND = "a hyperparameter has moved to the bound of its domain and sits there"
     TAKEN_BACK = "outer steps led to a failure and are taken again, smaller"
+    VALIDATION_FITTED = "the objective falls, and on data that nobody descends it rises"
     OUTER_STEP_TOO_LARGE = "the outer loop jumps to and fro: its step is too large"
 
 

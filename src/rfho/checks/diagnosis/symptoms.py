@@ -1,8 +1,9 @@
 """What an outer loop can tell of itself without further runs: from the numbers it has anyway.
 
 A warning is given where there is little doubt: the adjoint grew by more than 1/ε on its way back, an
-estimate is in half precision, a hypergradient has been exactly zero from the start, or the outer loop
-jumps to and fro, which shows in g_k · g_{k-1} < 0 again and again without any progress.
+estimate is in half precision, a hypergradient has been exactly zero from the start, the outer loop
+jumps to and fro, which shows in g_k · g_{k-1} < 0 again and again without any progress, or f falls over
+twenty steps, each of the last five below each of the first five, while on held-out data all five are above.
 """
 
 import itertools
@@ -23,9 +24,13 @@ from rfho.typing import Hyper, PyTree
 
 _UNTIL = 3  # outer steps after which an exact zero is no accident
 _WINDOW = 20  # outer steps over which jumps are counted
+_ENDS = 5  # steps at both ends of that window, all of which have to tell the same
 _JUMPS = (
     19  # negative products among them that are a warning: of pure noise, in one window of 50,000
 )
+
+HELD_OUT = "held_out"
+"""Among the scalars of a step: the objective on data that nobody descends, where there are any."""
 
 REMEMBERED = _WINDOW + 1
 """How many outer steps `symptoms` looks back."""
@@ -59,7 +64,7 @@ def symptoms(past: Sequence[Seen], params: Any, k: int) -> list[Finding]:
         found += _half_precision(params)
     if k == _UNTIL:
         found += _zeros(past)
-    return found + _jumps(past)
+    return found + _jumps(past) + _fitted(past, k)
 
 
 class Watch(NamedTuple):
@@ -144,6 +149,24 @@ def _jumps(past: Sequence[Seen]) -> list[Finding]:
         "outer optimiser, for one leaf with optax.partition"
     )
     return [Finding(Kind.OUTER_STEP_TOO_LARGE, Where(), message)]
+
+
+def _fitted(past: Sequence[Seen], k: int) -> list[Finding]:
+    recent = list(past)[-REMEMBERED:]
+    if len(recent) < REMEMBERED or any(HELD_OUT not in seen.stats for seen in recent):
+        return []
+    values = [sum(map(float, jax.tree.leaves(seen.value))) for seen in recent]
+    fresh = [seen.stats[HELD_OUT] for seen in recent]
+    falls = max(values[-_ENDS:]) < min(values[:_ENDS])
+    if not (falls and min(fresh[-_ENDS:]) > max(fresh[:_ENDS])):
+        return []
+    message = (
+        f"over the {_WINDOW} outer steps up to {k} the objective fell from {values[0]:.4g} to {values[-1]:.4g}, and "
+        f"on held-out data it rose from {fresh[0]:.4g} to {fresh[-1]:.4g}: the hyperparameters fit the validation "
+        "data. Take solution.best, stop here, use more validation data or folds (rfho.over_tasks), draw it fresh "
+        "(rfho.Fresh), or have fewer hyperparameters"
+    )
+    return [Finding(Kind.VALIDATION_FITTED, Where(step=k), message)]
 
 
 def _dot(one: Hyper, other: Hyper) -> float:

@@ -1,6 +1,6 @@
 """Tables of races: signal beside noise in as many groups as one likes, and real tables with groups of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -86,19 +86,26 @@ def race_table(task: str, sizes: tuple[int, int], *, groups: int, seed: int) -> 
         raise SettingsError(f"{error}: lower train or valid") from error
     x = (x - x[train].mean(axis=0)) / (x[train].std(axis=0) + 1e-3)
     rest = np.setdiff1d(np.arange(len(y)), np.concatenate([train, valid]))
-    rest = rng.permutation(rest)[:5000]
-    if model is NUMBERS:
-        y = (y - y[train].mean()) / y[train].std()
-        parts = [(rows, y[rows].astype(np.float32)) for rows in (train, valid, rest)]
-    else:
-        known, numbers = np.unique(y[train], return_inverse=True)
-        parts = [(train, numbers)]
-        for rows in (valid, rest):
-            kept = rows[np.isin(y[rows], known)]
-            parts.append((kept, np.searchsorted(known, y[kept])))
-    return RaceTable(
-        *(Part(x[rows].astype(np.float32), answers) for rows, answers in parts), group, model
+    answered = _answers(y, model, (train, valid, rng.permutation(rest)[:5000]))
+    train_part, valid_part, test_part = (
+        Part(x[rows].astype(np.float32), answers) for rows, answers in answered
     )
+    return RaceTable(train_part, valid_part, test_part, group, model)
+
+
+def _answers(
+    y: np.ndarray, model: Model, parts: tuple[np.ndarray, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and answers of each part; the first is trained on: its deviation is 1, or its classes are all."""
+    first = y[parts[0]]
+    if model is NUMBERS:
+        for rows in parts:
+            yield rows, ((y[rows] - first.mean()) / first.std()).astype(np.float32)
+        return
+    known = np.unique(first)
+    for rows in parts:
+        kept = rows[np.isin(y[rows], known)]
+        yield kept, np.searchsorted(known, y[kept])
 
 
 def has_own_groups(task: str) -> bool:
