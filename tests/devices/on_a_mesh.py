@@ -28,6 +28,7 @@ from jax.sharding import AxisType
 
 import rfho
 from rfho import placement
+from rfho.outer.stack import stacked
 
 jax.config.update("jax_enable_x64", True)
 
@@ -116,6 +117,15 @@ def specs(arrays):
     return [str(leaf.sharding.spec) for leaf in jax.tree.leaves(arrays)]
 
 
+@contextlib.contextmanager
+def on(axes):
+    """All devices along one axis, as JAX wants axes of the kind to be used."""
+    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(kind,))
+    with jax.set_mesh(mesh) if axes == "explicit" else contextlib.nullcontext():
+        yield mesh
+
+
 @functools.cache
 def on_one_device(data):
     found, program = compiled(problem(data))
@@ -125,9 +135,7 @@ def on_one_device(data):
 
 def cell(verb, axes, data):
     expected, memory = on_one_device(data)
-    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
-    mesh = jax.make_mesh((8,), ("d",), axis_types=(kind,))
-    with jax.set_mesh(mesh) if axes == "explicit" else contextlib.nullcontext():
+    with on(axes) as mesh:
         placed = getattr(placement, verb)(problem(data), mesh)
         found, program = compiled(placed)
         batch = eqx.filter_jit(lambda p: p.at(0).train_batch(0))(placed)
@@ -141,9 +149,33 @@ def cell(verb, axes, data):
     }
 
 
+def members(axes):
+    """Sixteen starts, two on each device, by `tune_many`; and one step of theirs, whose program is looked at."""
+    hypers = [{**HYPER, "lr": HYPER["lr"] * (1 + i / 16)} for i in range(16)]
+    options = {"optim": optax.sgd(1e-5), "steps": 2}
+    one = problem("stream")
+    alone = rfho.tune_many(one, hypers, **options)
+    with on(axes) as mesh:
+        spread = placement.Members(mesh)
+        found = rfho.tune_many(one, hypers, **options, placement=spread)
+        tuner = rfho.Tuner(METHOD, options["optim"])
+        states = spread.spread(stacked([tuner.init(one, hyper) for hyper in hypers], "hypers"))
+        step = eqx.filter_jit(lambda p, s: jax.vmap(lambda s: tuner.step(p, s))(s))
+        program = step.lower(spread.whole(one), states).compile()
+        after, _ = program(spread.whole(one), states)
+    text = getattr(program, "compiled", program).as_text()
+    pairs = zip(found, alone, strict=True)
+    return {
+        "error": max(error((a.value, a.hyper), (b.value, b.hyper)) for a, b in pairs),
+        "largest collective": largest_collective(text),
+        "states": sorted({spec[:5] for spec in specs((after.free, after.slots))}),
+    }
+
+
 def main():
     for name in sys.argv[1:]:
-        said = cell(*name.split(", "))
+        verb, *rest = name.split(", ")
+        said = members(*rest) if verb == "members" else cell(verb, *rest)
         sys.stdout.write(json.dumps({"cell": name, **said}) + "\n")
 
 

@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 import rfho
-from rfho.placement import data_parallel, fsdp
+from rfho.placement import Members, data_parallel, fsdp
 from rfho.placement.layout import Devices, examples_over, parameters_over
 
 PROGRAM = Path(__file__).with_name("on_a_mesh.py")
@@ -25,13 +25,14 @@ DATA = ["arrays", "stream", "keyed", "indexed", "host", "fresh"]
 AXES = ["automatic", "explicit"]
 DATA_PARALLEL = [f"data_parallel, {axes}, {data}" for axes in AXES for data in DATA]
 FSDP = [f"fsdp, {axes}, {data}" for axes in AXES for data in DATA]
-ALL = [*DATA_PARALLEL, *FSDP]
+PROBLEMS = [*DATA_PARALLEL, *FSDP]
+MEMBERS = ["members, automatic", "members, explicit"]
+ALL = [*PROBLEMS, *MEMBERS]
 
 # What each change is held to; the others are for `make soak`.
-SHORT = ["data_parallel, explicit, stream", "fsdp, automatic, keyed"]
+SHORT = ["data_parallel, explicit, stream", "fsdp, automatic, keyed", "members, automatic"]
 
 BYTES_OF_PARAMETERS = (16 * 128 + 128) * 8
-BYTES_OF_BATCH = 16 * 16 * 8
 
 
 def each_cell(cells):
@@ -77,9 +78,16 @@ def test_each_device_has_its_part_of_parameters_slots_and_tape(cell):
 
 
 @pytest.mark.slow
-@each_cell(ALL)
+@each_cell(PROBLEMS)
 def test_nothing_larger_than_parameters_is_sent_around(cell):
     assert 0 < result(cell)["largest collective"] <= BYTES_OF_PARAMETERS
+
+
+@pytest.mark.slow
+@each_cell(MEMBERS)
+def test_members_need_not_talk_and_stay_where_they_are(cell):
+    assert result(cell)["largest collective"] == 0
+    assert result(cell)["states"] == ["P('d'"]
 
 
 # --- On one device -------------------------------------------------------------------------------------
@@ -97,6 +105,26 @@ def small(**changes):
     dynamics = rfho.Descent(square, lambda hyper: optax.sgd(hyper["lr"]), jnp.zeros(()))
     data = {"train": jnp.arange(6.0), "valid": jnp.ones(4)} | changes
     return rfho.Problem(dynamics, square, horizon=3, **data)
+
+
+def test_members_are_those_of_one_device_and_go_on_from_a_snapshot(tmp_path):
+    spread = {"placement": Members(one_device()), "optim": optax.sgd(1e-4)}
+    hypers = [{"lr": 0.1}, {"lr": 0.2}]
+    alone = rfho.tune_many(small(), hypers, optim=optax.sgd(1e-4), steps=4)
+    rfho.tune_many(small(), hypers, **spread, steps=2, run=rfho.Run(tmp_path))
+    found = rfho.tune_many(small(), hypers, **spread, steps=4, run=rfho.Run(tmp_path))
+    assert [one.hyper for one in found] == [one.hyper for one in alone]
+
+
+def test_members_have_to_divide_over_the_devices():
+    with pytest.raises(ValueError, match=r"got 13 starts for 8 devices, .* leave 5 out or add 3"):
+        EIGHT.share(13)
+
+
+def test_members_that_are_stepped_in_turn_cannot_lie_over_devices():
+    long = rfho.LongReverseHyperGradient(2)
+    with pytest.raises(ValueError, match="LongReverseHyperGradient steps its members in turn"):
+        rfho.tune_many(small(), [{"lr": 0.1}], method=long, placement=Members(one_device()))
 
 
 def test_data_of_an_objective_of_its_own_are_placed_too():

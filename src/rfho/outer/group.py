@@ -21,7 +21,9 @@ from jaxtyping import Array
 
 from rfho.hyper_gradients import Estimate
 from rfho.memory.shards import to_host
+from rfho.outer.stack import member, stacked, with_member
 from rfho.outer.tuner import Tuner, TunerState
+from rfho.placement import Members
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, Params, PyTree
 
@@ -147,9 +149,12 @@ class SideBySide(AbstractGroup):
         problem: Problem,
         past: Sequence[Sequence[TunerState]],
         scales: Sequence[float] | None,
+        placement: Members | None = None,
     ) -> None:
+        problem = problem if placement is None else placement.whole(problem)
         super().__init__(tuner, problem, past, scales)
-        self._past.extend(stacked(states, "hypers") for states in past)
+        self._placement = placement
+        self._past.extend(map(self._together, past))
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
         """One step of all; those that have ended compute on, unheard."""
@@ -169,10 +174,16 @@ class SideBySide(AbstractGroup):
 
     def go_back(self, i: int, state: TunerState, scale: float) -> None:
         """The others stay where they are."""
-        past = [_with_member(together, i, state) for together in self._past]
+        past = [self._spread(with_member(together, i, state)) for together in self._past]
         self._past = collections.deque(past, _REMEMBERED)
         if self.scales is not None:
             self.scales[i] = scale
+
+    def _together(self, states: Sequence[TunerState]) -> TunerState:
+        return self._spread(stacked(states, "hypers"))
+
+    def _spread(self, together: TunerState) -> TunerState:
+        return together if self._placement is None else self._placement.spread(together)
 
     def _factors(self) -> Array | None:
         return None if self.scales is None else jnp.asarray(self.scales)
@@ -182,7 +193,7 @@ class SideBySide(AbstractGroup):
 
     def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
         """All at once."""
-        ends = _conclude(self.tuner, self.problem, stacked(states, "hypers"))
+        ends = _conclude(self.tuner, self.problem, self._together(states))
         return [member(ends, i) for i in range(len(states))]
 
 
@@ -191,6 +202,8 @@ def group_of(
     problem: Problem,
     past: Sequence[Sequence[TunerState]],
     scales: Sequence[float] | None = None,
+    *,
+    placement: Members | None = None,
 ) -> AbstractGroup:
     """The group that fits the number of members and the method.
 
@@ -199,12 +212,15 @@ def group_of(
         problem: what is tuned.
         past: the states of all members, the last ones last.
         scales: what the outer steps of each are multiplied with; None if none is ever to go back.
+        placement: how members lie over devices; None on one.
 
     Raises:
         ValueError: several members differ in structure.
     """
-    alone = len(past[-1]) == 1 or tuner.method.driven_from_python
-    return (InTurn if alone else SideBySide)(tuner, problem, past, scales)
+    alone = len(past[-1]) == 1 and placement is None
+    if alone or tuner.method.driven_from_python:
+        return InTurn(tuner, problem, past, scales)
+    return SideBySide(tuner, problem, past, scales, placement)
 
 
 def alike(hypers: Sequence[Hyper]) -> tuple[Hyper, ...]:
@@ -220,35 +236,6 @@ def alike(hypers: Sequence[Hyper]) -> tuple[Hyper, ...]:
 def _together(leaves: tuple[Any, ...]) -> tuple[Any, ...]:
     differ = all(isinstance(leaf, float) for leaf in leaves) and len(set(leaves)) > 1
     return tuple(map(jnp.asarray, leaves)) if differ else leaves
-
-
-def stacked(members: Sequence[PyTree], name: str) -> PyTree:
-    """Trees of one structure as one, with a leading axis of members on every array and number.
-
-    Raises:
-        ValueError: they differ in structure, shape, dtype or in what is static.
-    """
-    members = [jax.tree.map(_as_array, one) for one in members]
-    layouts = [_layout(one) for one in members]
-    for i, layout in enumerate(layouts):
-        if layout != layouts[0]:
-            raise ValueError(
-                f"{name}[{i}] differs from {name}[0] in structure, shape, dtype or static entries, but members "
-                "run side by side: give all of them one structure, or tune them one after another"
-            )
-    arrays = [eqx.filter(one, eqx.is_array) for one in members]
-    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
-    return eqx.combine(together, eqx.filter(members[0], eqx.is_array, inverse=True))
-
-
-def member(together: PyTree, i: int) -> PyTree:
-    """Member i of what is stacked."""
-    return jax.tree.map(lambda leaf: leaf[i] if hasattr(leaf, "shape") else leaf, together)
-
-
-def _with_member(together: PyTree, i: int, one: PyTree) -> PyTree:
-    put = lambda leaf, new: leaf.at[i].set(new) if hasattr(leaf, "shape") else leaf  # noqa: E731
-    return jax.tree.map(put, together, one)
 
 
 def _seen(after: TunerState, estimate: Estimate, params: Callable[[], Params]) -> Taken:
@@ -272,13 +259,3 @@ def _step(
 @eqx.filter_jit
 def _conclude(tuner: Tuner, problem: Problem, states: TunerState) -> tuple[PyTree, Params]:
     return eqx.filter_vmap(lambda state: tuner.conclude(problem, state))(states)
-
-
-def _as_array(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, float) else leaf
-
-
-def _layout(one: PyTree) -> tuple[Any, ...]:
-    leaves, structure = jax.tree.flatten(one)
-    described = [(leaf.shape, str(leaf.dtype)) if eqx.is_array(leaf) else leaf for leaf in leaves]
-    return structure, described

@@ -22,6 +22,7 @@ from rfho.outer.retry import Retry
 from rfho.outer.signals import StopSignals
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.outer.watched import Watched
+from rfho.placement import Members
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree
 
@@ -42,6 +43,7 @@ class How(NamedTuple):
         listeners: who is told.
         run: what keeps the outer state; None if nothing does.
         retry: when a member goes back; None if never.
+        placement: how members lie over devices; None on one.
     """
 
     method: AbstractHyperGradient
@@ -53,6 +55,22 @@ class How(NamedTuple):
     listeners: Sequence[Listener]
     run: AbstractRun | None
     retry: Retry | None
+    placement: Members | None = None
+
+    def side_by_side(self, members: int) -> int:
+        """How many of so many members one device steps at a time.
+
+        Raises:
+            ValueError: they cannot lie as they should.
+        """
+        if self.placement is None:
+            return 1 if self.method.driven_from_python else members
+        if self.method.driven_from_python:
+            raise ValueError(
+                f"{type(self.method).__name__} steps its members in turn from Python, so that they cannot lie over "
+                "devices: leave placement out, or take a method that runs in one program"
+            )
+        return self.placement.on_each(members)
 
     def hurry(self) -> None:
         """Tells the run that it is to end without saving."""
@@ -83,7 +101,7 @@ class Session:
         self._signals = signals
         self._how = how
         self._problem = problem
-        side_by_side = 1 if how.method.driven_from_python else len(hypers)
+        side_by_side = how.side_by_side(len(hypers))
         self._start = Start(problem, how.method, tuple(hypers), self.total, how.optim, how.choose)
         states = tuple(
             Tuner(how.method, how.optim, domain).init(problem, hyper, members=side_by_side)
@@ -93,7 +111,9 @@ class Session:
         watch = Interruptible(self.audience.segment, signals, how.run)
         watched = Tuner(how.method.watched(watch), how.optim)
         scales = None if how.retry is None else [1.0] * len(states)
-        self.group: AbstractGroup = group_of(watched, problem, [states], scales)
+        self.group: AbstractGroup = group_of(
+            watched, problem, [states], scales, placement=how.placement
+        )
         judging = problem_to_choose_by(problem, how.choose)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
@@ -102,7 +122,8 @@ class Session:
             past = [[one.before for one in found], [one.state for one in found]]
             scaled = how.retry is not None or any(one.scale != 1 for one in found)
             scales = [one.scale for one in found] if scaled else None
-            self.group, standings = group_of(watched, problem, past, scales), found
+            self.group = group_of(watched, problem, past, scales, placement=how.placement)
+            standings = found
         self.members = [
             Watched(i, standing, start, retry=how.retry, judging=judging)
             for i, (standing, start) in enumerate(zip(standings, states, strict=True))

@@ -15,6 +15,7 @@ from rfho.outer.report import Report, Solution
 from rfho.outer.retry import Retry
 from rfho.outer.session import How, Rows
 from rfho.outer.tuner import ADAM, REVERSE
+from rfho.placement import Members
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper, PyTree
 
@@ -146,6 +147,7 @@ def tune_many(
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     retry: Retry | None = None,
+    placement: Members | None = None,
     throw: bool = False,
 ) -> tuple[Solution, ...]:
     """Tunes several starts at once: `tune` for each of ``hypers``, side by side in one compiled program.
@@ -167,6 +169,7 @@ def tune_many(
         listeners: as in `tune`; a report says whose it is.
         run: as in `tune`.
         retry: as in `tune`, for each member.
+        placement: how the members lie over devices, as `rfho.placement.Members` says; None for one device.
         throw: raise the first failure once all members have ended; by default each solution says its own.
 
     Returns:
@@ -195,6 +198,7 @@ def tune_many(
     """
     each = _each(domain, domains, len(hypers))
     how = How(method, _trusted(optim, trust), each, steps, tolerance, choose, listeners, run, retry)
+    how = how._replace(placement=placement)
     return tuned(problem, alike(hypers), how, throw=throw)
 
 
@@ -213,6 +217,7 @@ def iterate_many(
     listeners: Sequence[Listener] = (),
     run: AbstractRun | None = None,
     retry: Retry | None = None,
+    placement: Members | None = None,
 ) -> Iterator[Rows]:
     """The run of `tune_many` as a plain for-loop: one `Report` for each member at every outer step.
 
@@ -236,6 +241,7 @@ def iterate_many(
     """
     each = _each(domain, domains, len(hypers))
     how = How(method, _trusted(optim, trust), each, steps, tolerance, choose, listeners, run, retry)
+    how = how._replace(placement=placement)
     yield from reported(problem, alike(hypers), how, throw=False)
 
 

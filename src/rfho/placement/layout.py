@@ -37,6 +37,20 @@ class Devices(NamedTuple):
         kinds = dict(zip(self.mesh.axis_names, self.mesh.axis_types, strict=True))
         return AxisType.Explicit in {kinds[axis] for axis in self.axes}
 
+    def share(self, members: int) -> int:
+        """How many of so many members a device has.
+
+        Raises:
+            ValueError: they do not divide over the devices.
+        """
+        over = members % self.number
+        if over:
+            raise ValueError(
+                f"got {members} starts for {self.number} devices, but each device takes as many as the others: "
+                f"leave {over} out or add {self.number - over}"
+            )
+        return members // self.number
+
     def whole(self, leaf: Array) -> NamedSharding:
         """All of ``leaf`` on every device."""
         return NamedSharding(self.mesh, PartitionSpec(*(None for _ in leaf.shape)))
