@@ -109,7 +109,7 @@ def test_a_window_of_its_own_keeps_to_the_bias_and_says_it():
     assert_close(found.hypergradient, fixed.hypergradient)
     wrong = jnp.linalg.norm(found.hypergradient - exact)
     assert wrong <= 1e-3 * jnp.linalg.norm(exact)
-    np.testing.assert_allclose(found.aux.stats["error"], wrong, rtol=0.05)
+    assert wrong < found.aux.stats["error"] < 10 * wrong
     with pytest.raises(ValueError, match="bias=0"):
         rfho.TruncatedHyperGradient("auto", bias=0.0)
 

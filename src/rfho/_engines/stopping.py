@@ -1,9 +1,7 @@
 r"""A reverse sweep that stops once what is left is small: truncation whose window follows from its bias.
 
-The way back goes segment by segment. Where training contracts, what a segment adds to the hypergradient falls
-geometrically, so that two of them tell what all the earlier ones would add,
-
-.. math:: c_i = \|h_i - h_{i+1}\|, \quad \rho = c_i / c_{i+1}, \quad \text{error} \approx c_i \rho / (1 - \rho).
+The way back goes segment by segment. What a segment adds to the hypergradient, divided by the adjoints of its
+steps, and how the adjoint falls over it, tell what all the earlier ones would add: see `rfho._engines.left_out`.
 """
 
 from math import isqrt
@@ -15,6 +13,7 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import _tree as tree
+from rfho._engines.left_out import at_start, left_out, logarithmic_mean, norm_at_params
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
 from rfho.memory import AbstractCheckpoint, Span
 from rfho.problem.moment import AbstractMoment, select
@@ -36,11 +35,11 @@ class Stopped(NamedTuple):
 
 
 class _Back(NamedTuple):
-    """On the way back: segments left, cotangents, what the last one added, what the rest will."""
+    """On the way back: segments left, cotangents, the most a unit of adjoint has added, what the rest will."""
 
     left: Int[Array, ""]
     cotangents: PyTree
-    added: Scalar
+    by_unit: Scalar
     error: Scalar
 
 
@@ -78,10 +77,17 @@ def stopping_sweep(
         moment = problem.later(rest + i * length)
         after = back(moment, state, at.cotangents, length)
         added = size(tree.subtract(after[1], at.cotangents[1]))
-        return _Back(i, after, added, _tail(added, at.added))
+        late, early = norm(at.cotangents[0]), norm(after[0])
+        summed = length * logarithmic_mean(late, early)
+        new = jnp.where(summed > 0, added / jnp.where(summed > 0, summed, 1), 0)
+        by_unit = jnp.maximum(at.by_unit, new)
+        rate = jnp.where(late > 0, early / jnp.where(late > 0, late, 1), 0) ** (1 / length)
+        by_start = at_start(problem, hyper, after[0])
+        error = left_out(by_unit * early, rate, rest + i * length, by_start=by_start)
+        return _Back(i, after, by_unit, error)
 
     seeds = reading.by_state, reading.by_hyper
-    zero = jnp.zeros_like(size(reading.by_hyper))
+    zero, norm = jnp.zeros_like(size(reading.by_hyper)), norm_at_params(problem, final)
     at = _Back(jnp.asarray(number), seeds, zero, zero + jnp.inf)
     at = jax.lax.while_loop(lambda at: (at.left > 0) & ~enough(at), segment, at)
 
@@ -95,10 +101,3 @@ def stopping_sweep(
     window = jnp.where(stopped, horizon - rest - at.left * length, horizon)
     swept = Sweep(reading.value, by_hyper, final, reading.by_state, adjoint, None)
     return Stopped(swept, window, jnp.where(stopped, at.error, 0))
-
-
-def _tail(added: Scalar, before: Scalar) -> Scalar:
-    """What comes after ``added``, where each adds the same fraction of the one before; infinite if not less."""
-    falls = added < before
-    ratio = added / jnp.where(falls, before, 1)
-    return jnp.where(falls, added * ratio / jnp.where(falls, 1 - ratio, 1), jnp.inf)

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfho import _tree as tree
+from rfho._engines.left_out import norm_at_params
 from rfho._engines.reverse import Sweep, own_objectives, roll
-from rfho._programs.liveness import inputs_used
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.watch import Watch
@@ -170,16 +170,7 @@ def evaluated(problem: AbstractMoment, hyper: Hyper) -> tuple[PyTree, Params]:
 
 def estimated(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Estimate:
     """The estimate that a reverse sweep brings back, with the norms of the adjoint at both of its ends."""
-    structure = jax.tree.structure(swept.state)
-    (parameters,) = inputs_used(problem.dynamics.output, swept.state)
-
-    # The slots of an optimiser have other units: at a second moment of zero the adjoint of Adam's is
-    # huge, which says nothing about the signal.
-    def norm(adjoint: PyTree) -> Float[Array, ""]:
-        leaves = structure.flatten_up_to(adjoint)
-        pairs = zip(leaves, jax.tree.leaves(parameters), strict=True)
-        return tree.norm([leaf for leaf, used in pairs if used])
-
+    norm = norm_at_params(problem, swept.state)
     stats = {"seed_norm": norm(swept.seed), "adjoint_norm": norm(swept.adjoint)}
     hypergradient = own_objectives(problem, hyper, swept)
     stats["rounding"] = rounding(problem, hypergradient, stats)

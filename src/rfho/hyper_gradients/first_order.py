@@ -62,12 +62,14 @@ class FirstOrderHyperGradient(AbstractHyperGradient):
 
     Cost:
         Δ gradients of the loss three times, of the objective twice, and no product with a Hessian; memory
-        of three states. Biased, by what ``stats["error"]`` says and by what training and the two runs lag
-        behind. The rate of training has no such hypergradient, and is refused.
+        of three states. Biased, by what σ leaves and by what training and the two runs lag behind; see
+        ``stats["error"]``. The rate of training has no such hypergradient, and is refused.
 
     Aux:
-        - ``stats["error"]``, ``stats["relative_error"]``: ‖h_σ - h_σ/2‖, the bias that was taken away, and
-          its ratio to ‖h‖: what is left is smaller where σ is large enough;
+        - ``stats["bias"]``: ‖h_σ - h_σ/2‖, the bias that was taken away; what is left of it is smaller
+          where σ is large enough;
+        - ``stats["error"]``, ``stats["relative_error"]``: 2.5 times that, and for the gap below 0.3 of it times
+          ‖h‖; fitted so that one in a thousand random convex problems is wrong by more;
         - ``stats["residual"]``: ‖σ ∂_wL + ∂_wE‖ / ‖∂_wE‖ where the run under σ stands, the gap that its
           steps have left; ``stats["stationarity"]``: ‖∂_wL‖ where training stands; both on a minibatch;
         - ``stats["t"]``: batches seen.
@@ -149,11 +151,13 @@ class FirstOrderHyperGradient(AbstractHyperGradient):
         bias = tree.subtract(full.hypergradient, half.hypergradient)
         hypergradient = tree.add(full.hypergradient, bias)
         after = runs._replace(t=carry.t + self.every + 1)
-        error, size = tree.norm(bias), tree.norm(hypergradient)
+        size, residual = tree.norm(hypergradient), jnp.max(full.residual)
+        error = 2.5 * tree.norm(bias) + 0.3 * residual * size
         stats = {
+            "bias": tree.norm(bias),
             "error": error,
             "relative_error": jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0),
-            "residual": jnp.max(full.residual),
+            "residual": residual,
             "stationarity": tree.norm(plain.by_params),
             "t": after.t,
         }
