@@ -32,7 +32,7 @@ from rfho.outer.tuner import TunerState
 BATCH, SECONDS = 64, (0.5, 1.0, 2.0)
 RATES = tuple(Rates(inner, outer) for inner in (0.5, 0.1) for outer in (1.0, 10.0))
 SMALLER = tuple(Rates(inner, 0.1) for inner in (0.5, 0.1))
-"""For SABA as well, which diverges at the others."""
+"""For SABA as well, ours and that from the paper, which diverges at the largest."""
 MINIMUM = 0.203627
 """Of h within |x| <= 30, by L-BFGS in float64 from the best point that any method has seen."""
 
@@ -56,6 +56,11 @@ class Batches(eqx.Module):
     def batch(self, i: Any) -> tuple[jax.Array, jax.Array]:
         cut = lambda a: jax.lax.dynamic_slice_in_dim(a, i * BATCH, BATCH)  # noqa: E731
         return cut(self.x), cut(self.y)
+
+    def listed(self) -> rfho.Indexed:
+        """The same batches with their numbers, in a new order in every epoch."""
+        index = np.arange(self.number * BATCH).reshape(-1, BATCH)
+        return rfho.Indexed((self.x, self.y), index, key=0)
 
     def __call__(self, t: Any) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(0), t)
@@ -81,6 +86,7 @@ def ours(inner: float) -> dict[str, rfho.hyper_gradients.AbstractHyperGradient]:
         "rfho: SingleLoop (SOBA)": rfho.SingleLoopHyperGradient(inner),
         "rfho: SingleLoop, average 0.1 (MA-SOBA)": rfho.SingleLoopHyperGradient(inner, average=0.1),
         "rfho: Alternating (AmIGO)": rfho.AlternatingHyperGradient(inner, every=10, products=10),
+        "rfho: VarianceReduced (SABA)": rfho.VarianceReducedHyperGradient(inner),
         "rfho: FirstOrder (F2SA)": rfho.FirstOrderHyperGradient(penalty=10.0, every=10),
     }
 
@@ -96,7 +102,9 @@ def as_peer(method: Any, rates: Rates, train: Batches, valid: Batches) -> Peer:
 
     size = train.x.shape[1]
     dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(rates.inner), jnp.zeros(size))
-    problem = rfho.Problem(dynamics, objective, train, rfho.Fresh(valid), horizon=10)
+    reduced = isinstance(method, rfho.VarianceReducedHyperGradient)
+    data = (train.listed(), valid.listed()) if reduced else (train, rfho.Fresh(valid))
+    problem = rfho.Problem(dynamics, objective, *data, horizon=10)
     tuner = rfho.Tuner(method, optax.sgd(rates.outer))
     start = lambda size: tuner.init(problem, jnp.zeros(size))  # noqa: E731
     return Peer(start, lambda carry, key, rates: tuner.step(problem, carry)[0])
@@ -167,7 +175,7 @@ def main() -> None:
         if wanted and not any(word in name for word in wanted):
             continue
         tried = []
-        for rates in (*SMALLER, *RATES) if name.startswith("SABA") else RATES:
+        for rates in (*SMALLER, *RATES) if "SABA" in name else RATES:
             seen, steps = raced(peer_at(rates), size, rates)
             tried.append(([value(one) - MINIMUM for one in seen], rates, steps))
         gaps, rates, steps = min(tried, key=lambda one: one[0][-1])

@@ -39,10 +39,9 @@ def left_out(added: Scalar, rate: Scalar, steps: Step, *, by_start: Scalar) -> S
     q = jnp.sqrt(rate)
     steady = jnp.abs(1 - q) < 1e-6
     series = jnp.where(steady, steps, (1 - q**steps) / jnp.where(steady, 1, 1 - q))
-    return _SAFETY * sum(
-        jnp.where(size > 0, size * factor, 0)
-        for size, factor in ((added, series), (by_start, q**steps))
-    )
+    sizes, factors = jnp.stack([added, by_start]), jnp.stack([series, q**steps])
+    # Nothing stays nothing, however much it would grow.
+    return _SAFETY * jnp.sum(jnp.where(sizes > 0, sizes * factors, 0))
 
 
 def at_start(problem: AbstractMoment, hyper: Hyper, adjoint: PyTree) -> Scalar:
@@ -62,9 +61,9 @@ def beyond(
     adjoint, by_hyper = chain.pull_back((swept.adjoint, none), before, memory, t)
     norm = norm_at_params(problem, swept.state)
     sizes = [norm(one) for one in (swept.seed, swept.adjoint, adjoint)]
-    over_window = _ratio(sizes[1], sizes[0]) ** (1 / window)
+    over_window = ratio(sizes[1], sizes[0]) ** (1 / window)
     # Momentum swings: one step may rise where all of the window falls.
-    rate = jnp.maximum(over_window, jnp.minimum(_ratio(sizes[2], sizes[1]), 1))
+    rate = jnp.maximum(over_window, jnp.minimum(ratio(sizes[2], sizes[1]), 1))
     added = tree.norm(select(problem, hyper, by_hyper))
     return left_out(added, rate, steps, by_start=at_start(problem, hyper, swept.adjoint))
 
@@ -94,5 +93,6 @@ def logarithmic_mean(one: Scalar, other: Scalar) -> Scalar:
     return jnp.where(apart, (high - low) / jnp.log(ratio), jnp.where(low > 0, low, 0))
 
 
-def _ratio(size: Scalar, of: Scalar) -> Scalar:
+def ratio(size: Scalar, of: Scalar) -> Scalar:
+    """size / of; 0 of nothing."""
     return jnp.where(of > 0, size / jnp.where(of > 0, of, 1), 0)

@@ -13,9 +13,10 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import _tree as tree
-from rfho._engines.left_out import at_start, left_out, logarithmic_mean, norm_at_params
+from rfho._engines.left_out import at_start, left_out, logarithmic_mean, norm_at_params, ratio
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
 from rfho.memory import AbstractCheckpoint, Span
+from rfho.memory.checkpoint import Chain
 from rfho.problem.moment import AbstractMoment, select
 from rfho.typing import Hyper, PyTree, Scalar, State
 
@@ -61,9 +62,7 @@ def stopping_sweep(
 
     def back(moment: AbstractMoment, state: State, cotangents: PyTree, steps: int) -> PyTree:
         chain = chain_of(moment, hyper, checkpoint.keeps())
-        span = Span(0, steps)
-        _, tape = checkpoint.forward(chain, state, span, checkpoint.blank(chain, state, span))
-        return checkpoint.backward(chain, tape, span, cotangents)[0]
+        return _pulled(chain, state, cotangents, checkpoint=checkpoint, span=Span(0, steps))
 
     def size(by_hyper: Hyper) -> Scalar:
         return tree.norm(select(problem, hyper, by_hyper))
@@ -78,10 +77,8 @@ def stopping_sweep(
         after = back(moment, state, at.cotangents, length)
         added = size(tree.subtract(after[1], at.cotangents[1]))
         late, early = norm(at.cotangents[0]), norm(after[0])
-        summed = length * logarithmic_mean(late, early)
-        new = jnp.where(summed > 0, added / jnp.where(summed > 0, summed, 1), 0)
-        by_unit = jnp.maximum(at.by_unit, new)
-        rate = jnp.where(late > 0, early / jnp.where(late > 0, late, 1), 0) ** (1 / length)
+        newest = ratio(added, length * logarithmic_mean(late, early))
+        by_unit, rate = jnp.maximum(at.by_unit, newest), ratio(early, late) ** (1 / length)
         by_start = at_start(problem, hyper, after[0])
         error = left_out(by_unit * early, rate, rest + i * length, by_start=by_start)
         return _Back(i, after, by_unit, error)
@@ -101,3 +98,11 @@ def stopping_sweep(
     window = jnp.where(stopped, horizon - rest - at.left * length, horizon)
     swept = Sweep(reading.value, by_hyper, final, reading.by_state, adjoint, None)
     return Stopped(swept, window, jnp.where(stopped, at.error, 0))
+
+
+def _pulled(
+    chain: Chain, state: State, cotangents: PyTree, *, checkpoint: AbstractCheckpoint, span: Span
+) -> PyTree:
+    """Cotangents before a span, from those after it."""
+    _, tape = checkpoint.forward(chain, state, span, checkpoint.blank(chain, state, span))
+    return checkpoint.backward(chain, tape, span, cotangents)[0]

@@ -30,10 +30,17 @@ class Slopes(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """h_σ of each leaf's own objective, and how far the run under σ is from its end."""
+    """h_σ of each leaf's own objective, how far the run under σ is from its end, and from the other run's end.
+
+    Attributes:
+        hypergradient: h_σ.
+        residual: ‖σ ∂_wL(y) + ∂_wE(y)‖ / ‖∂_wE(y)‖.
+        lag: ‖σ (∂_wL(y) - ∂_wL(z)) + ∂_wE(y)‖ / ‖∂_wE(y)‖: what both runs lag behind alike is not in it.
+    """
 
     hypergradient: Hyper
     residual: Scalar
+    lag: Scalar
 
 
 def slopes_of(problem: AbstractMoment, hyper: Hyper, params: Params, batch: Batch) -> Slopes:
@@ -65,18 +72,21 @@ def difference(
     *,
     batch: Batch,
     penalty: Scalar | float,
-    plain: Hyper,
+    plain: Slopes,
 ) -> Difference:
     """h_σ = ∂_λE(y) + σ (∂_λL(y) - ∂_λL(z)), both on one batch, so that its noise is that of y - z."""
 
     def one(state: State, own: Array | None) -> Difference:
         _, by_params, by_hyper = read_own(problem, hyper, state, own=own)
         slopes = slopes_of(problem, hyper, state.params, batch)
-        apart = tree.scale(penalty, tree.subtract(slopes.by_hyper, plain))
-        residual = tree.norm(tree.add(tree.scale(penalty, slopes.by_params), by_params))
+        apart = tree.scale(penalty, tree.subtract(slopes, plain))
         size = tree.norm(by_params)
-        relative = jnp.where(size > 0, residual / jnp.where(size > 0, size, 1), 0)
-        return Difference(tree.add(by_hyper, apart), relative)
+
+        def relative(slope: PyTree) -> Scalar:
+            return tree.norm(tree.add(slope, by_params)) / jnp.where(size > 0, size, 1)
+
+        residual = relative(tree.scale(penalty, slopes.by_params))
+        return Difference(tree.add(by_hyper, apart.by_hyper), residual, relative(apart.by_params))
 
     found = each(problem, one, run)
     return found._replace(hypergradient=select(problem, hyper, found.hypergradient))

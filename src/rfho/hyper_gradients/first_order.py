@@ -68,8 +68,10 @@ class FirstOrderHyperGradient(AbstractHyperGradient):
     Aux:
         - ``stats["bias"]``: ‖h_σ - h_σ/2‖, the bias that was taken away; what is left of it is smaller
           where σ is large enough;
-        - ``stats["error"]``, ``stats["relative_error"]``: 2.5 times that, and for the gap below 0.3 of it times
-          ‖h‖; fitted so that one in a thousand random convex problems is wrong by more;
+        - ``stats["lag"]``: ‖σ (∂_wL(y) - ∂_wL(z)) + ∂_wE(y)‖ / ‖∂_wE(y)‖, the gap that steps have left between
+          the two runs, without what both lag behind alike;
+        - ``stats["error"]``, ``stats["relative_error"]``: 1.5 ``"bias"`` + 27 ``"lag"`` ‖h‖, fitted so that one
+          in a thousand random convex problems is wrong by more;
         - ``stats["residual"]``: ‖σ ∂_wL + ∂_wE‖ / ‖∂_wE‖ where the run under σ stands, the gap that its
           steps have left; ``stats["stationarity"]``: ‖∂_wL‖ where training stands; both on a minibatch;
         - ``stats["t"]``: batches seen.
@@ -145,19 +147,20 @@ class FirstOrderHyperGradient(AbstractHyperGradient):
         batch = problem.train_batch(carry.t + self.every)
         plain = slopes_of(problem, hyper, runs.state.params, batch)
         full, half = (
-            difference(problem, hyper, run, batch=batch, penalty=penalty, plain=plain.by_hyper)
+            difference(problem, hyper, run, batch=batch, penalty=penalty, plain=plain)
             for run, penalty in ((runs.full, sigma), (runs.half, sigma / 2))
         )
         bias = tree.subtract(full.hypergradient, half.hypergradient)
         hypergradient = tree.add(full.hypergradient, bias)
         after = runs._replace(t=carry.t + self.every + 1)
-        size, residual = tree.norm(hypergradient), jnp.max(full.residual)
-        error = 2.5 * tree.norm(bias) + 0.3 * residual * size
+        size = tree.norm(hypergradient)
+        error = 1.5 * tree.norm(bias) + 27 * jnp.max(full.lag) * size
         stats = {
+            "lag": jnp.max(full.lag),
             "bias": tree.norm(bias),
             "error": error,
             "relative_error": jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0),
-            "residual": residual,
+            "residual": jnp.max(full.residual),
             "stationarity": tree.norm(plain.by_params),
             "t": after.t,
         }
