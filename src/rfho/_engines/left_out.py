@@ -45,7 +45,7 @@ def left_out(added: Scalar, rate: Scalar, steps: Step, *, by_start: Scalar) -> S
 
 
 def at_start(problem: AbstractMoment, hyper: Hyper, adjoint: PyTree) -> Scalar:
-    """‖α ∂Φ_0/∂λ‖."""
+    """What an adjoint adds through s_0, ‖α ∂Φ_0/∂λ‖."""
     _, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
     (by_init,) = over_objectives(problem, vjp)(adjoint)
     return tree.norm(select(problem, hyper, by_init))
@@ -86,7 +86,7 @@ def norm_at_params(problem: AbstractMoment, state: State) -> Callable[[PyTree], 
 
 
 def logarithmic_mean(one: Scalar, other: Scalar) -> Scalar:
-    """(a - b) / ln(a / b): the mean of what falls geometrically from one to the other."""
+    """The mean of what falls geometrically from one to the other, (a - b) / ln(a / b)."""
     low, high = jnp.minimum(one, other), jnp.maximum(one, other)
     apart = (low > 0) & (high > low * (1 + 1e-6))
     ratio = jnp.where(apart, high / jnp.where(apart, low, 1), 2)
@@ -94,5 +94,5 @@ def logarithmic_mean(one: Scalar, other: Scalar) -> Scalar:
 
 
 def ratio(size: Scalar, of: Scalar) -> Scalar:
-    """size / of; 0 of nothing."""
+    """The one divided by the other; 0 of nothing."""
     return jnp.where(of > 0, size / jnp.where(of > 0, of, 1), 0)

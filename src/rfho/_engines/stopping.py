@@ -52,12 +52,8 @@ def stopping_sweep(
     number, rest = divmod(horizon, length)
     begin = problem.init(hyper)
 
-    def forth(state: State, i: Array) -> tuple[State, State]:
-        segment = problem.later(rest + i * length)
-        return roll(segment, hyper, state, span=Span(0, length)), state
-
     state = roll(problem, hyper, begin, span=Span(0, rest))
-    final, starts = jax.lax.scan(forth, state, jnp.arange(number))
+    final, starts = _forth(problem.later(rest), hyper, state, number=number, length=length)
     reading = problem.read(final, hyper)
 
     def back(moment: AbstractMoment, state: State, cotangents: PyTree, steps: int) -> PyTree:
@@ -98,6 +94,18 @@ def stopping_sweep(
     window = jnp.where(stopped, horizon - rest - at.left * length, horizon)
     swept = Sweep(reading.value, by_hyper, final, reading.by_state, adjoint, None)
     return Stopped(swept, window, jnp.where(stopped, at.error, 0))
+
+
+def _forth(
+    problem: AbstractMoment, hyper: Hyper, state: State, *, number: int, length: int
+) -> tuple[State, State]:
+    """The state after so many segments, and where each began."""
+
+    def one(state: State, i: Array) -> tuple[State, State]:
+        segment = problem.later(i * length)
+        return roll(segment, hyper, state, span=Span(0, length)), state
+
+    return jax.lax.scan(one, state, jnp.arange(number))
 
 
 def _pulled(
