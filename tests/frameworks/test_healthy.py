@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from healthy import assert_raises_no_alarm
 
 import rfho
 
@@ -151,19 +152,7 @@ MODELS = {
 @pytest.mark.soak
 @pytest.mark.parametrize("name", MODELS)
 def test_a_healthy_model_raises_no_alarm(name):
-    network, inputs = MODELS[name]()
-
-    def squares(outputs, target):
-        return jnp.mean((jnp.mean(outputs.reshape(8, -1), 1) - target) ** 2)
-
-    loss, objective = network.supervised(squares)
-    dynamics = rfho.Descent(
-        loss, lambda hyper: rfho.optim.adam(hyper["rate"]), network.variables, has_aux=True
-    )
-    train, valid = rfho.Keyed((inputs, TARGET), key=1), (inputs, TARGET + 0.1)
-    problem = rfho.Problem(dynamics, objective, train, valid, horizon=3)
-    found = rfho.diagnose(problem, {"rate": 0.01})
-    assert found.findings == (), str(found)
+    assert_raises_no_alarm(*MODELS[name](), TARGET)
 
 
 def test_there_are_twenty():
