@@ -53,7 +53,8 @@ docs: $(VENV)/.installed-docs  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -E -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python docs/check_site.py docs/_build/html
 
-look: docs $(VENV)/.installed-look  ## look at every page of the documentation in a browser, at three widths
+look: docs $(VENV)/.installed-look  ## look at every page in a browser, and ask the site what newcomers ask
+	$(BIN)/python docs/ask.py docs/_build/html
 	$(BIN)/python docs/look.py docs/_build/html docs/_build/pictures
 
 bench: $(VENV)/.installed-test  ## time and weigh every method against plain training
