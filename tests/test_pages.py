@@ -170,3 +170,13 @@ def test_every_guide_is_in_the_index():
     index = (DOCS / "how-to" / "index.md").read_text(encoding="utf-8")
     for page in (DOCS / "how-to").glob("*.md"):
         assert page.stem == "index" or re.search(rf"\b{page.stem}\b", index), page.name
+
+
+def test_every_question_of_newcomers_is_an_entry_of_its_page():
+    """By which the search of the site finds it first; `make look` asks it in a browser."""
+    source = (DOCS / "ask.py").read_text(encoding="utf-8")
+    questions = re.findall(r'^    "(.+)": \{"(.+?)"', source, re.MULTILINE)
+    assert len(questions) == 10
+    for question, page in questions:
+        text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+        assert f"```{{index}} ! single: {question}\n" in text, page
