@@ -40,14 +40,15 @@ class Gain(NamedTuple):
 
 
 def gains(records: Sequence[Record]) -> Iterator[Gain]:
-    """Of rfho over all others, and in test loss of rfho's estimator over them too."""
+    """Of rfho over all others, and in test loss of rfho's estimator over the other tools."""
     for (table, penalties), cell in _cells(records).items():
         by_racer = grouped(cell, "racer")
         for ours in by_racer:
             if ours != _OURS and not ours.startswith(_GROUPED):
                 continue
             for theirs in by_racer:
-                if theirs == ours:
+                races = "objective" in by_racer[theirs][0]
+                if theirs == ours or (ours != _OURS and races):
                     continue
                 for what in _PANELS:
                     percent = _percent(by_racer[ours], by_racer[theirs], what)
@@ -95,7 +96,9 @@ def compared(records: Sequence[Record]) -> Table:
 
 def advantages(records: Sequence[Record]) -> Figure:
     """The gains over each search and over one penalty, in the objective and in test loss."""
-    found = [gain for gain in gains(records) if _drawn(gain)]
+    found = list(gains(records))
+    racing = {gain.theirs for gain in found if gain.what == "objective"}
+    found = [gain for gain in found if _drawn(gain, racing)]
     places = sorted({gain.place for gain in found})
     pairs = list(dict.fromkeys((gain.ours, gain.theirs) for gain in found))
     picture, axes = figure(2, 1, width=9.6, height=8.4)
@@ -106,20 +109,20 @@ def advantages(records: Sequence[Record]) -> Figure:
             _draw(axis, own, places, style=(number, len(pairs)))
         axis.set_xticks(range(len(places)), [f"{m}\n{table}" for m, table in places])
         axis.set_ylabel(f"{what}: lower by, % of theirs")
+        axis.set_xlim(-0.5, len(places) - 0.5)
+        axis.margins(y=0.1)
         axis.set_yscale("symlog", linthresh=10)
         axis.set_yticks([-100, -30, -10, -5, 0, 5, 10, 30, 100], None)
         axis.yaxis.set_major_formatter("{x:g}")
     axes[1, 0].set_xlabel("penalties m, and the table")
     handles, labels = axes[1, 0].get_legend_handles_labels()
-    picture.legend(handles, labels, frameon=False, loc="outside upper center", ncols=3)
+    picture.legend(handles, labels, frameon=False, loc="outside upper center", ncols=2)
     return picture
 
 
-def _drawn(gain: Gain) -> bool:
-    """The descent beside searches and one penalty; the estimator beside the tool of its field alone."""
-    if gain.ours == _OURS:
-        return not gain.theirs.startswith(_GROUPED) and "Re" not in gain.theirs
-    return gain.theirs.endswith("CV")
+def _drawn(gain: Gain, racing: set[str]) -> bool:
+    """The descent beside those that race; the estimator beside the tool that chooses one penalty by folds."""
+    return gain.theirs in racing if gain.ours == _OURS else gain.theirs.endswith("CV")
 
 
 def _draw(
