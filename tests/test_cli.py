@@ -105,7 +105,8 @@ class TestBadInput:
 
     def test_numbers_that_fail_are_one_line_and_exit_code_1(self, capsys):
         assert rfho("run", "fake", "--out", "here", "--set", "note=diverge") == 1
-        assert capsys.readouterr().err == "rfho: the objective became NaN\n"
+        said = "rfho: FAILED: the objective became NaN; the report is here/report.html\n"
+        assert capsys.readouterr().err == said
         report = Path("here/report.html").read_text(encoding="utf-8")
         assert "HyperGradientError: the objective became NaN" in report
 

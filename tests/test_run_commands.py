@@ -196,6 +196,23 @@ class TestSeveral:
         assert "seconds after" not in page
         assert page.count("data:image/png") == 6  # also of what the method says of itself
 
+    @pytest.mark.usefixtures("runs")
+    def test_what_is_no_outer_step_is_not_drawn_as_one(self, command):
+        rows = '{"penalties": 1, "seed": 0, "objective": 2.0}\n{"penalties": 8, "seed": 0, "objective": 1.0}\n'
+        Path("runs/slow/history.jsonl").write_text(rows)
+        assert command("compare", "runs") == 0
+        page = Path("compare.html").read_text(encoding="utf-8")
+        assert (
+            "runs/slow is not drawn: its history has no outer steps, but rows of penalties, seed"
+            in page
+        )
+        assert "objective after each outer step" in page
+        Path("runs/fast/history.jsonl").write_text('{"step": 1, "a": 2.0}\n{"step": 1, "a": 3.0}\n')
+        assert command("compare", "runs") == 0
+        page = Path("compare.html").read_text(encoding="utf-8")
+        assert "runs/fast is not drawn: its history has steps that do not follow each other" in page
+        assert "share no number" in page
+
     @pytest.mark.parametrize("verb", ["list", "compare"])
     def test_a_folder_without_a_run_is_one_line(self, command, capsys, verb):
         Path("empty").mkdir()

@@ -211,7 +211,13 @@ class CommandLine:
         console.print(f"{experiment.title}: writing to {folder.path}", highlight=False)
         command = shlex.join(["rfho", *self.arguments])
         with _log_on(console):
-            outcome = execute(experiment, settings, folder, command=command, console=console)
+            try:
+                outcome = execute(experiment, settings, folder, command=command, console=console)
+            except HyperGradientError as error:
+                page = folder.path / "report.html"
+                raise typer.Exit(
+                    _said(f"FAILED: {error}; the report is {page}", FAILED_RUN)
+                ) from error
         console.print(f"{outcome.status}: {outcome.report}", highlight=False, soft_wrap=True)
         if outcome.status == INTERRUPTED:
             raise typer.Exit(BY_CTRL_C)

@@ -59,7 +59,7 @@ def to_png(drawn: Figure) -> bytes:
 
 def curves(
     series: Mapping[str, np.ndarray],
-    x: np.ndarray | None = None,
+    x: np.ndarray | Mapping[str, np.ndarray] | None = None,
     *,
     x_label: str,
     y_label: str,
@@ -70,7 +70,7 @@ def curves(
     Args:
         series: arrays ``(steps,)`` of one run or ``(runs, steps)`` of several; what is not finite
             is left out.
-        x: the positions of the steps; by default 0, 1, ….
+        x: the positions of the steps, of all lines or of each by its name; by default 0, 1, ….
         x_label: with its unit.
         y_label: with its unit.
         y_scale: a scale of matplotlib, such as ``log``.
@@ -79,7 +79,7 @@ def curves(
     axis: Axes = axes[0, 0]
     for number, (name, values) in enumerate(series.items()):
         mean, std = _mean_and_std(np.atleast_2d(np.asarray(values, dtype=np.float64)))
-        places = np.arange(len(mean)) if x is None else np.asarray(x)
+        places = np.arange(len(mean)) if x is None else x[name] if isinstance(x, Mapping) else x
         colour, line = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
         axis.plot(places, mean, line, color=colour, linewidth=1.8, label=name)
         if np.any(std > 0):

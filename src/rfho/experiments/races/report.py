@@ -9,6 +9,9 @@ from rfho.experiments.races.contest import Standing
 from rfho.runs.pictures import COLOURS, LINES, figure, image_grid
 from rfho.runs.study import Record
 
+_PANELS = {"objective": "validation loss", "test loss": "test loss"}
+_MARKERS = "osDv^P"
+
 COLUMNS = {
     "racer": None,
     "penalties": 0,
@@ -41,19 +44,20 @@ def ways_down(standings: dict[str, Standing]) -> Figure:
 
 
 def by_number(records: Sequence[Record]) -> Figure:
-    """Objective and test loss at the end of the budget, against the number of penalties."""
+    """Validation loss and test loss at the end of the budget, against the number of penalties."""
     picture, axes = figure(columns=2, width=9.6)
     racers = list(dict.fromkeys(record["racer"] for record in records))
-    for axis, what in zip(axes[0], ("objective", "test loss"), strict=True):
+    for axis, (what, label) in zip(axes[0], _PANELS.items(), strict=True):
         for number, racer in enumerate(racers):
             own = [record for record in records if record["racer"] == racer]
             counts = sorted({record["penalties"] for record in own})
             runs = [[r[what] for r in own if r["penalties"] == count] for count in counts]
             style = {"color": COLOURS[number], "linestyle": LINES[number % len(LINES)]}
+            style["marker"] = _MARKERS[number % len(_MARKERS)]
             axis.plot(counts, [np.median(each) for each in runs], label=racer, **style)
             low, high = ([end(each) for each in runs] for end in (min, max))
             axis.fill_between(counts, low, high, alpha=0.15, color=COLOURS[number], linewidth=0)
-        axis.set(xscale="log", xlabel="penalties m", ylabel=what)
+        axis.set(xscale="log", xlabel="penalties m", ylabel=label)
     axes[0, 0].legend(frameon=False)
     return picture
 
