@@ -1,16 +1,17 @@
 """What many calls and many outer steps leave behind in a process: programs, memory, descriptors.
 
     python growth.py calls COUNT
-    python growth.py steps COUNT [run FOLDER]
+    python growth.py steps COUNT [tune|iterate|many|online|run] [FOLDER]
 
 Prints programs compiled after the first call, bytes of resident memory and descriptors more, for each call or
-step, over the second half; for steps also what the history itself holds of each.
+step, over the second half.
 """
 
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -82,10 +83,32 @@ class Half(rfho.Listener):
             self.seen.append((len(programs), resident(), descriptors()))
 
 
-def steps(total: int, drive: Callable[..., Any], **how: Any) -> tuple[int, float, int]:
+def driven(kind: str, total: int, folder: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A verb with its problem, and how it is to be called."""
+    given, start = problem(), {"target": 0.5}
+    if kind == "many":
+        starts = [start, {"target": 0.1}]
+        return functools.partial(rfho.tune_many, given, starts, optim=OPTIM), {}
+    if kind == "iterate":
+        return lambda **how: exhaust(rfho.iterate(given, start, optim=OPTIM, **how)), {}
+    tune = functools.partial(rfho.tune, given, start, optim=OPTIM)
+    if kind == "online":
+        long = rfho.Problem(given.dynamics, objective, horizon=total)
+        method = rfho.RealTimeHyperGradient(every=1)
+        tune = functools.partial(rfho.tune, long, start, optim=OPTIM, method=method)
+    return tune, {"run": rfho.Run(folder[0])} if folder else {}
+
+
+def exhaust(reports: Iterable[Any]) -> None:
+    """Takes all, and keeps none."""
+    for _ in reports:
+        pass
+
+
+def steps(total: int, drive: Callable[..., Any], how: dict[str, Any]) -> tuple[int, float, int]:
     """Programs, bytes and descriptors for each step of the second half."""
     half = Half(total)
-    drive(problem(), {"target": 0.5}, optim=OPTIM, steps=total, listeners=[half], **how)
+    drive(listeners=[half], **({"steps": total} | how))
     (programs_before, before, opened), (programs_after, after, open_now) = half.seen
     return (
         programs_after - programs_before,
@@ -101,8 +124,8 @@ def main() -> None:
     if what == "calls":
         print(*calls(int(total)))  # noqa: T201
         return
-    how = {"run": rfho.Run(rest[1])} if rest else {}
-    print(*steps(int(total), rfho.tune, **how))  # noqa: T201
+    kind, *folder = rest or ["tune"]
+    print(*steps(int(total), *driven(kind, int(total), folder)))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The outer loop: one step as a pure function, the loop with its clock and its listeners, many starts at once."""
 
 from rfho.outer.events import AbstractRun, Listener, Standing, Start
+from rfho.outer.form import Form
+from rfho.outer.history import History
 from rfho.outer.identity import differences, fingerprint
 from rfho.outer.lines import named, shown
 from rfho.outer.progress import RichProgress
@@ -15,6 +17,8 @@ from rfho.outer.verbs import iterate, iterate_many, tune, tune_many
 __all__ = [
     "AbstractRun",
     "Best",
+    "Form",
+    "History",
     "Listener",
     "Plain",
     "Report",

@@ -10,6 +10,7 @@ from rfho.errors import needed
 from rfho.outer.lines import shown
 
 _ROWS = 20
+_DRAWN = 2000
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -45,6 +46,7 @@ def plot(history: Sequence[Any]) -> Any:
     """
     if not history:
         raise ValueError("the run has no outer step to draw")
+    history = history[:: -(-len(history) // _DRAWN)]
     figures = needed("matplotlib.figure", by="Solution.plot", extra="cli")
     steps = [report.step for report in history]
     values = np.array([np.asarray(jax.tree.leaves(report.value), float) for report in history])

@@ -93,7 +93,7 @@ class Standing(NamedTuple):
 
     state: TunerState
     before: TunerState
-    history: tuple[Report, ...] = ()
+    history: Sequence[Report] = ()
     best: Best | None = None
     told: frozenset[Kind] = frozenset()
     ended: Result | None = None

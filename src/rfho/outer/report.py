@@ -1,7 +1,7 @@
 """What an outer loop tells of itself: one step, and the whole run."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,14 +72,14 @@ class Solution:
         hyper: the last λ.
         best: the λ with the lowest objective that the run has seen, or with ``choose`` the lowest on those data;
             None before the first step.
-        history: all reports, in order.
+        history: all reports, in order; each is made of its numbers when it is asked for.
         result: why the run stopped.
         error: what was raised, if anything was.
     """
 
     hyper: Hyper
     best: Best | None
-    history: tuple[Report, ...]
+    history: Sequence[Report]
     result: Result
     error: Exception | None
 
@@ -88,7 +88,7 @@ class Solution:
         hyper: Hyper,
         *,
         best: Best | None,
-        history: tuple[Report, ...],
+        history: Sequence[Report],
         result: Result,
         conclude: Callable[[], tuple[PyTree, Params]],
         error: Exception | None = None,
@@ -144,7 +144,7 @@ class Solution:
                 f"objective {self._values()}",
                 f"hyper     {shown(self.hyper)}",
                 f"best      {'-' if self.best is None else shown(self.best.hyper)}",
-                f"{len(self.history)} outer steps in {sum(r.seconds for r in self.history):.3g} s",
+                f"{len(self.history)} outer steps in {_seconds(self.history):.3g} s",
             ]
         )
 
@@ -162,6 +162,11 @@ class Solution:
         )
         last = shown(self._concluded[0]) if "_concluded" in vars(self) else "not yet read"
         return f"{before} before, {best} best, {last} last"
+
+
+def _seconds(history: Sequence[Report]) -> float:
+    known = getattr(history, "seconds", None)
+    return sum(report.seconds for report in history) if known is None else known
 
 
 def _not_stored() -> tuple[PyTree, Params]:

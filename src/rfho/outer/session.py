@@ -159,7 +159,7 @@ class Session:
             solution = Solution(
                 member.hyper,
                 best=member.best,
-                history=tuple(member.history),
+                history=member.history,
                 result=ended,
                 conclude=lambda i=i: together()[i],
                 error=member.error or error,
@@ -182,7 +182,7 @@ class Session:
 
     def _past(self) -> Iterator[Rows]:
         """The rows of an earlier run, once more."""
-        histories = [tuple(member.history) for member in self.members]
+        histories = [member.history for member in self.members]
         for i in range(max(map(len, histories))):
             yield tuple(history[i] if i < len(history) else None for history in histories)
 

@@ -1,6 +1,6 @@
 """One member of a run, as it is watched: its history, its best step, and why it ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from rfho.memory.shards import on_device, to_host
 from rfho.outer.chooser import Chooser
 from rfho.outer.events import Standing
 from rfho.outer.group import Taken
+from rfho.outer.history import History
 from rfho.outer.report import Best, Report
 from rfho.outer.retry import Retry
 from rfho.outer.tuner import TunerState
@@ -49,7 +50,8 @@ class Watched:
         judging: Problem | None,
     ) -> None:
         self.number = number
-        self.history = list(standing.history)
+        past = standing.history
+        self.history = past if isinstance(past, History) else History(past)
         self.best = standing.best
         self.ended = standing.ended
         self.error = _error_of(standing)
@@ -80,7 +82,7 @@ class Watched:
         return Standing(
             state=last,
             before=before,
-            history=tuple(self.history),
+            history=self.history,
             best=self.best,
             told=told,
             ended=self.ended,
@@ -185,10 +187,10 @@ class Watched:
     def _stand(self, state: TunerState) -> None:
         """Forgets what came after a state."""
         self.ended = self.error = self.end = None
-        del self.history[int(state.step) :]
+        self.history.cut(int(state.step))
         self.hyper = self._hyper_before = to_host(state.hyper)
         self._free = to_host(state.free)
-        self._watch = Watch(_remembered(tuple(self.history)), self._watch.told)
+        self._watch = Watch(_remembered(self.history), self._watch.told)
 
     def consider_end(self, value: PyTree, params: Params) -> None:
         """The objective at the last λ, once it is known, may be the lowest."""
@@ -224,7 +226,7 @@ def _error_of(standing: Standing) -> HyperGradientError | None:
     )
 
 
-def _remembered(history: tuple[Report, ...]) -> tuple[Seen, ...]:
+def _remembered(history: Sequence[Report]) -> tuple[Seen, ...]:
     return tuple(
         Seen(report.value, report.hypergradient, report.stats) for report in history[-REMEMBERED:]
     )

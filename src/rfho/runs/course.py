@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from rfho.outer import Report, Standing, named
 from rfho.runs.pictures import curves
@@ -14,6 +15,7 @@ from rfho.runs.table import Column, make_table
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MOST_PICTURES = 30
+_DRAWN = 2000
 
 Row = dict[str, Any]
 
@@ -40,14 +42,16 @@ def row_of(report: Report, *, with_member: bool) -> Row:
 
 def add_course(folder: RunFolder, standings: Sequence[Standing], findings: Sequence[str]) -> None:
     """Adds pictures of the objective and of every hyperparameter, and a table of where all ended."""
-    histories = [one.history for one in standings if one.history]
-    if not histories:
+    longest = max(len(one.history) for one in standings)
+    if not longest:
         return
-    drawn = curves(_objectives(histories), x_label="outer step", y_label="objective")
+    stride = -(-longest // _DRAWN)
+    histories = [one.history[::stride] for one in standings if one.history]
+    drawn = _over_steps(_objectives(histories), stride, 0, label="objective")
     folder.add_picture("objective", drawn, "The objective at each outer step.")
     learned = [[dict(report.learned()) for report in history] for history in histories]
     for number, name in enumerate(list(learned[0][0])[:_MOST_PICTURES]):
-        drawn = curves(_course(learned, name), x_label="outer step", y_label=name)
+        drawn = _over_steps(_course(learned, name), stride, 1, label=name)
         folder.add_picture(f"hyper-{number}-{_slug(name)}", drawn, f"{name} after each outer step.")
     folder.add_table("ends", _ends(standings))
     if findings:
@@ -55,6 +59,11 @@ def add_course(folder: RunFolder, standings: Sequence[Standing], findings: Seque
         folder.add_table(
             "findings", make_table("Findings", [Column("what gives rise to doubt")], rows)
         )
+
+
+def _over_steps(series: Mapping[str, np.ndarray], stride: int, first: int, *, label: str) -> Figure:
+    places = {name: first + stride * np.arange(len(line)) for name, line in series.items()}
+    return curves(series, places, x_label="outer step", y_label=label)
 
 
 def _ends(standings: Sequence[Standing]) -> Any:

@@ -18,6 +18,7 @@ import jax
 from rfho.errors import SnapshotError
 from rfho.files import damaged, inside
 from rfho.outer import (
+    Form,
     Plain,
     Report,
     Sections,
@@ -28,7 +29,7 @@ from rfho.outer import (
     save_snapshot,
 )
 from rfho.runs.log import Log, Place
-from rfho.runs.records import Form, read_reports
+from rfho.runs.records import read_reports
 from rfho.runs.standings import (
     arrays_like,
     arrays_of,
@@ -136,7 +137,7 @@ class Keeper:
         histories = read_reports(self._reports, self.forms)
         self._told = [_last(history) for history in histories]
         members = tuple(
-            standing_of(found.state[i], _words_of(found.sections, i), form, tuple(history))
+            standing_of(found.state[i], _words_of(found.sections, i), form, history)
             for i, (form, history) in enumerate(zip(self.forms, histories, strict=True))
         )
         self._saved = _marks(members)

@@ -7,8 +7,7 @@ import jax
 
 from rfho.checks import Kind
 from rfho.errors import Result
-from rfho.outer import Best, Plain, Report, Standing, Start, Tuner
-from rfho.runs.records import Form
+from rfho.outer import Best, Form, History, Plain, Standing, Start, Tuner
 from rfho.typing import PyTree
 
 _SEPARATOR = " "
@@ -75,9 +74,7 @@ def words_of(standing: Standing) -> dict[str, Plain]:
     }
 
 
-def standing_of(
-    arrays: PyTree, words: dict[str, Plain], form: Form, history: tuple[Report, ...]
-) -> Standing:
+def standing_of(arrays: PyTree, words: dict[str, Plain], form: Form, history: History) -> Standing:
     """A member as it was."""
     best, step, ended = arrays["best"], words["best"], words["ended"]
     return Standing(
