@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 import rfho
+from rfho.attribution.examples import examples_of
 from rfho.placement import Members, data_parallel, fsdp
 from rfho.placement.layout import Devices, examples_over, parameters_over
 
@@ -135,6 +136,15 @@ def test_data_of_an_objective_of_its_own_are_placed_too():
     assert placed.objective["lr"].data.sharding.spec == PartitionSpec(("examples",))
     found, alone = (rfho.hyper_gradient(p, {"lr": 0.1}).hypergradient for p in (placed, problem))
     assert found == alone
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_examples_have_the_numbers_that_they_had_before(keyed):
+    train = rfho.Stream(jnp.arange(6.0), size=4, key=0)
+    train = rfho.Keyed(train, key=1) if keyed else train
+    placed = examples_of(data_parallel(small(train=train), one_device()).train)
+    assert placed.order(3).tolist() == examples_of(train).order(3).tolist()
+    assert placed.data.tolist() == list(range(6))
 
 
 @pytest.mark.usefixtures("unchecked")

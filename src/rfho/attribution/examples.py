@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
+from rfho.placement.batches import Spread
 from rfho.problem import Indexed, Keyed, Stream
 from rfho.problem.stream import common_length
 from rfho.typing import Batch, PyTree, Step
@@ -83,6 +84,9 @@ def examples_of(train: Any) -> Examples:
     if isinstance(train, Keyed):
         inner = examples_of(train.data)
         return Examples(inner.data, inner.order, None, train.key)
+    if isinstance(train, Spread):
+        # A batch is the same one wherever its examples lie.
+        return examples_of(train.data)
     if isinstance(train, Stream | Indexed):
         numbers = jnp.arange(common_length(train.data, "train"))
         return Examples(train.data, eqx.tree_at(lambda stream: stream.data, train, numbers))
