@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 import rfho
-from benchmarks.bilevel_peers import Peer, Rates, Sides, logistic, saba, soba, stocbio
+from benchmarks.bilevel_peers import PEERS, Peer, Rates, Sides
 from rfho.outer.tuner import TunerState
 
 BATCH, SECONDS = 64, (0.5, 1.0, 2.0)
@@ -80,6 +80,16 @@ def data() -> tuple[Batches, Batches]:
     return found[0], found[1]
 
 
+def logistic(w: jax.Array, batch: tuple[jax.Array, ...]) -> jax.Array:
+    """The objective."""
+    return jnp.mean(jax.nn.softplus(-batch[1] * (batch[0] @ w)))
+
+
+def penalised(w: jax.Array, x: jax.Array, batch: tuple[jax.Array, ...]) -> jax.Array:
+    """The loss."""
+    return logistic(w, batch) + 0.5 * jnp.sum(jnp.exp(x) * w**2)
+
+
 def ours(inner: float) -> dict[str, rfho.hyper_gradients.AbstractHyperGradient]:
     """Methods by the names of the papers that they come from."""
     return {
@@ -88,26 +98,25 @@ def ours(inner: float) -> dict[str, rfho.hyper_gradients.AbstractHyperGradient]:
         "rfho: Alternating (AmIGO)": rfho.AlternatingHyperGradient(inner, every=10, products=10),
         "rfho: VarianceReduced (SABA)": rfho.VarianceReducedHyperGradient(inner),
         "rfho: FirstOrder (F2SA)": rfho.FirstOrderHyperGradient(penalty=10.0, every=10),
+        "rfho: DynamicBarrier (BOME)": rfho.DynamicBarrierHyperGradient(inner, every=10),
     }
 
 
 def as_peer(method: Any, rates: Rates, train: Batches, valid: Batches) -> Peer:
     """A method of rfho in the form of the opponents."""
 
-    def loss(w: Any, hyper: Any, batch: Any) -> jax.Array:
-        return logistic(w, batch) + 0.5 * jnp.sum(jnp.exp(hyper) * w**2)
-
     def objective(w: Any, hyper: Any, batch: Any) -> jax.Array:
         return logistic(w, batch)
 
     size = train.x.shape[1]
-    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(rates.inner), jnp.zeros(size))
+    dynamics = rfho.Descent(penalised, lambda hyper: optax.sgd(rates.inner), jnp.zeros(size))
     reduced = isinstance(method, rfho.VarianceReducedHyperGradient)
     data = (train.listed(), valid.listed()) if reduced else (train, rfho.Fresh(valid))
     problem = rfho.Problem(dynamics, objective, *data, horizon=10)
     tuner = rfho.Tuner(method, optax.sgd(rates.outer))
-    start = lambda size: tuner.init(problem, jnp.zeros(size))  # noqa: E731
-    return Peer(start, lambda carry, key, rates: tuner.step(problem, carry)[0])
+    return Peer(
+        lambda x, w: tuner.init(problem, x), lambda carry, key, rates: tuner.step(problem, carry)[0]
+    )
 
 
 def raced(peer: Peer, size: int, rates: Rates) -> tuple[list[np.ndarray], int]:
@@ -119,7 +128,7 @@ def raced(peer: Peer, size: int, rates: Rates) -> tuple[list[np.ndarray], int]:
         return jax.lax.scan(step, carry, jax.random.split(key, STRETCH))[0]
 
     key = jax.random.key(1)
-    begin = peer.start(size)
+    begin = peer.start(jnp.zeros(size), jnp.zeros(size))
     jax.block_until_ready(stretch(begin, key))
     carry, steps, seen, spent = begin, 0, [], 0.0
     for seconds in SECONDS:
@@ -159,7 +168,8 @@ class Value:
 def main() -> None:
     """Prints a row for each method."""
     train, valid = data()
-    sides = Sides(train.batch, valid.batch, (train.number, valid.number))
+    numbers = train.number, valid.number
+    sides = Sides(train.batch, valid.batch, numbers, penalised, logistic)
     value, size = Value(train, valid), train.x.shape[1]
     print(f"h at the start: {value(np.zeros(size)) - MINIMUM:.2e} above the minimum")
     head = "".join(f"{f'{seconds:g} s':>10}" for seconds in SECONDS)
@@ -168,7 +178,7 @@ def main() -> None:
         name: lambda rates, name=name: as_peer(ours(rates.inner)[name], rates, train, valid)
         for name in ours(1.0)
     }
-    for name, peer in (("SOBA", soba), ("SABA", saba), ("stocBiO", stocbio)):
+    for name, peer in PEERS.items():
         runs[f"{name}, written from its paper"] = lambda rates, peer=peer: peer(sides)
     wanted = sys.argv[1:]
     for name, peer_at in runs.items():

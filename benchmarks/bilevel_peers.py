@@ -1,7 +1,7 @@
 """Stochastic bilevel methods as their papers have them, in plain JAX: opponents of `benchmarks.bilevel`.
 
-All know the penalised logistic regression of `benchmarks.bilevel` by heart, and pay nothing for generality:
-g(w, x; i) is its loss on batch i, f(w; j) the validation loss on batch j, and q solves H q = ∂_w f.
+All know the task's loss g(w, x; i) on training batch i and objective f(w; j) on validation batch j by heart, and
+pay nothing for generality; q solves H q = ∂_w f. Each begins its carry with the outer variable x.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Batch = tuple[Array, Array]
+Batch = tuple[Array, ...]
 
 
 class Sides(NamedTuple):
-    """Batch number i of the training and of the validation data, and how many there are."""
+    """Batch number i of the training and of the validation data, how many there are, and what is made small."""
 
     train: Callable[[Any], Batch]
     valid: Callable[[Any], Batch]
     numbers: tuple[int, int]
+    loss: Callable[[Array, Array, Batch], Array]
+    objective: Callable[[Array, Batch], Array]
 
 
 class Rates(NamedTuple):
@@ -30,32 +32,47 @@ class Rates(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """``start(size) -> carry`` and ``step(carry, key, rates) -> carry``, which begins with the outer variable."""
+    """``start(x, w) -> carry`` and ``step(carry, key, rates) -> carry``, which begins with the outer variable."""
 
-    start: Callable[[int], Any]
+    start: Callable[[Array, Array], Any]
     step: Callable[[Any, Array, Rates], Any]
 
 
-def logistic(w: Array, batch: Batch) -> Array:
-    return jnp.mean(jax.nn.softplus(-batch[1] * (batch[0] @ w)))
-
-
-def penalised(w: Array, x: Array, batch: Batch) -> Array:
-    return logistic(w, batch) + 0.5 * jnp.sum(jnp.exp(x) * w**2)
-
-
-def products(w: Array, x: Array, q: Array, batch: Batch) -> tuple[Array, Array, Array]:
+def products(sides: Sides, x: Array, w: Array, q: Array, batch: Batch) -> tuple[Array, ...]:
     """∂_w g, H q and (∂²_xw g) q."""
-    slopes = jax.grad(penalised, argnums=(0, 1))
-    at = lambda w: slopes(w, x, batch)  # noqa: E731
-    (slope, _), (by_w, by_x) = jax.jvp(at, (w,), (q,))
+    slopes = jax.grad(sides.loss, argnums=(0, 1))
+    (slope, _), (by_w, by_x) = jax.jvp(lambda w: slopes(w, x, batch), (w,), (q,))
     return slope, by_w, by_x
 
 
-def numbers(key: Array, sides: Sides) -> tuple[Array, Array]:
+def drawn(key: Array, sides: Sides) -> tuple[Batch, Batch]:
+    """A batch of each side at random."""
     one, other = jax.random.split(key)
-    first, second = sides.numbers
-    return jax.random.randint(one, (), 0, first), jax.random.randint(other, (), 0, second)
+    i, j = (
+        jax.random.randint(k, (), 0, n) for k, n in zip((one, other), sides.numbers, strict=True)
+    )
+    return sides.train(i), sides.valid(j)
+
+
+def descended(sides: Sides, x: Array, w: Array, *, keys: Array, rate: float) -> Array:
+    """SGD on the loss, one step for each key."""
+
+    def one(w: Array, key: Array) -> tuple[Array, None]:
+        return w - rate * jax.grad(sides.loss)(w, x, drawn(key, sides)[0]), None
+
+    return jax.lax.scan(one, w, keys)[0]
+
+
+def solved(
+    sides: Sides, x: Array, w: Array, q: Array, *, seed: Array, keys: Array, rate: float
+) -> Array:
+    """SGD on q's linear system, one step for each key."""
+
+    def one(q: Array, key: Array) -> tuple[Array, None]:
+        batch, _ = drawn(key, sides)
+        return q + rate * (seed - products(sides, x, w, q, batch)[1]), None
+
+    return jax.lax.scan(one, q, keys)[0]
 
 
 def soba(sides: Sides) -> Peer:
@@ -63,12 +80,12 @@ def soba(sides: Sides) -> Peer:
 
     def step(carry: Any, key: Array, rates: Rates) -> Any:
         x, w, q = carry
-        i, j = numbers(key, sides)
-        slope, by_w, by_x = products(w, x, q, sides.train(i))
-        seed = jax.grad(logistic)(w, sides.valid(j))
+        batch, unseen = drawn(key, sides)
+        slope, by_w, by_x = products(sides, x, w, q, batch)
+        seed = jax.grad(sides.objective)(w, unseen)
         return x + rates.outer * by_x, w - rates.inner * slope, q + rates.inner * (seed - by_w)
 
-    return Peer(lambda size: (jnp.zeros(size),) * 3, step)
+    return Peer(lambda x, w: (x, w, jnp.zeros_like(w)), step)
 
 
 class Tables(NamedTuple):
@@ -82,16 +99,21 @@ def saba(sides: Sides) -> Peer:
     """The same paper, section 3.2: each direction by SAGA, from a table with a row for each batch."""
     train, valid = sides.numbers
 
-    def start(size: int) -> Any:
-        zeros = jnp.zeros(size)
-        rows = (*(jnp.zeros((train, size)),) * 3, jnp.zeros((valid, size)))
-        return zeros, zeros, zeros, Tables(rows, (zeros,) * 4)
+    def start(x: Array, w: Array) -> Any:
+        q, every = jnp.zeros_like(w), jnp.arange(train)
+        rows = jax.lax.map(lambda i: products(sides, x, w, q, sides.train(i)), every)
+        seeds = jax.lax.map(
+            lambda j: jax.grad(sides.objective)(w, sides.valid(j)), jnp.arange(valid)
+        )
+        rows = (*rows, seeds)
+        return x, w, q, Tables(rows, tuple(jnp.mean(row, axis=0) for row in rows))
 
     def step(carry: Any, key: Array, rates: Rates) -> Any:
         x, w, q, tables = carry
-        i, j = numbers(key, sides)
-        seed = jax.grad(logistic)(w, sides.valid(j))
-        newest = (*products(w, x, q, sides.train(i)), seed)
+        one, other = jax.random.split(key)
+        i, j = jax.random.randint(one, (), 0, train), jax.random.randint(other, (), 0, valid)
+        seed = jax.grad(sides.objective)(w, sides.valid(j))
+        newest = (*products(sides, x, w, q, sides.train(i)), seed)
         where, counts = (i, i, i, j), (train, train, train, valid)
         changes = [new - rows[k] for new, rows, k in zip(newest, tables.rows, where, strict=True)]
         found = [change + mean for change, mean in zip(changes, tables.means, strict=True)]
@@ -110,20 +132,132 @@ def stocbio(sides: Sides, *, steps: int = 10, terms: int = 10) -> Peer:
     def step(carry: Any, key: Array, rates: Rates) -> Any:
         x, w = carry
         keys = jax.random.split(key, steps + terms + 1)
+        w = descended(sides, x, w, keys=keys[:steps], rate=rates.inner)
+        batch, unseen = drawn(keys[-1], sides)
+        seed, zero = jax.grad(sides.objective)(w, unseen), jnp.zeros_like(w)
+        q = solved(sides, x, w, zero, seed=seed, keys=keys[steps:-1], rate=rates.inner)
+        return x + rates.outer * products(sides, x, w, q, batch)[2], w
 
-        def descend(w: Array, key: Array) -> tuple[Array, None]:
-            i, _ = numbers(key, sides)
-            return w - rates.inner * jax.grad(penalised)(w, x, sides.train(i)), None
+    return Peer(lambda x, w: (x, w), step)
 
-        w, _ = jax.lax.scan(descend, w, keys[:steps])
-        i, j = numbers(keys[-1], sides)
-        seed = jax.grad(logistic)(w, sides.valid(j))
 
-        def term(q: Array, key: Array) -> tuple[Array, None]:
-            k, _ = numbers(key, sides)
-            return q + rates.inner * (seed - products(w, x, q, sides.train(k))[1]), None
+def amigo(sides: Sides, *, steps: int = 10, terms: int = 10) -> Peer:
+    """arXiv 2111.14580: the same with q going on from where it was."""
 
-        q, _ = jax.lax.scan(term, jnp.zeros_like(w), keys[steps:-1])
-        return x + rates.outer * products(w, x, q, sides.train(i))[2], w
+    def step(carry: Any, key: Array, rates: Rates) -> Any:
+        x, w, q = carry
+        keys = jax.random.split(key, steps + terms + 1)
+        w = descended(sides, x, w, keys=keys[:steps], rate=rates.inner)
+        batch, unseen = drawn(keys[-1], sides)
+        seed = jax.grad(sides.objective)(w, unseen)
+        q = solved(sides, x, w, q, seed=seed, keys=keys[steps:-1], rate=rates.inner)
+        return x + rates.outer * products(sides, x, w, q, batch)[2], w, q
 
-    return Peer(lambda size: (jnp.zeros(size),) * 2, step)
+    return Peer(lambda x, w: (x, w, jnp.zeros_like(w)), step)
+
+
+def f2sa(sides: Sides, *, steps: int = 10, penalty: float = 10.0) -> Peer:
+    """arXiv 2301.10945, algorithm 1 with a fixed penalty σ: y on f + σ g, z on g."""
+
+    def step(carry: Any, key: Array, rates: Rates) -> Any:
+        x, y, z = carry
+
+        def both(at: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], None]:
+            (y, z), (batch, unseen) = at, drawn(key, sides)
+            pull = jax.grad(sides.objective)(y, unseen) / penalty
+            y = y - rates.inner * (jax.grad(sides.loss)(y, x, batch) + pull)
+            return (y, z - rates.inner * jax.grad(sides.loss)(z, x, batch)), None
+
+        (y, z), _ = jax.lax.scan(both, (y, z), jax.random.split(key, steps))
+        batch, _ = drawn(jax.random.fold_in(key, steps), sides)
+        near, far = (jax.grad(sides.loss, argnums=1)(at, x, batch) for at in (y, z))
+        return x - rates.outer * penalty * (near - far), y, z
+
+    return Peer(lambda x, w: (x, w, w), step)
+
+
+def bome(sides: Sides, *, steps: int = 10, barrier: float = 0.5) -> Peer:
+    """arXiv 2209.08709, algorithm 1 with φ = η ‖∇q‖²."""
+
+    def step(carry: Any, key: Array, rates: Rates) -> Any:
+        x, w = carry
+        keys = jax.random.split(key, steps + 1)
+        z = descended(sides, x, w, keys=keys[:-1], rate=rates.inner)
+        batch, unseen = drawn(keys[-1], sides)
+        by_w, near = jax.grad(sides.loss, argnums=(0, 1))(w, x, batch)
+        by_x = near - jax.grad(sides.loss, argnums=1)(z, x, batch)
+        seed = jax.grad(sides.objective)(w, unseen)
+        squared = jnp.sum(by_w**2) + jnp.sum(by_x**2)
+        share = jnp.sum(seed * by_w) / jnp.where(squared > 0, squared, 1)
+        multiplier = jnp.maximum(barrier - share, 0)
+        w = w - rates.inner * (seed + multiplier * by_w)
+        return x - rates.outer * multiplier * by_x, w
+
+    return Peer(lambda x, w: (x, w), step)
+
+
+def recursive(now: Array, before: Array, last: Array, share: float) -> Array:
+    """STORM: the newest direction, and the last one corrected on the same batch."""
+    return now + (1 - share) * (last - before)
+
+
+def mrbo(sides: Sides, *, terms: int = 10, share: float = 0.1) -> Peer:
+    """arXiv 2106.04692, algorithm 1: one step of each, both directions by STORM, a Neumann series from zero."""
+
+    def step(carry: Any, key: Array, rates: Rates) -> Any:
+        x, w, (x0, w0, of_w, of_x, first) = carry
+        keys = jax.random.split(key, terms + 1)
+        batch, unseen = drawn(keys[-1], sides)
+
+        def directions(x: Array, w: Array) -> tuple[Array, Array]:
+            seed, zero = jax.grad(sides.objective)(w, unseen), jnp.zeros_like(w)
+            q = solved(sides, x, w, zero, seed=seed, keys=keys[:-1], rate=rates.inner)
+            slope, _, by_x = products(sides, x, w, q, batch)
+            return slope, -by_x
+
+        now, before = directions(x, w), directions(x0, w0)
+        part = jnp.where(first, 1.0, share)
+        of_w, of_x = (
+            recursive(n, b, last, part)
+            for n, b, last in zip(now, before, (of_w, of_x), strict=True)
+        )
+        memory = (x, w, of_w, of_x, jnp.array(False))
+        return x - rates.outer * of_x, w - rates.inner * of_w, memory
+
+    return Peer(lambda x, w: (x, w, (x, w, 0 * w, 0 * x, jnp.array(True))), step)
+
+
+def fsla(sides: Sides, *, share: float = 0.1) -> Peer:
+    """arXiv 2112.04660: one step of each, the direction of x alone by STORM."""
+
+    def step(carry: Any, key: Array, rates: Rates) -> Any:
+        x, w, q, (x0, w0, q0, of_x, first) = carry
+        batch, unseen = drawn(key, sides)
+        slope, by_w, by_x = products(sides, x, w, q, batch)
+        before = products(sides, x0, w0, q0, batch)[2]
+        of_x = recursive(-by_x, -before, of_x, jnp.where(first, 1.0, share))
+        seed = jax.grad(sides.objective)(w, unseen)
+        memory = (x, w, q, of_x, jnp.array(False))
+        return (
+            x - rates.outer * of_x,
+            w - rates.inner * slope,
+            q + rates.inner * (seed - by_w),
+            memory,
+        )
+
+    def start(x: Array, w: Array) -> Any:
+        return x, w, 0 * w, (x, w, 0 * w, 0 * x, jnp.array(True))
+
+    return Peer(start, step)
+
+
+PEERS: dict[str, Callable[[Sides], Peer]] = {
+    "SOBA": soba,
+    "SABA": saba,
+    "stocBiO": stocbio,
+    "AmIGO": amigo,
+    "F2SA": f2sa,
+    "BOME": bome,
+    "MRBO": mrbo,
+    "FSLA": fsla,
+}

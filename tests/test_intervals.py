@@ -81,7 +81,7 @@ ROWS = {
     "truncated": Row(rfho.TruncatedHyperGradient(10), of_the_run),
     "truncated late": Row(rfho.TruncatedHyperGradient(30), of_the_run),
     "truncated, by its bias": Row(rfho.TruncatedHyperGradient("auto"), of_the_run),
-    "one step": Row(rfho.OneStepHyperGradient(HORIZON), of_the_minimiser, 12.0),
+    "one step": Row(rfho.OneStepHyperGradient(HORIZON), of_the_minimiser, 13.0),
     "first order": Row(rfho.FirstOrderHyperGradient(10.0, every=HORIZON), of_the_minimiser, 15.0),
     "first order, settled": Row(
         rfho.FirstOrderHyperGradient(10.0, every=10 * HORIZON), of_the_minimiser, 15.0

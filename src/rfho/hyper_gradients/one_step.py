@@ -62,7 +62,7 @@ class OneStepHyperGradient(AbstractHyperGradient):
         - ``stats["residual"]``: ‖∂_wE - H q‖ / ‖∂_wE‖ = r, how much of ∂_wE one step leaves, from the
           same two gradients;
         - ``stats["error"]``, ``stats["relative_error"]``: what the steps before would add if each left √r
-          of it, 6 √r / (1 - √r) times the size of the difference; infinite where r >= 1. Slow directions
+          of it, 7 √r / (1 - √r) times the size of the difference; infinite where r >= 1. Slow directions
           leave more than r; by the root and the factor one in a thousand random convex problems adds more;
         - ``stats["t"]``: batches seen.
 
@@ -181,7 +181,7 @@ def _along(
 def _stats(r: Array, size: Array, hypergradient: Hyper) -> dict[str, Scalar]:
     """The residual, and what it says of the steps before, as a series goes on."""
     root = jnp.sqrt(r)
-    error = jnp.max(jnp.where(r < 1, 6 * size * root / jnp.where(r < 1, 1 - root, 1), jnp.inf))
+    error = jnp.max(jnp.where(r < 1, 7 * size * root / jnp.where(r < 1, 1 - root, 1), jnp.inf))
     norm = tree.norm(hypergradient)
     relative = jnp.where(error > 0, error / jnp.where(norm > 0, norm, 1), 0)
     return {"residual": jnp.max(r), "error": error, "relative_error": relative}
