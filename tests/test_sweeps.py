@@ -63,6 +63,15 @@ class TestInterrupted:
         assert len(first.seen) + len(rest.seen) <= 2 * SEGMENTS * STEPS + 1
         assert not (tmp_path / "sweep").exists()
 
+    def test_pages_that_are_cleared_while_they_are_looked_for_count_for_nothing(
+        self, tmp_path, whole, monkeypatch
+    ):
+        def gone(*_):
+            raise FileNotFoundError(2, "No such file or directory")
+
+        monkeypatch.setattr("rfho.runs.sweeps.load_snapshot", gone)
+        assert digest(tune(run=Run(tmp_path))) == whole
+
     def test_the_second_signal_keeps_nothing_more(self, tmp_path, whole):
         def twice() -> None:
             ctrl_c()

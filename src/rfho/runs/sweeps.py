@@ -90,8 +90,8 @@ class Pages(Watch):
 
         try:
             page = load_snapshot(self._place(name), form)
-        except (SnapshotError, ValueError):
-            return None
+        except (SnapshotError, ValueError, OSError):
+            return None  # also where the thread that writes clears the pages of an earlier estimate just now
         if page is None:
             return None
         self._names.add(name)
