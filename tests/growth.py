@@ -79,7 +79,7 @@ class Half(rfho.Listener):
         self.total, self.seen = total, []
 
     def step(self, report: rfho.outer.Report) -> None:
-        if report.step in (self.total // 2, self.total):
+        if report.member == 0 and report.step in (self.total // 2, self.total):
             self.seen.append((len(programs), resident(), descriptors()))
 
 
