@@ -47,6 +47,15 @@ def test_scalars_are_the_objective_every_hyperparameter_norms_statistics_and_sec
     assert all(type(number) is float for number in numbers.values())
 
 
+def test_no_square_overflows_where_a_number_is_huge():
+    report = rfho.outer.Report(
+        1, {"a": np.full(4, 1e200)}, 1e300, {"a": np.full(4, -3e250)}, {}, 0.1
+    )
+    found = scalars(report)
+    assert found["norm/hyper"] == pytest.approx(2e200)
+    assert found["norm/hypergradient"] == found["hypergradient/a/norm"] == pytest.approx(6e250)
+
+
 def test_a_number_and_several_objectives_have_names_too():
     report = rfho.outer.Report(1, np.float32(0.5), {"a": 1.0, "b": 2.0}, np.float32(-2.0), {}, 0.1)
     numbers = scalars(report)

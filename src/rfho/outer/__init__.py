@@ -4,7 +4,7 @@ from rfho.outer.events import AbstractRun, Listener, Standing, Start
 from rfho.outer.form import Form
 from rfho.outer.history import History
 from rfho.outer.identity import differences, fingerprint
-from rfho.outer.lines import named, shown
+from rfho.outer.lines import named, norm, shown
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
 from rfho.outer.retry import Retry
@@ -38,6 +38,7 @@ __all__ = [
     "iterate_many",
     "load_snapshot",
     "named",
+    "norm",
     "save_snapshot",
     "shown",
     "train",

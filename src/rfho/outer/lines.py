@@ -1,6 +1,6 @@
 """Trees of numbers in one short line, for messages and tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -25,6 +25,18 @@ def named(value: PyTree, name: str) -> Iterator[tuple[str, Any]]:
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(value):
         yield jax.tree_util.keystr(path, simple=True, separator=".") or name, leaf
+
+
+def norm(leaves: Iterable[Any]) -> float:
+    """The Euclidean one of all NumPy arrays together, in float64; no square overflows.
+
+    Example:
+        >>> norm([np.full(4, 1e200)])
+        2e+200
+    """
+    flat = np.concatenate([np.ravel(leaf).astype(float) for leaf in leaves] or [np.zeros(1)])
+    largest = float(np.max(np.abs(flat), initial=0.0))
+    return largest * float(np.linalg.norm(flat / largest)) if 0 < largest < np.inf else largest
 
 
 def shown(value: PyTree) -> str:

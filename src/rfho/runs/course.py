@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from rfho.outer import Report, Standing, named
+from rfho.outer import Report, Standing, named, norm
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.table import Column, make_table
@@ -35,9 +35,12 @@ def row_of(report: Report, *, with_member: bool) -> Row:
         row[name] = float(value)
     for name, leaf in report.learned():
         row |= {name: leaf.item()} if leaf.size == 1 else _range(name, leaf)
-    norm = _norm(jax.tree.leaves(report.hypergradient))
     row |= {"retries": report.retries} if report.retries else {}
-    return _finite(row | report.stats | {"hypergradient norm": norm, "seconds": report.seconds})
+    last = {
+        "hypergradient norm": norm(jax.tree.leaves(report.hypergradient)),
+        "seconds": report.seconds,
+    }
+    return _finite(row | report.stats | last)
 
 
 def add_course(folder: RunFolder, standings: Sequence[Standing], findings: Sequence[str]) -> None:
@@ -108,13 +111,6 @@ def _course(
 
 def _of_member(name: str, i: int, count: int) -> str:
     return name if count == 1 else f"{name}, start {i}"
-
-
-def _norm(leaves: Sequence[Any]) -> float:
-    """The Euclidean one of all leaves together, which no square overflows."""
-    flat = np.concatenate([np.ravel(leaf).astype(float) for leaf in leaves] or [np.zeros(1)])
-    largest = float(np.max(np.abs(flat), initial=0.0))
-    return largest * float(np.linalg.norm(flat / largest)) if 0 < largest < np.inf else largest
 
 
 def _range(name: str, leaf: np.ndarray) -> Row:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import rfho
-from rfho.outer import Report, Start
+from rfho.outer import Report, Start, norm
 from rfho.typing import Hyper, PyTree
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -52,8 +52,8 @@ def scalars(report: Report) -> dict[str, float]:
         *_named("objective", _leaves(report.value), float),
         *_named("hyper", learned, _quantiles),
         *_named("hypergradient", gradients, _norm_of_array),
-        ("norm/hyper", _norm(leaf for _, leaf in learned)),
-        ("norm/hypergradient", _norm(leaf for _, leaf in gradients)),
+        ("norm/hyper", norm(leaf for _, leaf in learned)),
+        ("norm/hypergradient", norm(leaf for _, leaf in gradients)),
         *((f"method/{name}", float(number)) for name, number in report.stats.items()),
         ("seconds", float(report.seconds)),
     ]
@@ -142,11 +142,7 @@ def _quantiles(leaf: Any) -> float | dict[str, float]:
 
 
 def _norm_of_array(leaf: Any) -> float | dict[str, float]:
-    return float(leaf) if np.ndim(leaf) == 0 else {"norm": _norm([leaf])}
-
-
-def _norm(leaves: Iterable[Any]) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in leaves)))
+    return float(leaf) if np.ndim(leaf) == 0 else {"norm": norm([leaf])}
 
 
 def _described(leaf: Hyper) -> Any:
