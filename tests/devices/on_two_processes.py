@@ -1,6 +1,6 @@
 """One problem, its examples over two processes that talk by loopback; prints what came of it, a cell a line.
 
-    python on_two_processes.py RANK PORT FOLDER
+    python on_two_processes.py RANK PORT FOLDER CELL...
 
 `test_two_processes.py` starts both.
 """
@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rfho
 
-RANK, PORT, FOLDER = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+RANK, PORT, FOLDER, CELLS = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 # After all imports: importing the library starts no device.
@@ -84,9 +84,9 @@ def estimates(method):
     return [(one.value, one.hypergradient) for one in both]
 
 
-def tuned(**options):
+def tuned(method):
     spanning, alone = (
-        rfho.tune(problem(place), hyper(place), optim=OUTER, steps=4, tolerance=1e-3, **options)
+        rfho.tune(problem(place), hyper(place), method=method, optim=OUTER, steps=4, tolerance=1e-3)
         for place in (spread, whole)
     )
     assert str(spanning).splitlines()[0] == str(alone).splitlines()[0]
@@ -104,10 +104,9 @@ METHODS = {
 
 
 def main():
-    for name, method in METHODS.items():
-        report(name, *estimates(method))
-    report("tune", *tuned())
-    report("tune by LongReverse", *tuned(method=METHODS["LongReverse on disk"]))
+    for name in CELLS:
+        verb, _, method = name.rpartition(" by ")
+        report(name, *(tuned if verb else estimates)(METHODS[method]))
 
 
 def report(name, found, expected):

@@ -24,14 +24,13 @@ SHORT = {
     "automatic": [
         "data, StoreAll",
         "fsdp, StoreAll",
-        "fsdp, Recompute",
         "fsdp, HostMemory",
         "tensor, StoreAll",
         "fsdp, LongReverse",
         "fsdp, tune",
         "members",
     ],
-    "explicit": ["data, StoreAll", "fsdp, StoreAll", "fsdp, LongReverse", "fsdp, tune"],
+    "explicit": ["fsdp, StoreAll", "fsdp, LongReverse", "fsdp, tune"],
 }
 
 # Of the program's problem: 24 steps, and the larger of two matrices.

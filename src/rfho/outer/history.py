@@ -78,7 +78,7 @@ class History(Sequence[Report]):
     def seconds(self) -> float:
         """Of all steps together."""
         if self._form is None:
-            return sum(report.seconds for report in self._plain)
+            return sum((report.seconds for report in self._plain), 0.0)
         return sum(
             float(np.ndarray(len(part) // self._size, "<f8", part, _SECONDS, self._size).sum())
             for part in self._parts()
