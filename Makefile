@@ -67,9 +67,9 @@ clean:  ## remove the environment and everything built
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$@ -m pip install --disable-pip-version-check --quiet --constraint $(PINS) 'pip>=25.1'
 
 $(VENV)/.installed-%: pyproject.toml $(PINS) | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint $(PINS) 'pip>=25.1'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 		--constraint $(PINS) --editable . --group $*
 	@touch $@

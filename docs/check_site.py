@@ -49,6 +49,9 @@ def broken(folder: Path) -> list[str]:
 def main() -> int:
     """Prints what is broken, and says so by the exit code."""
     folder = Path(sys.argv[1]).resolve()
+    if not (folder / "index.html").exists():
+        print(f"{folder.name} holds no index.html: build the pages first, by make docs")
+        return 1
     lines = broken(folder)
     print("\n".join(lines) or f"every link inside {folder.name} leads somewhere")
     return 1 if lines else 0
