@@ -8,7 +8,6 @@ devices is fixed when JAX starts.
 
 import json
 import os
-import re
 import sys
 
 # What is compiled runs once: the layout of its arrays and its collectives are the same without optimised code.
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compared import error, largest_collective
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rfho
@@ -118,30 +118,6 @@ def compiled(problem, hyper, method):
     run = eqx.filter_jit(lambda problem, hyper: method.estimate(problem, hyper, None)[0])
     program = run.lower(problem, hyper).compile()
     return program, getattr(program, "compiled", program)
-
-
-SIZES = {"pred": 1, "s8": 1, "u8": 1, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-COLLECTIVE = re.compile(
-    r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter|ragged-all-to-all)"
-    r"(?:-start)?\("
-)
-SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
-def largest_collective(text):
-    """Bytes of the largest array that a collective brings to a device."""
-    sizes = [
-        SIZES[dtype] * int(np.prod([int(n) for n in shape.split(",") if n]))
-        for result in COLLECTIVE.findall(text)
-        for dtype, shape in SHAPE.findall(result)
-    ]
-    return max(sizes, default=0)
-
-
-def error(found, expected):
-    """The largest difference of a leaf, relative to its largest number."""
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-    return max(float(np.abs(np.asarray(a) - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
 def same_sharding(after, before):
