@@ -7,9 +7,8 @@ to fall half as much, on the scale of logarithms,
 .. math:: 3\, c \sum_{j < n} \rho^{j/2}, \quad \rho = \|\alpha_{t-1}\| / \|\alpha_t\|,
 
 where c is what a step adds at the end of the window and n steps are left; what λ adds through s_0 comes to it,
-fallen by all of them. The factor is fitted: of 2000 random
-logistic regressions with windows from 2 to 45 of 60 steps, 999 in 1000 leave out less, and the median leaves out
-a fifth to a half of it.
+fallen by all of them. The factor is fitted: of 2000 random logistic regressions with windows from 2 to 45 of 60
+steps, 999 in 1000 leave out less, and the median leaves out a fifth to a half of it.
 """
 
 from collections.abc import Callable
@@ -89,8 +88,8 @@ def logarithmic_mean(one: Scalar, other: Scalar) -> Scalar:
     """The mean of what falls geometrically from one to the other, (a - b) / ln(a / b)."""
     low, high = jnp.minimum(one, other), jnp.maximum(one, other)
     apart = (low > 0) & (high > low * (1 + 1e-6))
-    ratio = jnp.where(apart, high / jnp.where(apart, low, 1), 2)
-    return jnp.where(apart, (high - low) / jnp.log(ratio), jnp.where(low > 0, low, 0))
+    quotient = jnp.where(apart, high / jnp.where(apart, low, 1), 2)
+    return jnp.where(apart, (high - low) / jnp.log(quotient), jnp.where(low > 0, low, 0))
 
 
 def ratio(size: Scalar, of: Scalar) -> Scalar:

@@ -23,7 +23,7 @@ from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State
 
 
 class Slopes(NamedTuple):
-    """The derivatives of L at one w on one batch."""
+    """The derivatives of L, or of E, at one w on one batch."""
 
     by_params: PyTree
     by_hyper: Hyper

@@ -16,6 +16,7 @@ from jax import Array
 
 from rfho import _tree as tree
 from rfho._implicit.condition import Stationary, update_of
+from rfho._implicit.penalty import Slopes
 from rfho._implicit.reduction import SAGA, AbstractReduction, Numbered, numbered
 from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
@@ -61,13 +62,6 @@ class Directions(NamedTuple):
     slope: PyTree
     product: PyTree
     cross: Hyper
-
-
-class Slopes(NamedTuple):
-    """What one validation batch says: ∂_wE and ∂_λE."""
-
-    by_params: PyTree
-    by_hyper: Hyper
 
 
 class VarianceReducedHyperGradient(AbstractHyperGradient):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from rfho import _tree as tree
 from rfho._programs.avals import Leaf, abstract, aval_of, explicit_sharding, in_space
 from rfho.memory.checkpoint import Chain
 from rfho.memory.encoding import AbstractEncoding
@@ -121,7 +122,9 @@ class Record(NamedTuple):
         that the compiler need not copy that one.
         """
         of_states, of_memories = self.rows
-        state_kept, memory_kept = jax.tree.map(_is_kept, self.chain.needed()[0], is_leaf=_is_none)
+        state_kept, memory_kept = jax.tree.map(
+            _is_kept, self.chain.needed()[0], is_leaf=tree.is_none
+        )
 
         def one(i: Array, at: tuple[State, PyTree, PyTree]) -> tuple[State, PyTree, PyTree]:
             state, states, memories = at
@@ -151,10 +154,6 @@ class Record(NamedTuple):
             return self.chain.pull_back(cotangents, state, memory, start + i)
 
         return jax.lax.fori_loop(0, count, one, cotangents)
-
-
-def _is_none(leaf: PyTree) -> bool:
-    return leaf is None
 
 
 def _is_kept(leaf: PyTree) -> bool:

@@ -5,11 +5,12 @@ from the first to the last. No format here could run code.
 """
 
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from rfho import _tree as tree
 from rfho.outer.report import Report
 from rfho.typing import PyTree
 
@@ -47,8 +48,7 @@ class Form(NamedTuple):
     def size(self) -> int:
         """Bytes of a report."""
         numbers = len(jax.tree.leaves(self.value)) + len(self.stats)
-        arrays = sum(_nbytes(leaf) for leaf in jax.tree.leaves(self.free))
-        return HEAD.size + 8 * numbers + 2 * arrays
+        return HEAD.size + 8 * numbers + 2 * tree.nbytes(self.free)
 
     def fits(self, report: Report) -> bool:
         """Whether a report has this form, and every number of it is on this host."""
@@ -94,13 +94,19 @@ class Form(NamedTuple):
     def learned(self, hyper: PyTree) -> PyTree:
         """The learned leaves of λ; None elsewhere."""
         return jax.tree.map(
-            lambda free, leaf: None if free is None else leaf, self.free, hyper, is_leaf=_is_none
+            lambda free, leaf: None if free is None else leaf,
+            self.free,
+            hyper,
+            is_leaf=tree.is_none,
         )
 
     def joined(self, learned: PyTree) -> PyTree:
         """λ of its learned leaves."""
         return jax.tree.map(
-            lambda leaf, old: old if leaf is None else leaf, learned, self.hyper, is_leaf=_is_none
+            lambda leaf, old: old if leaf is None else leaf,
+            learned,
+            self.hyper,
+            is_leaf=tree.is_none,
         )
 
     def _arrays(self, content: bytes, start: int) -> tuple[PyTree, int]:
@@ -109,13 +115,5 @@ class Form(NamedTuple):
         for leaf in leaves:
             flat = np.frombuffer(content, leaf.dtype, int(np.prod(leaf.shape)), start)
             arrays.append(flat.reshape(leaf.shape).copy())
-            start += _nbytes(leaf)
+            start += tree.nbytes(leaf)
         return jax.tree.unflatten(structure, arrays), start
-
-
-def _nbytes(leaf: Any) -> int:
-    return int(np.prod(leaf.shape)) * leaf.dtype.itemsize
-
-
-def _is_none(leaf: Any) -> bool:
-    return leaf is None

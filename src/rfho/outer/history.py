@@ -42,10 +42,8 @@ class History(Sequence[Report]):
     def __init__(self, reports: Iterable[Report] = ()) -> None:
         self._form: Form | None = None
         self._plain: list[Report] = []
-        self._recent, self._stored = (
-            bytearray(),
-            0,
-        )  # reports in memory, and how many are in the file
+        # Reports in memory, and how many are in the file.
+        self._recent, self._stored = bytearray(), 0
         self._file: Any = None
         self._size = 0
         for report in reports:

@@ -197,8 +197,8 @@ def tune_many(
         [0.5, 0.5]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, _trusted(optim, trust), each, steps, tolerance, choose, listeners, run, retry)
-    how = how._replace(placement=placement)
+    outer = _trusted(optim, trust)
+    how = How(method, outer, each, steps, tolerance, choose, listeners, run, retry, placement)
     return tuned(problem, alike(hypers), how, throw=throw)
 
 
@@ -240,8 +240,8 @@ def iterate_many(
         [3, 3]
     """
     each = _each(domain, domains, len(hypers))
-    how = How(method, _trusted(optim, trust), each, steps, tolerance, choose, listeners, run, retry)
-    how = how._replace(placement=placement)
+    outer = _trusted(optim, trust)
+    how = How(method, outer, each, steps, tolerance, choose, listeners, run, retry, placement)
     yield from reported(problem, alike(hypers), how, throw=False)
 
 

@@ -19,9 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from rfho.experiments.races.comparison import advantages, compared, over_time
+from rfho.experiments.races.comparison import OURS, advantages, compared, over_time
 from rfho.experiments.races.contest import Move, Standing, objective, one_for_all, race, tested
 from rfho.experiments.races.descent import by_hypergradients
+from rfho.experiments.races.models import OWN
 from rfho.experiments.races.report import COLUMNS, by_number, penalty_images, ways_down
 from rfho.experiments.races.screen import line, screen
 from rfho.experiments.races.searches import SEARCHES, lacking, search_of
@@ -32,7 +33,6 @@ from rfho.runs.settings import above, at_least, setting
 from rfho.runs.stopwatch import clock
 from rfho.runs.study import Record, add_tables, grouped, tabulated
 
-OURS = "rfho"
 _MOMENTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -125,7 +125,7 @@ def _judged(table: RaceTable, log_penalties: np.ndarray) -> tuple[float, float, 
 def _of_tool(name: str, model: Any, table: RaceTable) -> Record:
     """A model that takes all examples at once; rfho's own is told of the groups."""
     both, begin = table.both, clock()
-    if name.startswith("Grouped"):
+    if name in OWN:
         model.fit(both.x, both.y, groups=table.group)
     else:
         table.model.fitted(model, both.x, both.y)

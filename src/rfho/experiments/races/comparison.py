@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rfho.experiments.races.models import OWN
 from rfho.runs.pictures import COLOURS, LINES, figure
 from rfho.runs.study import Record, grouped
 from rfho.runs.table import Column, Table, make_table
@@ -19,7 +20,7 @@ from rfho.runs.table import Column, Table, make_table
 MARKERS = "osD^vPX*"
 """One for each racer."""
 
-_OURS, _GROUPED = "rfho", "Grouped"
+OURS = "rfho"
 _PANELS = ("objective", "test loss")
 
 
@@ -44,11 +45,11 @@ def gains(records: Sequence[Record]) -> Iterator[Gain]:
     for (table, penalties), cell in _cells(records).items():
         by_racer = grouped(cell, "racer")
         for ours in by_racer:
-            if ours != _OURS and not ours.startswith(_GROUPED):
+            if ours != OURS and ours not in OWN:
                 continue
             for theirs in by_racer:
                 races = "objective" in by_racer[theirs][0]
-                if theirs == ours or (ours != _OURS and races):
+                if theirs == ours or (ours != OURS and races):
                     continue
                 for what in _PANELS:
                     percent = _percent(by_racer[ours], by_racer[theirs], what)
@@ -122,7 +123,7 @@ def advantages(records: Sequence[Record]) -> Figure:
 
 def _drawn(gain: Gain, racing: set[str]) -> bool:
     """The descent beside those that race; the estimator beside the tool that chooses one penalty by folds."""
-    return gain.theirs in racing if gain.ours == _OURS else gain.theirs.endswith("CV")
+    return gain.theirs in racing if gain.ours == OURS else gain.theirs.endswith("CV")
 
 
 def _draw(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from rfho.experiments.races.comparison import MARKERS
 from rfho.experiments.races.contest import Standing
 from rfho.runs.pictures import COLOURS, LINES, figure, image_grid
 from rfho.runs.study import Record
 
 _PANELS = {"objective": "validation loss", "test loss": "test loss"}
-_MARKERS = "osDv^P"
 
 COLUMNS = {
     "racer": None,
@@ -53,7 +53,7 @@ def by_number(records: Sequence[Record]) -> Figure:
             counts = sorted({record["penalties"] for record in own})
             runs = [[r[what] for r in own if r["penalties"] == count] for count in counts]
             style = {"color": COLOURS[number], "linestyle": LINES[number % len(LINES)]}
-            style["marker"] = _MARKERS[number % len(_MARKERS)]
+            style["marker"] = MARKERS[number % len(MARKERS)]
             axis.plot(counts, [np.median(each) for each in runs], label=racer, **style)
             low, high = ([end(each) for each in runs] for end in (min, max))
             axis.fill_between(counts, low, high, alpha=0.15, color=COLOURS[number], linewidth=0)
