@@ -10,7 +10,7 @@ from rfho.hyper_gradients import AbstractHyperGradient
 
 VERBS = {
     *("check_hyper_gradient", "diagnose", "grad", "hyper_gradient", "in_chunks", "iterate"),
-    *("iterate_many", "over_tasks", "solution", "train", "tune", "tune_many"),
+    *("iterate_many", "over_tasks", "smooth", "solution", "train", "tune", "tune_many"),
 }
 NOUNS = {
     *("Descent", "Dynamics", "Fresh", "HeavyBall", "HostStream", "Indexed", "Keep", "Keyed"),

@@ -21,7 +21,7 @@ from rfho import (
     placement,
     solvers,
 )
-from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose
+from rfho.checks import HyperGradientWarning, check_hyper_gradient, diagnose, smooth
 from rfho.domains import (
     Box,
     CappedL1,
@@ -169,6 +169,7 @@ __all__ = [
     "over_tasks",
     "placement",
     "schedules",
+    "smooth",
     "solution",
     "solvers",
     "train",

@@ -20,7 +20,6 @@ traced of it, inside of compiled functions, branches, loops and rematerialised p
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,6 +35,7 @@ from rfho._programs.walk import (
     bind_inside,
     children,
     evaluate,
+    evaluated_by,
     everywhere,
     has_own_derivative,
     is_literal,
@@ -91,7 +91,7 @@ def safe_roots(optim: optax.GradientTransformation) -> optax.GradientTransformat
         def inside(updates: PyTree, state: PyTree, params: PyTree, extra: PyTree) -> PyTree:
             return optim.update(updates, state, params, **extra)
 
-        return _with_safe_derivatives(inside)(updates, state, params, extra_args)
+        return evaluated_by(_rule, inside)(updates, state, params, extra_args)
 
     return optax.GradientTransformationExtraArgs(optim.init, update)
 
@@ -109,18 +109,6 @@ def safe_sqrt(x: ArrayLike, of_negative: float = jnp.nan) -> Array:
     elsewhere = jnp.where(x == 0, x, jnp.asarray(of_negative, jnp.result_type(x)))
     bad = x <= 0
     return jnp.where(bad, jax.lax.stop_gradient(elsewhere), jnp.sqrt(jnp.where(bad, 1, x)))
-
-
-def _with_safe_derivatives(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """``function``, evaluated operation by operation, the dangerous ones with another derivative."""
-
-    def evaluated(*arguments: PyTree) -> PyTree:
-        traced, shapes, static = eqx.filter_make_jaxpr(function)(*arguments)
-        arrays = jax.tree.leaves(eqx.filter(arguments, eqx.is_array))
-        outputs = evaluate(traced, arrays, _rule())
-        return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), outputs), static)
-
-    return evaluated
 
 
 def _rule() -> Rule:

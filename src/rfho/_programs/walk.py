@@ -170,6 +170,20 @@ def values_of(program: Program, arguments: Sequence[Any], rule: Rule = bind) -> 
     return values
 
 
+def evaluated_by(
+    rule_of: Callable[[], Rule], function: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
+    """``function``, traced at each call and evaluated operation by operation, by a new rule of ``rule_of``."""
+
+    def evaluated(*arguments: PyTree) -> PyTree:
+        traced, shapes, static = eqx.filter_make_jaxpr(function)(*arguments)
+        arrays = jax.tree.leaves(eqx.filter(arguments, eqx.is_array))
+        outputs = evaluate(traced, arrays, rule_of())
+        return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), outputs), static)
+
+    return evaluated
+
+
 def start(program: Program, arguments: Sequence[Any]) -> dict[Any, Any]:
     """The values of the variables that are known before an equation is computed."""
     variables = (*program.jaxpr.constvars, *program.jaxpr.invars)

@@ -10,6 +10,17 @@ from rfho.checks.diagnosis import (
     diagnose,
 )
 from rfho.checks.finite_differences import Difference, Verdict, derivative, judged, ladder
+from rfho.checks.repairs import (
+    Repair,
+    clipped,
+    enlarged,
+    ready_made,
+    rooted,
+    shortened,
+    slowed,
+    warmed_up,
+)
+from rfho.checks.smooth import Smoothed, Trial, smooth
 from rfho.checks.truncation import BiasCurve, bias_curve
 
 __all__ = [
@@ -20,12 +31,23 @@ __all__ = [
     "Finding",
     "HyperGradientWarning",
     "Kind",
+    "Repair",
     "Severity",
+    "Smoothed",
+    "Trial",
     "Verdict",
     "bias_curve",
     "check_hyper_gradient",
+    "clipped",
     "derivative",
     "diagnose",
+    "enlarged",
     "judged",
     "ladder",
+    "ready_made",
+    "rooted",
+    "shortened",
+    "slowed",
+    "smooth",
+    "warmed_up",
 ]

@@ -7,6 +7,7 @@ One step is a gradient g = ∇_w L(w, λ, b) followed by an update of parameters
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import optax
 
 from rfho.dynamics.base import AbstractDescent, Keep, Way
@@ -106,6 +107,23 @@ class Descent(AbstractDescent):
         self.optim = optim
         self._init = as_init(init)
         self._output = output
+
+    def under(
+        self,
+        optim: Callable[[Hyper], optax.GradientTransformation],
+        own: Callable[[PyTree], PyTree] | None = None,
+    ) -> "Descent":
+        """The same descent under another optimiser.
+
+        Args:
+            optim: as for `Descent`.
+            own: what ``output`` is given of the new slots; all of them by default.
+        """
+        output, changed = self._output, eqx.tree_at(lambda descent: descent.optim, self, optim)
+        if output is None or own is None:
+            return changed
+        whole = lambda params, slots: output(params, own(slots))  # noqa: E731
+        return eqx.tree_at(lambda descent: descent._output, changed, whole)
 
     def init(self, hyper: Hyper) -> DescentState:
         """s_0: initial parameters and empty slots."""

@@ -51,7 +51,7 @@ def smoothness_of(case: Case, gradient: Callable[[float], Hyper]) -> Smoothness:
     up, down, up_near, down_near = map(near, (far, -far, far / 10, -far / 10))
     jump = np.abs(up_near - down_near)
     return Smoothness(
-        agreement=_agreement(down, up),
+        agreement=agreement_of(down, up),
         jump=_distance(down, up),
         jump_nearer=_distance(down_near, up_near),
         one_sided=max(_distance(up, up_near), _distance(down, down_near)),
@@ -90,7 +90,8 @@ def _flat(gradient: Hyper) -> np.ndarray:
     return np.asarray(ravel_pytree(gradient)[0], np.float64)
 
 
-def _agreement(one: np.ndarray, other: np.ndarray) -> float:
+def agreement_of(one: np.ndarray, other: np.ndarray) -> float:
+    """How far the signs of two hypergradients agree, each in a row: 1 if both are zero, NaN if one is not finite."""
     weight = np.abs(one) + np.abs(other)
     total = float(np.sum(weight))
     if not np.isfinite(total) or total == 0:
