@@ -116,6 +116,30 @@ def test_what_is_wrong_with_a_start_is_one_line(assignment, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_plan_says_what_each_method_needs(capsys):
+    assert cli.main(["plan", "mine.py:made", "--set", "lr=0.2", "--flops", "1e9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "1 parameters, 3 steps, devices: 1; on each 4 B of parameters and 0 B"
+    )
+    assert lines[1].split() == ["tape", "memory", "host", "FLOPs", "sent", "plain", "runs", "hours"]
+    assert lines[2].split()[0] == "ReverseHyperGradient()"
+    assert lines[-1].endswith("nothing was allocated or trained")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mesh", "data"], "cannot read --mesh 'data': write data=8, or data=8,model=8"),
+        (["--placement", "fdsp"], "unknown placement 'fdsp': did you mean fsdp?"),
+        (["--mesh", "data=4096"], "4096 devices cannot be simulated, as JAX has started with"),
+    ],
+)
+def test_what_is_wrong_with_a_mesh_is_one_line(options, message, capsys):
+    assert cli.main(["plan", "mine.py:made", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_new_problem_runs_by_command_and_in_python(capsys):
     assert cli.main(["new", "fresh"]) == 0
     assert "rfho tune fresh/problem.py:problem" in capsys.readouterr().out

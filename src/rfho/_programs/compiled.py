@@ -34,6 +34,17 @@ def memory_of(function: Callable[..., PyTree], *arguments: PyTree) -> int:
         >>> memory_of(lambda x: jnp.sort(x @ x)[0, 0], x) >= 4 * 1000 * 1000
         True
     """
+    return buffers_of(compiled(function, *arguments))
+
+
+def buffers_of(program: jax.stages.Compiled) -> int:
+    """Bytes that a program takes beside its arguments and results, on each device."""
+    analysis = program.memory_analysis()
+    return 0 if analysis is None else int(analysis.temp_size_in_bytes)
+
+
+def compiled(function: Callable[..., PyTree], *arguments: PyTree) -> jax.stages.Compiled:
+    """``function`` compiled, with the code itself as cheap as it can be had; its arguments may be traced."""
     program, _ = trace(function, *arguments)
     variables = (*program.jaxpr.constvars, *program.jaxpr.invars)
 
@@ -45,8 +56,7 @@ def memory_of(function: Callable[..., PyTree], *arguments: PyTree) -> int:
 
     avals = map(aval_of, variables)
     lowered = jax.jit(run).lower([jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals])
-    analysis = lowered.compile(compiler_options=_cheap()).memory_analysis()
-    return 0 if analysis is None else int(analysis.temp_size_in_bytes)
+    return lowered.compile(compiler_options=_cheap())
 
 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The work of a traced function: what it computes and what it moves, counted without compiling it.
 
-    seconds = products / P + effort / E + bytes / B + kernels κ
+    seconds = products / P + effort / E + bytes / B + kernels κ + sent / S
 
-with the `Rates` P, E, B and κ of a machine. Elementwise operations are fused into the kernels that use their
+with the `Rates` P, E, B, κ and S of a machine. Elementwise operations are fused into the kernels that use their
 results, so they compute and move nothing; reshapes and transpositions cost nothing; all others read
 their operands and write their results. A primitive that stands in no table is named, not guessed.
 """
@@ -82,12 +82,14 @@ class Rates(NamedTuple):
         effort: E, other elementary operations per second.
         traffic: B, bytes per second.
         start: κ, seconds to start a kernel.
+        sending: S, bytes per second from a device to others.
     """
 
     products: float = 5.2e10
     effort: float = 1.2e10
     traffic: float = 5e9
     start: float = 1.4e-7
+    sending: float = math.inf
 
 
 class Work(NamedTuple):
@@ -99,6 +101,7 @@ class Work(NamedTuple):
         traffic: bytes read and written.
         kernels: passes over memory.
         unknown: primitives whose work is not known, and not counted.
+        sent: bytes that a device sends to others, which only a compiled program tells.
     """
 
     products: int = 0
@@ -106,11 +109,13 @@ class Work(NamedTuple):
     traffic: int = 0
     kernels: int = 0
     unknown: frozenset[str] = frozenset()
+    sent: int = 0
 
     def seconds(self, rates: Rates) -> float:
         """The time on a machine of these rates."""
         computing = self.products / rates.products + self.effort / rates.effort
-        return computing + self.traffic / rates.traffic + self.kernels * rates.start
+        moving = self.traffic / rates.traffic + self.sent / rates.sending
+        return computing + moving + self.kernels * rates.start
 
     def times(self, count: int) -> "Work":
         """The work of several calls."""
@@ -124,6 +129,7 @@ class Work(NamedTuple):
             together(self.traffic, other.traffic),
             together(self.kernels, other.kernels),
             self.unknown | other.unknown,
+            together(self.sent, other.sent),
         )
 
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import ShapedArray
 
 from rfho import _tree as tree
 from rfho._engines.forward import apart, coordinates, push_steps, read_along, start
@@ -48,11 +49,15 @@ class Forecast(NamedTuple):
         time: of one estimate, in plain training runs.
         memory: bytes of one estimate beside the problem's own arrays.
         unknown: operations that take time which is not counted, as nobody knows it.
+        tape: how many of the bytes are the tape.
+        host: bytes in the memory of the host, where that is another one.
     """
 
     time: float
     memory: int
     unknown: frozenset[str] = frozenset()
+    tape: int = 0
+    host: int = 0
 
 
 class Back(NamedTuple):
@@ -119,10 +124,15 @@ class Parts:
         other.rates = rates
         return other
 
+    @property
+    def plain(self) -> float:
+        """Seconds of plain training: T steps and one evaluation."""
+        return self.problem.horizon * self.seconds(self.step) + self.seconds(self.evaluate)
+
     def forecast(self, seconds: float, memory: int) -> Forecast:
-        """A forecast from seconds: in units of T steps and one evaluation."""
-        plain = self.problem.horizon * self.seconds(self.step) + self.seconds(self.evaluate)
-        return Forecast(seconds / plain, memory, self.step.unknown | self.evaluate.unknown)
+        """A forecast from seconds, in plain training runs."""
+        unknown = self.step.unknown | self.evaluate.unknown
+        return Forecast(seconds / self.plain, memory, unknown)
 
     def seconds(self, work: Work | None) -> float:
         """The time of some work on this machine."""
@@ -130,14 +140,8 @@ class Parts:
 
     def of_training(self, steps: int) -> Forecast:
         """``steps`` steps and a read-out, with nothing kept."""
-        problem = self.problem
-
-        def trained(hyper: Hyper) -> PyTree:
-            state = roll(problem, hyper, problem.init(hyper), span=Span(0, steps))
-            return problem.evaluate(problem.dynamics.output(state), hyper)
-
         seconds = steps * self.seconds(self.step) + self.seconds(self.evaluate)
-        return self.forecast(seconds, memory_of(trained, self.hyper))
+        return self.forecast(seconds, self._of_plain_steps(steps))
 
     def of_reverse(self, policy: AbstractCheckpoint, span: Span, *, before: int = 0) -> Forecast:
         """A sweep over ``span`` under a policy, after ``before`` plain steps."""
@@ -152,9 +156,10 @@ class Parts:
             + self.seconds(self.read)
         )
         # A policy that goes on from a state holds that beside the two that all hold.
-        more = (steps.states - Steps._field_defaults["states"]) * tree.nbytes(self.state)
-        tape = self._tape(policy, span)
-        return self.forecast(seconds, tape + self.beside_tape(policy.keeps(), span) + more)
+        more = (steps.states - Steps._field_defaults["states"]) * self.of_a_state
+        tape, host = self.tape(policy, span)
+        memory = tape + self.beside_tape(policy.keeps(), span) + more
+        return self.forecast(seconds, memory)._replace(tape=tape, host=host)
 
     def of_forward(self, count: int, chunk: int | None, *, steps: int | None = None) -> Forecast:
         """``count`` directions, ``chunk`` at a time, over ``steps`` steps (the horizon by default)."""
@@ -183,20 +188,48 @@ class Parts:
         memory = held + memory_of(product, self.state, unknowns)
         return self.forecast(seconds, max(memory, self.of_training(steps).memory))
 
-    def _tape(self, policy: AbstractCheckpoint, span: Span) -> int:
-        chain = self.back(policy.keeps()).chain
-        return bytes_on_device(abstract(lambda: policy.blank(chain, self.state, span)))
+    @property
+    def of_a_state(self) -> int:
+        """Bytes of a state."""
+        return tree.nbytes(self.state)
 
-    def _beside_tape(self, keep: Keep, span: Span) -> int:
-        """Bytes that a sweep takes beside its tape; of all policies that keep the same nearly as many."""
-        problem, policy = self.problem, StoreAll(keep)
+    def tape(self, policy: AbstractCheckpoint, span: Span) -> tuple[int, int]:
+        """Bytes of a tape on the device, and of what is in another memory."""
+        blank = self._blank(policy, span)
+        here = bytes_on_device(blank)
+        return here, sum(leaf.size * leaf.dtype.itemsize for leaf in blank) - here
+
+    def _blank(self, policy: AbstractCheckpoint, span: Span) -> list[ShapedArray]:
+        chain = self.back(policy.keeps()).chain
+        return jax.tree.leaves(abstract(lambda: policy.blank(chain, self.state, span)))
+
+    def _trained(self, steps: int) -> Callable[[Hyper], PyTree]:
+        problem = self.problem
+
+        def trained(hyper: Hyper) -> PyTree:
+            state = roll(problem, hyper, problem.init(hyper), span=Span(0, steps))
+            return problem.evaluate(problem.dynamics.output(state), hyper)
+
+        return trained
+
+    def _swept(self, policy: AbstractCheckpoint, span: Span) -> Callable[[Hyper], PyTree]:
+        problem = self.problem
 
         def swept(hyper: Hyper) -> PyTree:
             found = sweep(problem, hyper, problem.init(hyper), span=span, checkpoint=policy)
             found = through_init(problem, hyper, found)
             return found.value, found.hypergradient, found.state
 
-        return memory_of(swept, self.hyper) - self._tape(policy, span)
+        return swept
+
+    def _of_plain_steps(self, steps: int) -> int:
+        """Bytes that training takes, however many steps it has."""
+        return memory_of(self._trained(steps), self.hyper)
+
+    def _beside_tape(self, keep: Keep, span: Span) -> int:
+        """Bytes that a sweep takes beside its tape; of all policies that keep the same nearly as many."""
+        policy = StoreAll(keep)
+        return memory_of(self._swept(policy, span), self.hyper) - self.tape(policy, span)[0]
 
     def _of_directions(self, chunk: int) -> int:
         """Bytes for so many directions at a time, over any number of steps."""

@@ -20,6 +20,7 @@ from rfho.hyper_gradients.implicit import ImplicitHyperGradient
 from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
 from rfho.hyper_gradients.once import hyper_gradient
 from rfho.hyper_gradients.one_step import OneStepHyperGradient
+from rfho.hyper_gradients.planned import Device, Need, Plan, plan
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
@@ -46,6 +47,7 @@ __all__ = [
     "AutoHyperGradient",
     "Aux",
     "Candidate",
+    "Device",
     "DynamicBarrierHyperGradient",
     "Estimate",
     "Exactness",
@@ -55,10 +57,12 @@ __all__ = [
     "ImplicitHyperGradient",
     "LongReverseHyperGradient",
     "Mode",
+    "Need",
     "OnSupport",
     "OneStepHyperGradient",
     "OnlineTruncatedHyperGradient",
     "PersistentEvolutionHyperGradient",
+    "Plan",
     "RandomForwardHyperGradient",
     "RealTimeHyperGradient",
     "ReverseHyperGradient",
@@ -74,5 +78,6 @@ __all__ = [
     "WarmRestartHyperGradient",
     "Watch",
     "hyper_gradient",
+    "plan",
     "solution",
 ]

@@ -84,7 +84,7 @@ def frugal_candidates(parts: Parts, *, limit: int) -> list[Candidate]:
 def as_bytes(count: int | float) -> str:
     """A number of bytes as one reads it: 1.2 MB."""
     size, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
         if size < 999.5:
             break
         size, unit = size / 1000, larger

@@ -96,7 +96,9 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         segments = -(-horizon // segment)
         again = 0 if self.slots is None else repetitions(segments, self.slots)
         run = parts.of_training(horizon).time
-        return Forecast(segments * one.time + (1 + again) * run, one.memory)
+        time = segments * one.time + (1 + again) * run
+        kept = min(self.slots or segments, segments) * parts.of_a_state
+        return one._replace(time=time, host=one.host + kept)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""

@@ -149,10 +149,13 @@ def parameters_over(devices: Devices) -> Layout:
     """Arrays cut along their longest axis that divides over the devices; those without one on every device."""
 
     def layout(leaf: Array, _: str) -> NamedSharding:
-        fits = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % devices.number == 0]
-        fits = [axis for axis in fits if leaf.shape[axis] > 0]
-        if not fits:
-            return devices.whole(leaf)
-        return devices.cut(leaf, max(fits, key=lambda axis: leaf.shape[axis]))
+        axis = longest_that_divides(leaf.shape, devices)
+        return devices.whole(leaf) if axis is None else devices.cut(leaf, axis)
 
     return layout
+
+
+def longest_that_divides(shape: tuple[int, ...], devices: Devices) -> int | None:
+    """The axis along which parameters of a shape are cut; None where no axis divides over the devices."""
+    fits = [axis for axis, length in enumerate(shape) if length and length % devices.number == 0]
+    return max(fits, key=lambda axis: shape[axis], default=None)

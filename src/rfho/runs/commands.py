@@ -30,7 +30,7 @@ from rfho.runs.comparison import compared
 from rfho.runs.experiment import USER_ERRORS, Experiment, execute
 from rfho.runs.listing import found, listed
 from rfho.runs.outer_loops import taken_up
-from rfho.runs.own_commands import check, new, tune
+from rfho.runs.own_commands import check, new, plan, tune
 from rfho.runs.owner import RunFolderError
 from rfho.runs.report import write_report
 from rfho.runs.run import OWN
@@ -110,7 +110,7 @@ class CommandLine:
         app.callback()(self.about)
         for command in (self.list, self.run, self.resume, self.report, self.compare):
             app.command()(command)
-        for command in (tune, check, new):
+        for command in (tune, check, plan, new):
             app.command()(command)
         return app
 
