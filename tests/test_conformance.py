@@ -74,6 +74,12 @@ METHODS = {
         tolerance=None,
         misuse=refusing(methods.RealTimeHyperGradient, 0, -1),
     ),
+    "distilled": partial(
+        check_method,
+        methods.DistilledHyperGradient(0.5, key=0),
+        tolerance=None,
+        misuse=refusing(lambda x: methods.DistilledHyperGradient(x, key=0), -0.1, 1.0, "slow"),
+    ),
     "truncated": partial(
         check_method,
         methods.TruncatedHyperGradient(2),

@@ -43,7 +43,12 @@ MEMORY = {"Anchored", "Binomial", "DiskShelf", "HostShelf", "Recompute", "Replay
 CONDITIONS = {"FixedPoint", "Stationary"}
 METHODS = {
     *("AlternatingHyperGradient", "AutoHyperGradient", "FirstOrderHyperGradient"),
-    *("DynamicBarrierHyperGradient", "ForwardHyperGradient", "OneStepHyperGradient"),
+    *(
+        "DistilledHyperGradient",
+        "DynamicBarrierHyperGradient",
+        "ForwardHyperGradient",
+        "OneStepHyperGradient",
+    ),
     *("ImplicitHyperGradient", "SingleLoopHyperGradient", "T1T2HyperGradient"),
     *("LongReverseHyperGradient", "OnlineTruncatedHyperGradient"),
     *("PersistentEvolutionHyperGradient", "RandomForwardHyperGradient", "RealTimeHyperGradient"),

@@ -24,6 +24,7 @@ ZOO = {
     "forward": Kind(rfho.ForwardHyperGradient(), exact=True),
     "random forward": Kind(rfho.RandomForwardHyperGradient(2, key=0)),
     "real time": Kind(rfho.RealTimeHyperGradient(1)),
+    "distilled": Kind(rfho.DistilledHyperGradient(0.5, key=0)),
     "truncated": Kind(rfho.TruncatedHyperGradient(2)),
     "online truncated": Kind(rfho.OnlineTruncatedHyperGradient(1, 1)),
     "warm restart": Kind(rfho.WarmRestartHyperGradient(rfho.ReverseHyperGradient())),

@@ -38,6 +38,7 @@ from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import (
     AlternatingHyperGradient,
     AutoHyperGradient,
+    DistilledHyperGradient,
     DynamicBarrierHyperGradient,
     FirstOrderHyperGradient,
     FixedPoint,
@@ -98,6 +99,7 @@ __all__ = [
     "CappedL1",
     "Descent",
     "DiskShelf",
+    "DistilledHyperGradient",
     "DynamicBarrierHyperGradient",
     "Dynamics",
     "FirstOrderHyperGradient",

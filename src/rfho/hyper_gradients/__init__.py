@@ -9,6 +9,7 @@ from rfho.hyper_gradients.alternating import AlternatingHyperGradient, T1T2Hyper
 from rfho.hyper_gradients.auto import AutoHyperGradient, Selection
 from rfho.hyper_gradients.base import AbstractHyperGradient, Aux, Estimate, Mode
 from rfho.hyper_gradients.candidates import Candidate, Exactness
+from rfho.hyper_gradients.distilled import DistilledHyperGradient
 from rfho.hyper_gradients.dynamic_barrier import DynamicBarrierHyperGradient
 from rfho.hyper_gradients.evolution import (
     PersistentEvolutionHyperGradient,
@@ -48,6 +49,7 @@ __all__ = [
     "Aux",
     "Candidate",
     "Device",
+    "DistilledHyperGradient",
     "DynamicBarrierHyperGradient",
     "Estimate",
     "Exactness",
