@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from rfho.datasets.text import decode
-from rfho.experiments.language_weights import LANGUAGE_WEIGHTS, LanguageSettings, Transformer
+from rfho.experiments.language_weights import LANGUAGE_WEIGHTS, LanguageSettings
 from rfho.experiments.language_weights.mixed_text import (
     SOURCES,
     descriptions,
     load_mixed_text,
     spoil,
 )
+from rfho.experiments.parts.transformer import Transformer
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.settings import SettingsError
@@ -49,7 +50,8 @@ def test_models_of_three_mixtures_are_compared(folder):
 
 
 def test_a_character_is_predicted_from_those_before_it_alone():
-    model = eqx.filter_jit(Transformer(5, SETTINGS, key=jax.random.key(0)))
+    transformer = Transformer(5, 16, width=16, heads=2, layers=1, key=jax.random.key(0))
+    model = eqx.filter_jit(transformer)
     window = jnp.arange(16) % 5
     logits, other = (np.asarray(model(each)) for each in (window, window.at[4].set(0)))
     np.testing.assert_allclose(logits[:4], other[:4], atol=1e-12)

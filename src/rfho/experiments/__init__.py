@@ -7,6 +7,7 @@ from typing import Any
 
 from rfho.experiments.chaos import CHAOS
 from rfho.experiments.data_cleaning import DATA_CLEANING
+from rfho.experiments.data_selection import DATA_SELECTION
 from rfho.experiments.distilled_data import DISTILLED_DATA
 from rfho.experiments.feature_penalties import FEATURE_PENALTIES
 from rfho.experiments.hyper_representation import HYPER_REPRESENTATION
@@ -32,6 +33,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     REAL_TIME_SPEECH,
     HYPER_REPRESENTATION,
     LANGUAGE_WEIGHTS,
+    DATA_SELECTION,
     FEATURE_PENALTIES,
     TIME_MEMORY,
 )

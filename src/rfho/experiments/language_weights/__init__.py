@@ -27,11 +27,12 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.language_weights.mixed_text import SOURCES, TEXTS, MixedText, load_mixed_text
+from rfho.experiments.parts.transformer import Transformer, check_heads
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.settings import SettingsError, above, at_least, setting
+from rfho.runs.settings import above, at_least, setting
 from rfho.runs.study import Record, Study, add_tables, traced
 
 Hyper = dict[str, Array]
@@ -57,55 +58,6 @@ class LanguageSettings:
     seed: int = setting(0, "of text, network and batches", at_least(0))
 
 
-class Block(eqx.Module):
-    """Attention to what came before, and a layer at each place; both add to what they are given."""
-
-    norms: tuple[eqx.nn.LayerNorm, eqx.nn.LayerNorm]
-    attention: eqx.nn.MultiheadAttention
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
-
-    def __init__(self, width: int, heads: int, *, key: Array) -> None:
-        attention, up, down = jax.random.split(key, 3)
-        self.norms = eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)
-        self.attention = eqx.nn.MultiheadAttention(heads, width, key=attention)
-        self.up = eqx.nn.Linear(width, 4 * width, key=up)
-        self.down = eqx.nn.Linear(4 * width, width, key=down)
-
-    def __call__(self, x: Float[Array, "length width"]) -> Float[Array, "length width"]:
-        seen = jax.vmap(self.norms[0])(x)
-        past = jnp.tril(jnp.ones((len(x), len(x)), bool))
-        x = x + self.attention(seen, seen, seen, mask=past)
-        return x + jax.vmap(lambda y: self.down(jax.nn.gelu(self.up(y))))(
-            jax.vmap(self.norms[1])(x)
-        )
-
-
-class Transformer(eqx.Module):
-    """Predicts every next character of a window."""
-
-    letters: Array
-    places: Array
-    blocks: tuple[Block, ...]
-    norm: eqx.nn.LayerNorm
-    read: eqx.nn.Linear
-
-    def __init__(self, letters: int, settings: LanguageSettings, *, key: Array) -> None:
-        of_letters, of_places, read, *blocks = jax.random.split(key, 3 + settings.layers)
-        width = settings.width
-        self.letters = 0.1 * jax.random.normal(of_letters, (letters, width))
-        self.places = 0.1 * jax.random.normal(of_places, (settings.context, width))
-        self.blocks = tuple(Block(width, settings.heads, key=key) for key in blocks)
-        self.norm = eqx.nn.LayerNorm(width)
-        self.read = eqx.nn.Linear(width, letters, key=read)
-
-    def __call__(self, window: Int[Array, " length"]) -> Float[Array, "length letters"]:
-        x = self.letters[window] + self.places
-        for block in self.blocks:
-            x = block(x)
-        return jax.vmap(lambda y: self.read(self.norm(y)))(x)
-
-
 def training(
     text: MixedText, settings: LanguageSettings, *, repeat: int = 0, final: bool = False
 ) -> rfho.Problem:
@@ -118,7 +70,14 @@ def training(
         final: trained for ``settings.final`` steps and judged by the test text.
     """
     key = jax.random.fold_in(jax.random.key(settings.seed), repeat)
-    model = Transformer(len(text.alphabet), settings, key=key)
+    model = Transformer(
+        len(text.alphabet),
+        settings.context,
+        width=settings.width,
+        heads=settings.heads,
+        layers=settings.layers,
+        key=key,
+    )
     init, rest = eqx.partition(model, eqx.is_array)
 
     def losses(params: Any, windows: Array) -> Float[Array, " windows"]:
@@ -145,8 +104,7 @@ def training(
 
 def run(settings: LanguageSettings, folder: RunFolder, console: Console) -> None:
     """Learns the weights, then trains longer on the learned mixture and on two others."""
-    if settings.width % settings.heads:
-        raise SettingsError(f"width = {settings.width}: heads = {settings.heads} must divide it")
+    check_heads(settings.width, settings.heads)
     text = load_mixed_text(
         settings.data, settings.context + 1, held_out=settings.valid, seed=settings.seed
     )
