@@ -20,6 +20,7 @@ from rfho.checks.repairs import (
     slowed,
     warmed_up,
 )
+from rfho.checks.rounding import Rounding, rounding
 from rfho.checks.smooth import Smoothed, Trial, smooth
 from rfho.checks.truncation import BiasCurve, bias_curve
 
@@ -32,6 +33,7 @@ __all__ = [
     "HyperGradientWarning",
     "Kind",
     "Repair",
+    "Rounding",
     "Severity",
     "Smoothed",
     "Trial",
@@ -46,6 +48,7 @@ __all__ = [
     "ladder",
     "ready_made",
     "rooted",
+    "rounding",
     "shortened",
     "slowed",
     "smooth",
