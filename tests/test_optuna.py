@@ -126,6 +126,21 @@ def test_a_run_that_fails_prunes_its_trial_and_the_study_goes_on():
     assert complete.state.name == "COMPLETE"
 
 
+def test_a_run_that_is_taken_back_is_heard_once_a_step():
+    how = {"optim": optax.sgd(1e4), "retry": rfho.Retry(times=20)}
+    solutions = []
+
+    def objective(trial):
+        solutions.append(refined(trial, **how))
+        return solutions[0].best.value
+
+    (trial,) = of(study_of(), objective)
+    assert solutions[0].history[-1].retries > 0
+    assert trial.state.name == "COMPLETE"
+    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5]
+    assert trial.user_attrs["steps"] == 5
+
+
 def test_an_error_of_the_user_fails_the_trial():
     def broken(t):
         raise OSError("the file is gone")

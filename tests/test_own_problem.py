@@ -60,6 +60,18 @@ def test_a_run_that_diverges_says_so_last_and_by_its_exit_code(capsys):
     assert last.startswith("FAILED after 0 outer steps: objective is ")
 
 
+@pytest.mark.parametrize("how", [(["--retry", "20"], ""), ([], "retry = rfho.Retry(20)")])
+def test_a_run_that_fails_is_taken_back_where_that_is_wished(how, capsys):
+    flags, line = how
+    changed("optax.sgd(0.1), 4", "optax.sgd(1e4), 4\nretry = None")
+    assert cli.main(["tune", "mine.py"]) == 1
+    Path("mine.py").write_text(f"{Path('mine.py').read_text()}{line}\n")
+    assert cli.main(["tune", "mine.py", *flags]) == 0
+    output = capsys.readouterr().out
+    assert "(retry 1 of 20)" in output
+    assert "STEPS_DONE" in output
+
+
 def test_check_tells_healthy_from_doubtful(capsys):
     assert cli.main(["check", "mine.py:problem"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "healthy"

@@ -114,6 +114,17 @@ def test_a_run_that_moves_no_more_has_converged():
     assert 2 < len(solution.history) < 1000
 
 
+def test_a_run_whose_squares_overflow_is_not_called_converged():
+    dynamics = rfho.Descent(
+        lambda w, hyper, batch: w**2, lambda hyper: optax.sgd(0.1), jnp.zeros(())
+    )
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: 1e-131 * hyper["far"], horizon=1)
+    how = {"optim": optax.sgd(1e300), "steps": 3, "tolerance": 1e-3}
+    solution = rfho.tune(problem, {"far": 1e170}, **how)  # each step moves it by a tenth
+    assert solution.result is rfho.Result.STEPS_DONE
+    assert rfho.tune(problem, {"far": 1e180}, **how).result is rfho.Result.CONVERGED
+
+
 def test_without_a_tolerance_no_run_is_called_converged():
     still = rfho.tune(PROBLEM, HYPER, optim=optax.sgd(0.0), steps=2)
     assert still.result is rfho.Result.STEPS_DONE

@@ -32,12 +32,13 @@ def refine(
     steps: int | None = None,
     tolerance: float = 0.0,
     listeners: Sequence[rfho.Listener] = (),
+    retry: rfho.Retry | None = None,
 ) -> rfho.Solution:
     """Tunes ``hyper`` by `rfho.tune` inside a trial of Optuna.
 
-    Every outer step is reported to the trial, which may be pruned there. A run that fails (a NaN, a rate at
-    which training diverges) prunes its trial, and the study goes on; an error in a function of yours fails
-    it as usual. Trials whose problems are equal share their compiled programs, also if each trial builds its
+    Every outer step is reported to the trial, which may be pruned there; one that ``retry`` takes again is not
+    reported again, as Optuna keeps the first value of a step. A run that fails (a NaN, a rate at which training
+    diverges) prunes its trial, and the study goes on; an error in a function of yours fails it as usual. Trials whose problems are equal share their compiled programs, also if each trial builds its
     problem anew: functions of the same code count as one.
 
     The trial gets user attributes: ``result``, ``objective`` (the lowest), the hyperparameters that have it as
@@ -54,6 +55,7 @@ def refine(
         steps: as in `rfho.tune`.
         tolerance: as in `rfho.tune`.
         listeners: as in `rfho.tune`.
+        retry: as in `rfho.tune`.
 
     Returns:
         The `rfho.Solution`; return ``solution.best.value`` to the study.
@@ -92,6 +94,7 @@ def refine(
         steps=steps,
         tolerance=tolerance,
         listeners=(*listeners, pruner),
+        retry=retry,
         throw=False,
     )
     _note(trial, solution)
@@ -152,7 +155,7 @@ class _Pruner(rfho.Listener):
 
     def __init__(self, trial: Any) -> None:
         self.pruned = False
-        self._trial = trial
+        self._trial, self._last = trial, 0
         self._hears = True
         directions = trial.study.directions if hasattr(trial, "study") else ()
         if len(directions) > 1:
@@ -164,9 +167,10 @@ class _Pruner(rfho.Listener):
             )
 
     def step(self, report: Report) -> None:
-        """One intermediate value; the sum of several objectives."""
-        if not self._hears:
+        """One intermediate value; the sum of several objectives. Of a step that is taken again the first stands."""
+        if not self._hears or report.step <= self._last:
             return
+        self._last = report.step
         self._trial.report(sum(map(float, jax.tree.leaves(report.value))), report.step)
         if self._trial.should_prune():
             self.pruned = True

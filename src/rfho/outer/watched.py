@@ -1,5 +1,6 @@
 """One member of a run, as it is watched: its history, its best step, and why it ended."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -145,7 +146,7 @@ class Watched:
 
     def converged(self, tolerance: float, state: Callable[[int], TunerState]) -> bool:
         """Whether the last step was shorter than ``tolerance``; the member ends then."""
-        if not tolerance > 0 or _moved(self._hyper_before, self.hyper) > tolerance:
+        if not tolerance > 0 or not _moved(self._hyper_before, self.hyper) <= tolerance:
             return False
         self.ended = Result.CONVERGED
         self.park(state)
@@ -244,8 +245,11 @@ def _moved(before: Hyper, after: Hyper) -> float:
 
 
 def _length(leaves: list[Any]) -> float:
-    """The Euclidean norm, on the host unless they lie over several processes."""
-    return float(sum((leaf**2).sum() for leaf in leaves)) ** 0.5
+    """The Euclidean norm, on the host unless they lie over several processes; no square overflows."""
+    largest = max((float(abs(leaf).max()) for leaf in leaves if leaf.size), default=0.0)
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * float(sum(((leaf / largest) ** 2).sum() for leaf in leaves)) ** 0.5
 
 
 def _numbers(hyper: Hyper) -> list[Any]:

@@ -1,7 +1,7 @@
 """A tuning problem in a file of its own, as the command line is given it: ``FILE.py:problem``.
 
 The file says by its names what `rfho.tune` takes: `hyper`, and, where they are not the defaults, `method`,
-`optim`, `domain`, `steps` and `tolerance`.
+`optim`, `domain`, `steps`, `tolerance` and `retry`.
 """
 
 import difflib
@@ -41,6 +41,7 @@ class Case(NamedTuple):
         domain: of λ.
         steps: outer steps.
         tolerance: when to stop earlier.
+        retry: when to go back after a failure.
     """
 
     problem: rfho.Problem
@@ -50,6 +51,7 @@ class Case(NamedTuple):
     domain: PyTree = rfho.Reals()
     steps: int | None = None
     tolerance: float = 0.0
+    retry: rfho.Retry | None = None
 
 
 def read_case(target: str) -> Case:

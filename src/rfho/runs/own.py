@@ -24,7 +24,12 @@ _LINES = 20
 
 
 def tune_case(
-    target: str, assignments: Sequence[str], *, steps: int | None, run: Path | None
+    target: str,
+    assignments: Sequence[str],
+    *,
+    steps: int | None,
+    run: Path | None,
+    retry: int | None,
 ) -> int:
     """Tunes the problem of a file, shows how it goes, and prints its solution.
 
@@ -33,6 +38,7 @@ def tune_case(
         assignments: other starts, ``NAME=NUMBER``.
         steps: other than the file says.
         run: the folder in which the run is kept.
+        retry: how often it goes back at most after a failure, other than the file says.
 
     Returns:
         The exit code: 0, 1 if the run failed, 130 after Ctrl-C.
@@ -53,6 +59,7 @@ def tune_case(
             tolerance=case.tolerance,
             listeners=_listeners(Console()),
             run=None if run is None else Run(run),
+            retry=case.retry if retry is None else rfho.Retry(retry),
             throw=False,
         )
     failed = solution.error is not None or solution.result.failed

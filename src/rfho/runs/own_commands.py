@@ -24,9 +24,15 @@ def tune(
     run: Annotated[
         Path | None, typer.Option(help="A folder for the run; one that ended early goes on.")
     ] = None,
+    retry: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TIMES", help="Go back at most so often from what is not finite.", min=1
+        ),
+    ] = None,
 ) -> None:
     """Tune a problem of your own."""
-    raise typer.Exit(tune_case(target, assignments or (), steps=steps, run=run))
+    raise typer.Exit(tune_case(target, assignments or (), steps=steps, run=run, retry=retry))
 
 
 def check(
