@@ -38,8 +38,9 @@ def refine(
 
     Every outer step is reported to the trial, which may be pruned there; one that ``retry`` takes again is not
     reported again, as Optuna keeps the first value of a step. A run that fails (a NaN, a rate at which training
-    diverges) prunes its trial, and the study goes on; an error in a function of yours fails it as usual. Trials whose problems are equal share their compiled programs, also if each trial builds its
-    problem anew: functions of the same code count as one.
+    diverges) prunes its trial, and the study goes on; an error in a function of yours fails it as usual. Trials
+    whose problems are equal share their compiled programs, also if each trial builds its problem anew: functions
+    of the same code count as one.
 
     The trial gets user attributes: ``result``, ``objective`` (the lowest), the hyperparameters that have it as
     ``hyper/…``, ``steps`` and ``seconds``.

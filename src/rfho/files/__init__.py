@@ -6,6 +6,7 @@ and what is wrong is one `DataFormatError`. What is written is whole or not ther
 """
 
 from rfho.files.arrays import Array, read_all_arrays, read_arrays, read_shapes
+from rfho.files.budget import Planned, as_bytes, free_on_disk, refuse_what_has_no_room, size_of
 from rfho.files.durable import (
     PARTIAL,
     append_line,
@@ -26,8 +27,11 @@ __all__ = [
     "MOST_BYTES",
     "PARTIAL",
     "Array",
+    "Planned",
     "append_line",
+    "as_bytes",
     "damaged",
+    "free_on_disk",
     "from_json",
     "inside",
     "make_folder",
@@ -40,7 +44,9 @@ __all__ = [
     "read_json",
     "read_shapes",
     "readable",
+    "refuse_what_has_no_room",
     "remove_partial",
+    "size_of",
     "sync_file",
     "sync_folder",
     "tar_members",

@@ -8,11 +8,11 @@ import equinox as eqx
 from rfho import _tree as tree
 from rfho._programs.roofline import Rates
 from rfho.choice.forecast import Forecast, Parts
+from rfho.files import as_bytes
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate
 from rfho.hyper_gradients.candidates import (
     Candidate,
     Exactness,
-    as_bytes,
     candidates,
     frugal_candidates,
 )

@@ -22,6 +22,7 @@ from rfho._engines.left_out import norm_at_params
 from rfho._engines.reverse import Sweep, own_objectives, roll
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
+from rfho.files import Planned
 from rfho.hyper_gradients.watch import Watch
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
@@ -137,6 +138,12 @@ class AbstractHyperGradient(eqx.Module):
         A method that is traced as a whole has nothing to tell.
         """
         return self
+
+    def written(
+        self, problem: AbstractMoment, hyper: Hyper, folder: str | None
+    ) -> tuple[Planned, ...]:
+        """What an estimate writes to disks: of its own accord, and into ``folder`` if it is kept there."""
+        return ()
 
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """The error that `tune` and `hyper_gradient` raise about the statistics of an estimate, if any."""

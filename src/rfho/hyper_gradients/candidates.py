@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rfho import _tree as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.dynamics import Keep
+from rfho.files import as_bytes
 from rfho.hyper_gradients.base import AbstractHyperGradient
 from rfho.hyper_gradients.forward import ForwardHyperGradient
 from rfho.hyper_gradients.implicit import ImplicitHyperGradient
@@ -79,16 +80,6 @@ def frugal_candidates(parts: Parts, *, limit: int) -> list[Candidate]:
     policies = (Recompute(), Binomial(_slots(parts, limit)))
     methods = [*map(ReverseHyperGradient, policies), ForwardHyperGradient(chunk)]
     return [Candidate(method, Exactness.EXACT, method.cost(parts), "") for method in methods]
-
-
-def as_bytes(count: int | float) -> str:
-    """A number of bytes as one reads it: 1.2 MB."""
-    size, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if size < 999.5:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"
 
 
 def _reverse(parts: Parts, limit: int) -> list[ReverseHyperGradient]:

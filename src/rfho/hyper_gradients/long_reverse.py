@@ -19,17 +19,15 @@ import numpy as np
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
+from rfho.files import Planned
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated
-from rfho.hyper_gradients.watch import Watch
+from rfho.hyper_gradients.states_on_disk import planned_states
+from rfho.hyper_gradients.watch import Watch, silent
 from rfho.memory import AbstractCheckpoint, Recompute, Span, schedule
 from rfho.memory.binomial import repetitions
 from rfho.memory.shelf import AbstractShelf, HostShelf
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State, Step
-
-
-def silent(done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 class LongReverseHyperGradient(AbstractHyperGradient):
@@ -99,6 +97,12 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         time = segments * one.time + (1 + again) * run
         kept = min(self.slots or segments, segments) * parts.of_a_state
         return one._replace(time=time, host=one.host + kept)
+
+    def written(
+        self, problem: AbstractMoment, hyper: Hyper, folder: str | None
+    ) -> tuple[Planned, ...]:
+        """The states on a `DiskShelf`, and pages of them."""
+        return planned_states(problem, hyper, (self.segment, self.slots, self.shelf), folder)
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
         """Nothing is carried."""

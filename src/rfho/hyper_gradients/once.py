@@ -9,6 +9,7 @@ from rfho._programs.tracing import any_traced
 from rfho.domains import Reals
 from rfho.domains.space import Space
 from rfho.errors import HyperGradientError, Result
+from rfho.files import refuse_what_has_no_room
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.room import refuse_what_cannot_fit
@@ -89,6 +90,7 @@ def estimate_once(problem: AbstractMoment, hyper: Hyper, method: AbstractHyperGr
     if not method.driven_from_python:
         return _estimate_once(problem, hyper, method)
     _fits(problem, hyper, method)
+    refuse_what_has_no_room(method.written(problem, hyper, None))
     return method.estimate(problem, hyper, method.init(problem, hyper))[0]
 
 

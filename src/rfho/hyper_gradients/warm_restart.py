@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
+from rfho.files import Planned
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
 from rfho.hyper_gradients.watch import Watch
 from rfho.problem.moment import AbstractMoment
@@ -92,6 +93,12 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
     def watched(self, watch: Watch) -> "WarmRestartHyperGradient":
         """The method inside, watched."""
         return WarmRestartHyperGradient(self.method.watched(watch))
+
+    def written(
+        self, problem: AbstractMoment, hyper: Hyper, folder: str | None
+    ) -> tuple[Planned, ...]:
+        """As the method inside."""
+        return self.method.written(problem, hyper, folder)
 
     def cost(self, parts: Parts) -> Forecast | None:
         """That of the method inside."""

@@ -5,6 +5,10 @@ from collections.abc import Callable
 from rfho.typing import PyTree
 
 
+def silent(done: int, total: int) -> None:
+    """Shows nothing."""
+
+
 class Watch:
     """Hears of every segment of an estimate, and may keep what a later process can go on from.
 

@@ -1,6 +1,6 @@
 """The outer loop: one step as a pure function, the loop with its clock and its listeners, many starts at once."""
 
-from rfho.outer.events import AbstractRun, Listener, Standing, Start
+from rfho.outer.events import AbstractRun, Listener, Standing, Start, written_by_method
 from rfho.outer.form import Form
 from rfho.outer.history import History
 from rfho.outer.identity import differences, fingerprint
@@ -44,4 +44,5 @@ __all__ = [
     "train",
     "tune",
     "tune_many",
+    "written_by_method",
 ]

@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import optax
 
 from rfho.checks.diagnosis import Finding, HyperGradientWarning, Kind
 from rfho.errors import Result
+from rfho.files import Planned
 from rfho.hyper_gradients import AbstractHyperGradient, Watch
 from rfho.outer.report import Best, Report
 from rfho.outer.tuner import TunerState
@@ -104,6 +106,17 @@ class Standing(NamedTuple):
     safe: TunerState | None = None
 
 
+def written_by_method(
+    run: Start, standings: Sequence[Standing], folder: str | None = None
+) -> tuple[Planned, ...]:
+    """What estimates of a run write to disks, those pages included that are kept of them in a folder."""
+    if not run.method.driven_from_python:
+        return ()
+    state = standings[0].state
+    moment = eqx.filter_eval_shape(lambda p, r: p.at(0, r), run.problem, state.rest)
+    return run.method.written(moment, state.free, folder)
+
+
 class AbstractRun(Listener, abc.ABC):
     """A listener that also keeps the outer state and gives it back: what ``run=`` takes."""
 
@@ -119,6 +132,10 @@ class AbstractRun(Listener, abc.ABC):
             run: what would be tuned.
             standings: of all members at the start, in whose form the answer is.
         """
+
+    def written(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Planned, ...]:
+        """What will be written to disks, as far as that is known; by default what the method says."""
+        return written_by_method(run, standings)
 
     @abc.abstractmethod
     def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:

@@ -11,11 +11,19 @@ import optax
 
 from rfho.checks.diagnosis import Finding
 from rfho.errors import Result, positive_int
+from rfho.files import refuse_what_has_no_room
 from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.memory.shards import to_host
 from rfho.outer.chooser import problem_to_choose_by
 from rfho.outer.estimates import Interruptible
-from rfho.outer.events import AbstractRun, Audience, Listener, Standing, Start
+from rfho.outer.events import (
+    AbstractRun,
+    Audience,
+    Listener,
+    Standing,
+    Start,
+    written_by_method,
+)
 from rfho.outer.group import AbstractGroup, Taken, group_of
 from rfho.outer.report import Report, Solution
 from rfho.outer.retry import Retry
@@ -117,6 +125,8 @@ class Session:
         judging = problem_to_choose_by(problem, how.choose)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
+        written = written_by_method if how.run is None else how.run.written
+        refuse_what_has_no_room(written(self._start, standings))
         found = None if how.run is None else how.run.restored(self._start, standings)
         if found is not None:
             past = [[one.before for one in found], [one.state for one in found]]

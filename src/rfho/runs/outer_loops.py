@@ -10,15 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rfho.errors import Result
-from rfho.files import inside, make_folder, naming
+from rfho.files import Planned, inside, make_folder, naming
 from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Report, Standing, Start
+from rfho.runs.forecast import written
 from rfho.runs.keeper import HISTORY, Keeper, Pace
 from rfho.runs.owner import claim
 from rfho.runs.run import MINUTE, taken_over
 from rfho.runs.run_folder import CONTENTS, RunFolder, open_run_folder
 
-_LOOPS = "loops"
+_LOOPS, _PACE = "loops", Pace(MINUTE, 2)
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 
 
@@ -43,6 +44,10 @@ class OuterLoop(AbstractRun):
         self._allow = folder.allow
         self._keeper: Keeper | None = None
 
+    def written(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Planned, ...]:
+        """Snapshots, pages and history."""
+        return written(self.path, run, standings, _PACE)
+
     def restored(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Standing, ...] | None:
         """Where all members stood.
 
@@ -52,7 +57,7 @@ class OuterLoop(AbstractRun):
         """
         make_folder(self.path)
         self._keeper, found, _ = taken_over(
-            self.path, run, standings, pace=Pace(MINUTE, 2), allow=self._allow
+            self.path, run, standings, pace=_PACE, allow=self._allow
         )
         return found
 

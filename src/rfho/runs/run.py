@@ -15,11 +15,12 @@ import tomli_w
 
 from rfho.checks import Finding
 from rfho.errors import Result, WriteError, positive_int
-from rfho.files import inside, make_folder
+from rfho.files import Planned, inside, make_folder
 from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Report, Sections, Standing, Start, fingerprint
 from rfho.runs.about import FAILED, FINISHED, INTERRUPTED, RUNNING, read_about, write_about
 from rfho.runs.course import add_course, row_of
+from rfho.runs.forecast import written
 from rfho.runs.keeper import REPORTS, Keeper, Pace
 from rfho.runs.owner import GUARD, OWNER, RunFolderError, claim
 from rfho.runs.report import write_report
@@ -83,6 +84,10 @@ class Run(AbstractRun):
         self.allow = tuple(allow)
         self.title = title or self.folder.name or "run"
         self._open: _Open | None = None
+
+    def written(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Planned, ...]:
+        """Snapshots, pages and history."""
+        return written(self.folder, run, standings, self.pace)
 
     def restored(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Standing, ...] | None:
         """Takes the folder, and gives where all members stood when an earlier run ended there.

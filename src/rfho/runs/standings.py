@@ -24,14 +24,20 @@ def estimate_like(run: Start, standing: Standing) -> Shapes:
     """The form of an estimate; a method that is traced is traced for it, and nothing is computed."""
     state = standing.state
     if run.method.driven_from_python:
-        moment = run.problem.at(0, state.rest)
-        params = eqx.filter_eval_shape(
-            lambda m, h: m.dynamics.output(m.init(h)), moment, state.free
-        )
-        return Shapes(0.0, params)
+        return Shapes(0.0, params_like(run, standing))
     tuner: Any = Tuner(run.method, run.optim)
     _, estimate = eqx.filter_eval_shape(tuner.step, run.problem, state)
     return Shapes(jax.tree.map(lambda _: 0.0, estimate.value), estimate.aux.params)
+
+
+def params_like(run: Start, standing: Standing) -> PyTree:
+    """The form of what training gives."""
+
+    def params(problem: Any, rest: PyTree, free: PyTree) -> PyTree:
+        moment = problem.at(0, rest)
+        return moment.dynamics.output(moment.init(free))
+
+    return eqx.filter_eval_shape(params, run.problem, standing.state.rest, standing.state.free)
 
 
 def form_of(standing: Standing, value: PyTree, stats: tuple[str, ...]) -> Form:
