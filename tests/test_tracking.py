@@ -12,10 +12,20 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tracked import HYPER, OUTER, PROBLEM, SETTINGS, tuned, with_finding
+from tracked import (
+    HYPER,
+    OUTER,
+    PROBLEM,
+    SETTINGS,
+    report_of,
+    taken_back,
+    tuned,
+    with_finding,
+)
 
 import rfho
-from rfho.tracking import JsonLines, TensorBoard, scalars
+from rfho.outer import Start
+from rfho.tracking import AbstractTracker, JsonLines, TensorBoard, scalars
 
 # --- Names and numbers -----------------------------------------------------------------------------------
 
@@ -118,6 +128,55 @@ def test_a_run_that_fails_says_so_and_writes_null_for_what_is_no_number(tmp_path
     assert lines_of(path)[-1]["method/growth"] is None
 
 
+def test_of_a_step_that_is_taken_again_the_last_line_of_json_stands(tmp_path):
+    stands = taken_back(JsonLines(tmp_path / "run.jsonl"))
+    lines = [line for line in lines_of(tmp_path / "run.jsonl") if line["event"] == "step"]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 2, 3, 4, 5]
+    last = {line["step"]: line for line in lines}
+    assert [last[k]["objective"] for k in range(1, 6)] == [one.value for one in stands]
+    assert [line.get("retries", 0) for line in lines] == [0] * 4 + [1] * 4
+
+
+class Rows(AbstractTracker):
+    """Keeps its rows."""
+
+    by_rows = True
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def open(self, settings):
+        pass
+
+    def log(self, numbers, step):
+        steps = {name: number for name, number in numbers.items() if name.endswith("outer_step")}
+        self.rows.append((step, *steps.values()))
+
+    def say(self, kind, text, step):
+        pass
+
+    def end(self, result):
+        pass
+
+
+def test_no_row_comes_twice_where_a_step_is_taken_again():
+    rows = Rows()
+    taken_back(rows)
+    assert rows.rows == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 2), (6, 3), (7, 4), (8, 5)]
+
+
+def test_members_share_their_rows_also_when_one_goes_back():
+    rows = Rows()
+    rows.start(Start(PROBLEM, rfho.Tuner().method, (HYPER, HYPER), 5, OUTER))
+    for k, other in ((1, 1), (2, 2), (3, 1), (4, 2), (None, 3), (None, 4), (None, 5)):
+        for member, step in ((0, k), (1, other)):
+            if step is not None:
+                rows.step(report_of(step, member=member))
+    steps = [(1, 1), (1, 1), (2, 2), (2, 2), (3, 3), (3, 1), (4, 4), (4, 2), (5, 3), (6, 4), (7, 5)]
+    assert rows.rows == steps
+
+
 def test_members_have_their_number_before_their_names(tmp_path):
     path = tmp_path / "run.jsonl"
     starts = [HYPER, HYPER | {"lr": 0.1}]
@@ -212,6 +271,27 @@ def test_tensorboard_does_not_mark_a_failed_run_as_done(tmp_path):
     tags = [value.tag for _, value in values_of(tmp_path)]
     assert "_hparams_/session_start_info" in tags
     assert "_hparams_/session_end_info" not in tags
+
+
+def test_a_step_that_is_taken_again_takes_the_place_of_what_was_there(tmp_path):
+    stands = taken_back(TensorBoard(tmp_path))
+    objective = []
+    for event in events_of(tmp_path):  # as TensorBoard reads them
+        if event.session_log.status == event.session_log.START and event.step:
+            objective = [each for each in objective if each[0] < event.step]
+        for value in event.summary.value:
+            objective += [(event.step, value.simple_value)] * (value.tag == "objective")
+    assert objective == [(one.step, one.value) for one in stands]
+
+
+def test_a_run_that_goes_on_takes_the_place_of_what_a_killed_one_had_beyond(tmp_path):
+    tracker = TensorBoard(tmp_path)
+    start = Start(PROBLEM, rfho.Tuner().method, (HYPER,), 5, OUTER)
+    tracker.start(start)
+    tracker.step(report_of(3))
+    tracker.close(rfho.Result.STEPS_DONE)
+    begins = [event.step for event in events_of(tmp_path) if event.HasField("session_log")]
+    assert begins[-1] == 3
 
 
 def test_a_second_run_in_the_same_second_adds_to_the_folder_of_the_first(tmp_path):

@@ -6,7 +6,7 @@ import time
 
 import optax
 import pytest
-from tracked import SETTINGS, tuned, with_finding
+from tracked import SETTINGS, taken_back, tuned, with_finding
 
 import rfho
 from rfho.tracking import MLflow, TensorBoard, Trackio, WandB, scalars
@@ -67,6 +67,17 @@ def test_mlflow_nests_runs_goes_on_with_one_and_says_which_failed(mlflow):
     again = mlflow.get_run(inner.info.run_id)
     assert again.info.status == "FINISHED"
     assert "objective" in again.data.metrics
+
+
+@pytest.mark.filterwarnings("ignore:.*noload.*")
+def test_mlflow_has_the_later_value_of_a_step_with_the_later_timestamp(mlflow):
+    stands = taken_back(MLflow())
+    (run,) = mlflow.search_runs(output_format="list")
+    found = mlflow.MlflowClient().get_metric_history(run.info.run_id, "objective")
+    latest = {one.step: one.value for one in sorted(found, key=lambda one: one.timestamp)}
+    assert [latest[k] for k in range(1, 6)] == [one.value for one in stands]
+    assert len(found) == 8
+    assert run.data.metrics["objective"] == stands[-1].value
 
 
 # --- Weights & Biases ------------------------------------------------------------------------------------
@@ -138,6 +149,26 @@ def test_wandb_takes_a_run_of_the_user_and_leaves_it_open(wandb, tmp_path):
         assert (run.config["mine"], run.config["horizon"]) == (1, 4)
 
 
+def test_wandb_keeps_every_row_where_a_step_is_taken_again(wandb, tmp_path):
+    stands = taken_back(WandB(folder=tmp_path))
+    found = [one.history.item for one in records_of(tmp_path) if one.HasField("history")]
+    rows = [read_items(items) for items in found]
+    assert [row["_step"] for row in rows] == list(range(1, 9))
+    last = {row["outer_step"]: row["objective"] for row in rows}
+    assert [last[k] for k in range(1, 6)] == [one.value for one in stands]
+
+
+def test_wandb_adds_rows_to_those_of_the_user(wandb, tmp_path):
+    with wandb.init(project="rates", dir=tmp_path) as run:
+        for k in range(7):
+            run.log({"mine": k})
+        tuned(WandB(run=run), steps=2)
+    found = [one.history.item for one in records_of(tmp_path) if one.HasField("history")]
+    rows = [read_items(items) for items in found]
+    assert [row["_step"] for row in rows] == list(range(9))
+    assert [row["outer_step"] for row in rows[7:]] == [1, 2]
+
+
 def test_wandb_says_that_a_run_failed(wandb, tmp_path):
     tuned(WandB(folder=tmp_path), optim=FAILING, throw=False)
     (exit_,) = [record.exit for record in records_of(tmp_path) if record.HasField("exit")]
@@ -167,6 +198,17 @@ def test_trackio_gets_metrics_config_and_findings(tmp_path, monkeypatch):
     assert alerts["result"][2].startswith("STEPS_DONE")
 
 
+def test_trackio_keeps_every_row_where_a_step_is_taken_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    package("trackio")
+    storage = package("trackio.sqlite_storage")
+    stands = taken_back(Trackio("rates", name="again"))
+    rows = storage.SQLiteStorage.get_logs("rates", "again")
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    last = {row["outer_step"]: row["objective"] for row in rows}
+    assert [last[k] for k in range(1, 6)] == [one.value for one in stands]
+
+
 # --- TensorBoard, by its own reader ----------------------------------------------------------------------
 
 
@@ -181,3 +223,12 @@ def test_tensorboard_itself_reads_the_event_file(tmp_path):
         assert found == [(step, pytest.approx(number, rel=1e-6)) for step, number in expected]
     assert "finding/ZERO_GRADIENT/text_summary" in read.Tags()["tensors"]
     assert rfho.Result.STEPS_DONE.name in str(read.Tensors("result/text_summary"))
+
+
+def test_tensorboard_itself_leaves_out_what_was_taken_back(tmp_path):
+    reader = package("tensorboard.backend.event_processing.event_accumulator")
+    stands = taken_back(TensorBoard(tmp_path))
+    read = reader.EventAccumulator(str(tmp_path)).Reload()
+    found = [(event.step, event.value) for event in read.Scalars("objective")]
+    assert found == [(one.step, one.value) for one in stands]
+    assert [event.step for event in read.Tensors("finding/TAKEN_BACK/text_summary")] == [5]

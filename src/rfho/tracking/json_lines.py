@@ -17,7 +17,8 @@ class JsonLines(AbstractTracker):
 
     Each line has its ``event``: ``start`` with the settings, ``step`` with the numbers under their names,
     ``finding``, ``close``. A number that is not finite is null. A line is whole or not there, also if the process
-    is killed; it needs no package.
+    is killed; it needs no package. Of a step that is taken again both lines are there, the later one with more
+    ``retries``: that one stands.
 
     Args:
         path: the file; its folder is made if there is none.

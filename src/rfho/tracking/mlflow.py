@@ -12,9 +12,10 @@ from rfho.tracking.tracker import AbstractTracker
 class MLflow(AbstractTracker):
     """Logs to the tracking server and the experiment that are set: ``mlflow.set_tracking_uri``, ``set_experiment``.
 
-    Numbers are metrics, settings are parameters, findings are the file ``findings.txt`` among the artifacts.
-    Inside a run that is active already, a nested one is begun. Each outer step waits until its numbers are stored.
-    Needs the extra ``mlflow``.
+    Numbers are metrics, settings are parameters, findings are the file ``findings.txt`` among the artifacts. Of a
+    step that is taken again a metric has two values, the one that stands with the later timestamp. Inside a run
+    that is active already, a nested one is begun. Each outer step waits until its numbers are stored. Needs the
+    extra ``mlflow``.
 
     Args:
         name: of the run; MLflow makes one up by default.

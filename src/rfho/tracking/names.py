@@ -34,7 +34,7 @@ def scalars(report: Report) -> dict[str, float]:
     Returns:
         ``objective``, ``hyper/…`` for each learned leaf (five quantiles of an array), ``hypergradient/…`` (the
         norm of an array), ``norm/hyper`` and ``norm/hypergradient`` over all leaves, ``method/…`` for the
-        method's statistics, and ``seconds``.
+        method's statistics, ``seconds``, and ``retries`` once the run has gone back.
 
     Example:
         >>> import numpy as np, rfho
@@ -56,6 +56,7 @@ def scalars(report: Report) -> dict[str, float]:
         ("norm/hypergradient", norm(leaf for _, leaf in gradients)),
         *((f"method/{name}", float(number)) for name, number in report.stats.items()),
         ("seconds", float(report.seconds)),
+        *([("retries", float(report.retries))] if report.retries else []),
     ]
     return distinct(numbers)
 

@@ -17,7 +17,8 @@ class TensorBoard(AbstractTracker):
     """Writes an event file into a folder: ``tensorboard --logdir runs`` shows all folders below ``runs``.
 
     Numbers are scalars, findings texts, and the settings are a row of the page HParams with the objective beside
-    it. Needs the extra ``tensorboard``.
+    it. A step that is taken again takes the place of what was there, and of all that came after it; of several
+    members that go back by themselves, all points stay. Needs the extra ``tensorboard``.
 
     Args:
         folder: where the event file goes, one folder for each run. A run that goes on after an interruption adds
@@ -53,6 +54,14 @@ class TensorBoard(AbstractTracker):
         proto = needed("tensorboardX.proto.summary_pb2", by="TensorBoard", extra="tensorboard")
         values = [proto.Summary.Value(tag=tag, simple_value=x) for tag, x in numbers.items()]
         self._writer.file_writer.add_summary(proto.Summary(value=values), step)
+
+    def back(self, step: int) -> None:
+        """Says that the session begins again there: readers leave out numbers of this step and of later ones."""
+        if self._members > 1:
+            return
+        proto = needed("tensorboardX.proto.event_pb2", by="TensorBoard", extra="tensorboard")
+        begins = proto.SessionLog(status=proto.SessionLog.START)
+        self._writer.file_writer.add_event(proto.Event(session_log=begins), step)
 
     def say(self, kind: str, text: str, step: int) -> None:
         """A text, on the page Text."""

@@ -12,7 +12,8 @@ from rfho.tracking.tracker import AbstractTracker
 class Trackio(AbstractTracker):
     """Logs to a project of Trackio. Needs the extra ``trackio``.
 
-    Settings are the config of a run, numbers its metrics, findings its alerts.
+    Settings are the config of a run, numbers its metrics, findings its alerts. Where a step is taken again, its
+    numbers stand at the next step that is free, and ``outer_step`` says which it is.
 
     Args:
         project: the runs that are shown together.
@@ -23,6 +24,8 @@ class Trackio(AbstractTracker):
         >>> from rfho.tracking import Trackio
         >>> tracker = Trackio("digits")
     """
+
+    by_rows = True
 
     def __init__(
         self, project: str, *, name: str | None = None, settings: Mapping[str, Any] | None = None

@@ -13,6 +13,9 @@ from rfho.tracking.tracker import AbstractTracker
 class WandB(AbstractTracker):
     """Logs to a run of Weights & Biases: one that you have begun, or a new one.
 
+    A row of the history has the number of its outer step. Where a step is taken again, or your run has rows
+    already, it has the next number that is free, as none may come twice; ``outer_step`` in it says which it is.
+
     Settings are its config, numbers its history, findings a text of its summary. Without a network
     set ``WANDB_MODE=offline``, and send the folder later by ``wandb sync``. Needs the extra ``wandb``.
 
@@ -27,6 +30,8 @@ class WandB(AbstractTracker):
         >>> tracker = WandB("digits", folder="runs")
     """
 
+    by_rows = True
+
     def __init__(
         self,
         project: str | None = None,
@@ -40,11 +45,12 @@ class WandB(AbstractTracker):
         self.run = run
         self.folder = folder
         self._here: Any = None
+        self._before: int | None = None
         self._findings: list[str] = []
 
     def open(self, settings: dict[str, Setting]) -> None:
         """Begins a run, or takes yours, and adds the settings to its config."""
-        self._here, self._findings = self.run, []
+        self._here, self._before, self._findings = self.run, None, []
         if self._here is None:
             wandb = needed("wandb", by="WandB", extra="wandb")
             self._here = wandb.init(project=self.project, dir=self.folder)
@@ -52,7 +58,9 @@ class WandB(AbstractTracker):
 
     def log(self, numbers: dict[str, float], step: int) -> None:
         """One row of the history; members of one run share it."""
-        self._here.log(numbers, step=step)
+        if self._before is None:
+            self._before = max(0, self._here.step - step)
+        self._here.log(numbers, step=self._before + step)
 
     def say(self, kind: str, text: str, step: int) -> None:
         """One more line in the summary."""
