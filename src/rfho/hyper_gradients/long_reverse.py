@@ -19,9 +19,8 @@ import numpy as np
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
-from rfho.files import Planned
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated
-from rfho.hyper_gradients.states_on_disk import planned_states
+from rfho.hyper_gradients.states_on_disk import Writing, planned_states
 from rfho.hyper_gradients.watch import Watch, silent
 from rfho.memory import AbstractCheckpoint, Recompute, Span, schedule
 from rfho.memory.binomial import repetitions
@@ -98,9 +97,7 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         kept = min(self.slots or segments, segments) * parts.of_a_state
         return one._replace(time=time, host=one.host + kept)
 
-    def written(
-        self, problem: AbstractMoment, hyper: Hyper, folder: str | None
-    ) -> tuple[Planned, ...]:
+    def written(self, problem: AbstractMoment, hyper: Hyper, folder: str | None) -> Writing:
         """The states on a `DiskShelf`, and pages of them."""
         return planned_states(problem, hyper, (self.segment, self.slots, self.shelf), folder)
 

@@ -17,8 +17,8 @@ from rfho._programs.roofline import Rates
 from rfho.choice.on_devices import PartsOnDevices
 from rfho.domains import Reals
 from rfho.dynamics import Keep
+from rfho.files import as_bytes
 from rfho.hyper_gradients.base import AbstractHyperGradient
-from rfho.hyper_gradients.candidates import as_bytes
 from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
 from rfho.hyper_gradients.once import placed
 from rfho.hyper_gradients.reverse import ReverseHyperGradient

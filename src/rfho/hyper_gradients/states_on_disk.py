@@ -10,6 +10,9 @@ from rfho.memory.shelf import AbstractShelf
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
+Writing = tuple[Planned, ...]
+"""What will be written."""
+
 _AGAIN = 2
 """How many runs more are a fair price for fewer states, where the disk has no room for all."""
 
@@ -19,7 +22,7 @@ def planned_states(
     hyper: Hyper,
     how: tuple[int, int | None, AbstractShelf],
     folder: str | None,
-) -> tuple[Planned, ...]:
+) -> Writing:
     """The states on a `DiskShelf`, and the pages of an estimate that is kept in ``folder``.
 
     There is a page for the state of each segment, but for none where slots are given; and two of the way back,
