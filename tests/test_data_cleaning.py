@@ -53,6 +53,10 @@ class TestFinishedRun:
         assert 0.8 < found["validation"].mean < 1.0
         assert found["oracle"] is None
 
+    def test_a_noise_matrix_is_judged_beside_the_weights(self, finished):
+        assert column(finished, 0.5, "F1")["noise matrix"].mean > 0.85
+        assert column(finished, 0.5, "test %")["noise matrix"].mean > 70
+
     def test_repeats_are_summarised_by_mean_and_deviation(self, finished):
         assert isinstance(column(finished, 0.5, "F1")["R = 60"], Spread)
 

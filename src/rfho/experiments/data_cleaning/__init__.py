@@ -33,11 +33,13 @@ from rfho.experiments.data_cleaning.data import CleaningData, load_cleaning_data
 from rfho.experiments.data_cleaning.report import (
     ACCURACIES,
     Tuned,
+    add_curves,
     add_suspects,
     add_tuned,
     detection,
     tables,
 )
+from rfho.experiments.data_cleaning.rivals import Suspects, suspected
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.run_folder import RunFolder
@@ -156,7 +158,7 @@ def tune_weights(
 
 
 def train_final_models(
-    tuned: Tuned, settings: CleaningSettings
+    tuned: Tuned, others: Suspects, settings: CleaningSettings
 ) -> tuple[list[dict[str, Any]], Int[np.ndarray, "budgets n"]]:
     """Trains on what is left of the training set and on the validation set, all models alike.
 
@@ -169,6 +171,7 @@ def train_final_models(
     """
     data, budgets = tuned.data, len(tuned.radii)
     sets = {"oracle": ~data.wrong, "baseline": data.wrong | True, "validation": data.wrong & False}
+    sets |= {name: ~suspects for name, suspects in others.items()}
     sets |= dict(zip(tuned.names, ~tuned.suspects, strict=True))
     valid = np.ones((len(sets), len(data.valid[1])), bool)
     plain = np.concatenate([np.stack(list(sets.values())), valid], axis=1)
@@ -192,7 +195,9 @@ def train_final_models(
     # Whoever trusts a model of the clean examples suspects every label that it would not give.
     clean = list(sets).index("validation")
     disagrees = of_train[clean, : len(data.true)] != np.asarray(data.train[1])
-    records[clean] |= {"suspects": int(disagrees.sum())} | detection(disagrees, data.wrong)
+    named = dict(zip(sets, records, strict=True))
+    for name, suspects in {"validation": disagrees, **others}.items():
+        named[name] |= {"suspects": int(suspects.sum())} | detection(suspects, data.wrong)
     return records, of_train[len(sets) - budgets : len(sets), : len(data.true)]
 
 
@@ -200,15 +205,21 @@ def run(settings: CleaningSettings, folder: RunFolder, console: Console) -> None
     """Studies every noise level with every seed, and adds what was found to the folder."""
     sizes = settings.train, settings.valid, settings.test
     times: list[Record] = []
+    judged: list[Record] = []
 
     def on_case(case: tuple[float, int]) -> Iterator[Record]:
         noise, seed = case
         data = load_cleaning_data(settings.data, sizes, noise=noise, seed=seed)
+        begin = time.perf_counter()
+        others = suspected(data)
+        seconds = {"others s": time.perf_counter() - begin}
         tuned = tune_weights(data, settings, folder, console=console)
         add_tuned(folder, tuned, first=seed == settings.seed)
         begin = time.perf_counter()
-        records, likely = train_final_models(tuned, settings)
-        times.append(tuned.time | {"final models s": time.perf_counter() - begin})
+        records, likely = train_final_models(tuned, others, settings)
+        times.append(tuned.time | seconds | {"final models s": time.perf_counter() - begin})
+        judged.extend({"noise": noise, **record} for record in records)
+        add_curves(folder, tuned, judged)
         if seed == settings.seed:
             add_suspects(folder, tuned, likely)
         for record in records:

@@ -24,7 +24,14 @@ ACCURACIES = {
     "recall": 3,
     "suspects": 0,
 }
-_TIMES = {"run": None, "steps": None, "s per step": 2, "tuning s": 1, "final models s": 1}
+_TIMES = {
+    "run": None,
+    "steps": None,
+    "s per step": 2,
+    "tuning s": 1,
+    "final models s": 1,
+    "others s": 1,
+}
 
 
 def detection(suspect: Bool[np.ndarray, " n"], wrong: Bool[np.ndarray, " n"]) -> dict[str, float]:
@@ -112,7 +119,7 @@ def add_tuned(folder: RunFolder, tuned: Tuned, *, first: bool) -> None:
     arrays |= {"given": data.train[1], "true": data.true, "wrong": data.wrong}
     caption = f"Weights at noise {data.noise:g}, seed {data.seed}:"
     folder.add_arrays(f"weights-{_tag(data.noise)}-seed-{data.seed}", arrays, caption)
-    _add_curves(folder, tuned)
+    add_curves(folder, tuned)
     if first:
         _add_histogram(folder, tuned)
 
@@ -128,7 +135,9 @@ def tables(records: Sequence[Record], times: Sequence[Record], train: int) -> di
             f"steps; {seeds}. Test %: accuracy after training on the validation set and the clean training "
             "examples (oracle), all (baseline), none, or all but the suspects (R). Weighted %: after "
             "training on all with their weights, as in the program of the paper's authors. Suspects of the model "
-            "trained on the validation set alone are the labels that it would not give."
+            "trained on the validation set alone are the labels that it would not give; those of the noise matrix "
+            "come of an expectation-maximisation across folds, without weights, and so do cleanlab's, if it is "
+            "installed."
         )
         title = f"Test accuracy, {noise:.0%} wrong labels"
         table = tabulated(title, alike, ACCURACIES, by="training set", note=note)
@@ -136,15 +145,20 @@ def tables(records: Sequence[Record], times: Sequence[Record], train: int) -> di
     return found | {"time": tabulated("Time", times, _TIMES, note=_TIME)}
 
 
-def _add_curves(folder: RunFolder, tuned: Tuned) -> None:
-    """Over all seeds so far."""
+def add_curves(folder: RunFolder, tuned: Tuned, judged: Sequence[Record] = ()) -> None:
+    """Over all seeds so far; level lines for who finds wrong labels without weights, if records know them."""
     rows = grouped(folder.history(), "noise").get(tuned.data.noise, [])
     steps = np.arange(1, max((row["step"] for row in rows), default=0) + 1)
+    others = grouped(judged, "noise").get(tuned.data.noise, [])
     for key, label in (("loss", "validation loss"), ("F1", "F1 of the suspects")):
         if not rows:
             continue
         names = {f"R = {radius:g}": f"{key} R={radius:g}" for radius in tuned.radii}
         series = {name: traced(rows, column, over="seed") for name, column in names.items()}
+        for name, records in grouped(others, "training set").items():
+            level = [record[key] for record in records if key in record]
+            if level and name not in series:
+                series[name] = np.tile(np.array(level)[:, None], len(steps))
         drawn = curves(series, steps, x_label="outer step", y_label=label)
         caption = (
             f"{label[0].upper()}{label[1:]} by outer step, {tuned.data.noise:.0%} wrong labels."
@@ -196,4 +210,7 @@ def _tag(noise: float) -> str:
     return f"noise-{round(100 * noise)}"
 
 
-_TIME = "Median seconds of an outer step. All budgets are tuned side by side, and so are the final models."
+_TIME = (
+    "Median seconds of an outer step. All budgets are tuned side by side, and so are the final models. Others: who "
+    "finds wrong labels without weights, all together."
+)
