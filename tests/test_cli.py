@@ -12,6 +12,7 @@ import pytest
 from fake_experiment import FAKE
 
 from rfho import cli
+from rfho.runs.experiment import until_interrupted
 from rfho.runs.run_folder import RunFolder
 
 TESTS = Path(__file__).parent
@@ -210,13 +211,43 @@ class TestCtrlC:
         assert "interrupted" in report
         assert "data:image/png;base64," in report
 
-    def test_sigterm_leaves_with_143_and_a_report(self, tmp_path):
-        code, _, _ = told_while_waiting(tmp_path, signal.SIGTERM)
+    def test_sigterm_leaves_with_143_and_a_report_of_what_there_is(self, tmp_path):
+        code, output, errors = told_while_waiting(tmp_path, signal.SIGTERM)
         assert code == 143
+        assert errors == ""
+        assert "SIGTERM" in output
         folder = RunFolder(tmp_path / "here")
         assert folder.about().status == "interrupted"
         assert len(folder.history()) == 3
-        assert (folder.path / "report.html").exists()
+        assert [item.name for item in folder.contents()] == ["value", "accuracy", "values"]
+        report = (folder.path / "report.html").read_text(encoding="utf-8")
+        assert "by SIGTERM" in report
+        assert "data:image/png;base64," in report
+
+    @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+    def test_a_second_signal_leaves_with_the_report_that_there_is(self, second):
+        def slow(settings, folder, console):
+            with until_interrupted(folder, console):
+                folder.record({"step": 0})
+                signal.raise_signal(signal.SIGTERM)
+            assert Path("here/report.html").exists()
+            signal.raise_signal(second)
+            raise AssertionError("it should have left")
+
+        fake = dataclasses.replace(FAKE, run=slow)
+        code = 143 if second == signal.SIGTERM else 130
+        assert cli.main(["run", "fake", "--out", "here"], experiments=(fake,)) == code
+        folder = RunFolder(Path("here"))
+        assert folder.about().status == "interrupted"
+        assert len(folder.history()) == 1
+
+    def test_a_program_that_leaves_by_itself_is_not_taken_for_sigterm(self):
+        def leaves(settings, folder, console):
+            with until_interrupted(folder, console):
+                raise SystemExit(3)
+
+        fake = dataclasses.replace(FAKE, run=leaves)
+        assert cli.main(["run", "fake", "--out", "here"], experiments=(fake,)) == 3
 
     def test_outside_the_outer_steps_it_ends_the_run_and_still_leaves_a_report(self):
         def interrupted(settings, folder, console):

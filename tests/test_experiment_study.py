@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rfho.outer import TERMINATED
 from rfho.runs.experiment import until_interrupted
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.study import Study, gained, grouped, median, tabulated, traced
@@ -48,6 +49,21 @@ class TestRecords:
 
         study = Study({}, range(3), interrupted, COLUMNS)
         assert len(study.carry_out(folder, Console(file=io.StringIO()))) == 1
+        assert folder.about().status == "interrupted"
+
+    def test_what_a_case_knew_when_it_was_cut_short_is_told(self, folder):
+        told = []
+
+        def interrupted(seed):
+            yield {"method": "b", "accuracy": 1.0}
+            yield {"method": "a", "accuracy": 2.0}
+            if seed == 1:
+                raise SystemExit(TERMINATED)
+
+        study = Study({}, range(3), interrupted, COLUMNS)
+        quiet = Console(file=io.StringIO())
+        study.carry_out(folder, quiet, after_each=lambda records: told.append(len(records)))
+        assert told == [2, 4]
         assert folder.about().status == "interrupted"
 
     def test_a_case_that_was_interrupted_within_is_the_last(self, folder):

@@ -8,13 +8,14 @@ from rfho.outer.lines import named, norm, shown
 from rfho.outer.progress import RichProgress
 from rfho.outer.report import Best, Report, Solution
 from rfho.outer.retry import Retry
-from rfho.outer.signals import ended_by_sigterm
+from rfho.outer.signals import TERMINATED, ended_by_sigterm
 from rfho.outer.snapshot import Plain, Sections, load_snapshot, save_snapshot
 from rfho.outer.trained import Trained, train
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.outer.verbs import iterate, iterate_many, tune, tune_many
 
 __all__ = [
+    "TERMINATED",
     "AbstractRun",
     "Best",
     "Form",

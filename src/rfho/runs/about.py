@@ -36,7 +36,7 @@ class About(NamedTuple):
         started: local time with its offset, ISO 8601.
         seconds: duration, or None while it runs.
         status: "running", "finished", "interrupted", "failed" or "killed".
-        reason: why it failed.
+        reason: why it failed, or what it was interrupted by.
         versions: of Python, the packages and the operating system.
     """
 

@@ -4,9 +4,10 @@ An experiment is a value: its name, its settings for a quick look and for the fu
 function that runs it and puts what it finds into the folder of the run. Adding one is a file with
 such a value, and its name in the tuple of `rfho.experiments`.
 
-Ctrl-C: an experiment does its outer steps within `until_interrupted`. The first interruption ends
+Ctrl-C and SIGTERM: an experiment does its outer steps within `until_interrupted`. The first interruption ends
 that block and nothing more, so pictures and tables are still made of what there is; the next one
-ends the experiment. The report is written in either case.
+ends the experiment. The report is written in either case; after SIGTERM twice, as nobody knows how
+long there is.
 """
 
 from collections.abc import Callable, Generator
@@ -18,12 +19,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from rich.console import Console
 
 from rfho.errors import DataFormatError, DataNotFoundError, WriteError
+from rfho.outer import TERMINATED
 from rfho.runs.about import FAILED, FINISHED, INTERRUPTED
 from rfho.runs.report import write_report
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import SettingsError
 
 S = TypeVar("S")
+
+_BY_SIGTERM = "by SIGTERM"
 
 USER_ERRORS = (SettingsError, DataNotFoundError, DataFormatError)
 """What a user mends, not a programmer: an experiment may raise these at its start."""
@@ -61,7 +65,9 @@ class Outcome(NamedTuple):
 
 @contextmanager
 def until_interrupted(folder: RunFolder, console: Console) -> Generator[None]:
-    """Around the outer steps of an experiment: Ctrl-C ends the block, and the experiment goes on.
+    """Around the outer steps of an experiment: Ctrl-C or SIGTERM ends the block, and the experiment goes on.
+
+    After SIGTERM the report is first made of what has been added so far.
 
     `rfho.tune` does not let the interruption through, but returns with `Result.STOPPED`: raise
     KeyboardInterrupt then, if more steps would follow.
@@ -81,6 +87,12 @@ def until_interrupted(folder: RunFolder, console: Console) -> Generator[None]:
     except KeyboardInterrupt:
         folder.finish(INTERRUPTED)
         console.print("Interrupted: making the report of what there is. Ctrl-C again to leave.")
+    except SystemExit as left:
+        if left.code != TERMINATED:
+            raise
+        folder.finish(INTERRUPTED, _BY_SIGTERM)
+        write_report(folder)
+        console.print("SIGTERM: making the report of what there is.")
 
 
 def execute(
@@ -104,6 +116,7 @@ def execute(
         SettingsError, DataNotFoundError, DataFormatError: the experiment could not start; the
             folder is removed if nothing is in it yet.
         WriteError: the disk is full, say.
+        SystemExit: with the code 143, after SIGTERM; the report is written.
         Exception: whatever else the experiment raises; the report says that it failed.
     """
     try:
@@ -136,7 +149,17 @@ def _carry_out(
         _note_failure(folder, error)
         raise
     else:
-        folder.finish(INTERRUPTED if folder.about().status == INTERRUPTED else FINISHED)
+        _note_end(folder)
+
+
+def _note_end(folder: RunFolder) -> None:
+    """Says in the folder how the run ended, and leaves as SIGTERM wanted, now that all is made."""
+    about = folder.about()
+    interrupted = about.status == INTERRUPTED
+    folder.finish(INTERRUPTED if interrupted else FINISHED, about.reason if interrupted else "")
+    if interrupted and about.reason == _BY_SIGTERM:
+        write_report(folder)
+        raise SystemExit(TERMINATED)
 
 
 def _note_failure(folder: RunFolder, error: Exception) -> None:

@@ -70,14 +70,15 @@ class Study(Generic[C]):
         *,
         after_each: Callable[[list[Record]], object] = len,
     ) -> list[Record]:
-        """All cases, until Ctrl-C; what is known then is what the study is made of.
+        """All cases, until Ctrl-C or SIGTERM; what is known then is what the study is made of.
 
         Args:
             folder: of the run.
             console: where each record is shown.
-            after_each: called with all records so far whenever a case is done.
+            after_each: called with all records so far whenever a case is done, or cut short with some.
         """
         records: list[Record] = []
+        told = 0
         interrupted = folder.about().status == INTERRUPTED
         with until_interrupted(folder, console):
             for case in self.cases:
@@ -90,8 +91,11 @@ class Study(Generic[C]):
                     ]
                     console.print(f"{case}: {', '.join(known)}", highlight=False)
                 after_each(records)
+                told = len(records)
                 if not interrupted and folder.about().status == INTERRUPTED:
                     break
+        if told < len(records):
+            after_each(records)
         return records
 
     def table(self, title: str, records: Iterable[Record], note: str = "") -> Table:
