@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import rfho
 from rfho import Result
 from rfho.checks import Difference, Verdict, derivative, judged, ladder
+from rfho.checks.finite_differences import settled
 from rfho.checks.line import LONGEST, line_through, lines_through_leaves
 from rfho.domains.space import Space
 from rfho.hyper_gradients import (
@@ -61,6 +62,24 @@ def test_float32_has_a_wide_bar_and_not_an_empty_one():
     found = derivative(lambda h: float(np.sin(np.float32(1 + h))), rounding=1.2e-7)
     assert 1e-7 < found.error < 1e-3
     assert abs(found.value - math.cos(1)) <= 10 * found.error
+
+
+def ragged(h):
+    """A line, and jumps between points all but the same: what a step makes that divides rounding by its size."""
+    return h + 1e-3 * math.copysign(1, math.sin(1e12 * h + 1))
+
+
+def test_before_it_denies_it_asks_how_much_noise_there_is():
+    found = Difference(1.2, 1e-3, 1.0)
+    assert judged(1.0, found, 1.0, rounding=2.2e-16) is Verdict.DISAGREES
+    noisy, verdict = settled(ragged, 1.0, found, 1.0, rounding=2.2e-16)
+    assert verdict is not Verdict.DISAGREES
+    assert abs(noisy.value - 1) < 10 * noisy.error
+    smooth = derivative(math.sin, rounding=2.2e-16)
+    assert settled(math.sin, 1.2, smooth, 1.0, rounding=2.2e-16) == (smooth, Verdict.DISAGREES)
+    stairs = lambda h: math.floor(1e4 * h + 0.5) / 1e4  # noqa: E731
+    flat = derivative(stairs, rounding=2.2e-16)
+    assert settled(stairs, 1.0, flat, 1.0, rounding=2.2e-16)[1] is Verdict.DISAGREES
 
 
 def test_an_array_has_a_derivative_and_a_bar_of_each_element():

@@ -916,6 +916,44 @@ def test_nothing_is_found_in_healthy_models(model, wide):
     assert diagnosis.findings == (), str(diagnosis)
 
 
+def behind_a_bias(seed):
+    """The gradient of the bias is rounding, which Adam divides by itself; the running mean lags behind its moves."""
+    drawn = np.random.default_rng(seed)
+    normal = lambda *shape: jnp.asarray(0.5 * drawn.normal(size=shape), jnp.float32)  # noqa: E731
+    w = {"w": normal(4, 4), "b": normal(4), "scale": jnp.ones(4, jnp.float32)}
+    x, y = 2 * normal(8, 4), 2 * normal(8)
+    dynamics = rfho.Descent(
+        biased_loss,
+        lambda hyper: rfho.optim.adam(hyper["rate"]),
+        rfho.Variables(w, rfho.layers.statistics(4, "float32")),
+        has_aux=True,
+    )
+    return rfho.Problem(dynamics, biased_objective, (x, y), (x, y + 0.1), horizon=3)
+
+
+def biased_loss(variables, hyper, batch):
+    w, carried = variables
+    x, carried = rfho.layers.normalised(batch[0] @ w["w"] + w["b"], carried)
+    return jnp.mean((jnp.mean(x * w["scale"], 1) - batch[1]) ** 2), carried
+
+
+def biased_objective(variables, hyper, batch):
+    w, carried = variables
+    x = rfho.layers.normalised_by(batch[0] @ w["w"] + w["b"], carried)
+    return jnp.mean((jnp.mean(x * w["scale"], 1) - batch[1]) ** 2)
+
+
+@pytest.mark.parametrize("seed", sampled(range(10), every=10))
+def test_a_bias_before_a_normalisation_is_noise_and_no_wrong_derivative(seed):
+    with jax.enable_x64(False):
+        diagnosis = diagnose(behind_a_bias(seed), {"rate": 0.01})
+    assert diagnosis.kinds <= {Kind.NOISE}, str(diagnosis)
+    if diagnosis.findings:
+        assert diagnosis.findings[0].where.leaf == 'params["b"]'
+    much = diagnosis.smoothness.jump_nearer > 0.1
+    assert diagnosis.healthy is not much
+
+
 # What cannot even be built
 
 

@@ -125,8 +125,7 @@ TORCH = {
     "a perceptron": lambda nn: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)),
     "dropout": lambda nn: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.2)),
     "layer normalisation": lambda nn: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)),
-    # Without a bias, whose gradient would be rounding alone, which Adam divides by itself.
-    "batch normalisation": lambda nn: nn.Sequential(nn.Linear(4, 4, False), nn.BatchNorm1d(4)),
+    "batch normalisation": lambda nn: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)),
     "a convolution": (
         lambda nn: nn.Sequential(nn.Conv2d(1, 2, 3), nn.SiLU()),
         np.moveaxis(IMAGES, -1, 1),

@@ -22,7 +22,7 @@ from rfho import _tree as tree
 from rfho._engines.forward import push_steps, read_along, start
 from rfho._engines.reverse import roll
 from rfho.checks.attempt import NoDerivative, attempted
-from rfho.checks.finite_differences import Verdict, derivative, judged, rounding_of
+from rfho.checks.finite_differences import Verdict, derivative, judged, rounding_of, settled
 from rfho.checks.line import Line, line_through
 from rfho.checks.second_order import second_order
 from rfho.checks.slopes import Slope
@@ -174,10 +174,9 @@ def _along(
     by_method, scale = sum(parts), sum(map(abs, parts))
     rounding = rounding_of((hyper, jax.eval_shape(problem.init, hyper)))
     value = lambda h: float(_value(problem, hyper, line, jnp.asarray(h)))  # noqa: E731
-    found = derivative(value, rounding, one_sided=line.one_sided)
-    verdict, other = (
-        judged(claim, found, scale, rounding=rounding) for claim in (by_method, by_other)
-    )
+    found, edge = derivative(value, rounding, one_sided=line.one_sided), line.one_sided
+    found, verdict = settled(value, by_method, found, scale, rounding=rounding, one_sided=edge)
+    other = judged(by_other, found, scale, rounding=rounding)
     other = Verdict.UNDECIDED if math.isnan(by_other) else other
     return Along(direction, by_method, by_other, found.value, found.error, verdict, other)
 

@@ -101,6 +101,31 @@ def derivative(
     return Difference(*(number.item() if np.ndim(number) == 0 else number for number in best))
 
 
+def noise_of(
+    function: Callable[[float], Any], rounding: float, *, one_sided: bool = False
+) -> float:
+    """The relative noise of a scalar φ, at least ``rounding`` (Moré, Wild, SIAM J. Sci. Comput. 33(3), 2011).
+
+        σ_k² = mean (Δ^k φ)² / C(2k, k),    k = 3, …, 6, of nine values a hair's breadth apart
+
+    Rounding alone makes little of it; a step that divides rounding by its own size, as Adam does where a gradient is
+    zero but for rounding, makes much. No error bar that is built on ``rounding`` knows of it.
+
+    Args:
+        function: φ, as in `derivative`.
+        rounding: the relative rounding of numbers like φ.
+        one_sided: whether φ is defined for h >= 0 alone.
+    """
+    first = 0 if one_sided else -4
+    values = np.asarray([function(i * rounding ** (2 / 3)) for i in range(first, first + 9)])
+    size = np.max(abs(values))
+    if not 0 < size < math.inf:
+        return rounding
+    orders = range(3, 7)
+    squares = [np.mean(np.diff(values, k) ** 2) / math.comb(2 * k, k) for k in orders]
+    return max(rounding, float(max(squares) ** 0.5 / size))
+
+
 def _extrapolated(difference: Any, older: list[Any], *, reach: float) -> list[Any]:
     # Neville's scheme in h or h², which shrinks by `reach`: the entry of order j is free of the first j powers.
     row = [difference]
@@ -140,6 +165,26 @@ def judged(claimed: float, found: Difference, scale: float, *, rounding: float) 
     if abs(claimed - found.value) > 10 * (found.error + math.sqrt(rounding) * scale) + nothing:
         return Verdict.DISAGREES
     return Verdict.UNDECIDED if found.error > 0.01 * scale + nothing else Verdict.AGREES
+
+
+def settled(
+    function: Callable[[float], Any],
+    claimed: float,
+    found: Difference,
+    scale: float,
+    *,
+    rounding: float,
+    one_sided: bool = False,
+) -> tuple[Difference, Verdict]:
+    """As `judged`, and before it denies, found once more with the noise that φ has: see `noise_of`."""
+    verdict = judged(claimed, found, scale, rounding=rounding)
+    if verdict is not Verdict.DISAGREES or not math.isfinite(claimed):
+        return found, verdict
+    noise = noise_of(function, rounding, one_sided=one_sided)
+    if noise == rounding:
+        return found, verdict
+    found = derivative(function, noise, one_sided=one_sided)
+    return found, judged(claimed, found, scale, rounding=rounding)
 
 
 def rounding_of(values: PyTree) -> float:

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from rfho import _tree as tree
-from rfho.checks.finite_differences import Difference, Verdict, derivative, judged, rounding_of
+from rfho.checks.finite_differences import (
+    Difference,
+    Verdict,
+    derivative,
+    rounding_of,
+    settled,
+)
 from rfho.checks.line import Line, lines_through_leaves
 from rfho.domains.space import Space
 from rfho.typing import PyTree, Scalar
@@ -58,26 +64,39 @@ def slopes_of(
         space: where ``hyper`` may lie.
         key: for the directions.
     """
-    rounding, seen = rounding_of(point), list[tuple[str, float, Difference]]()
+    rounding, seen = rounding_of(point), list[_Asked]()
     for name, part in point.items():
         for line in lines_through_leaves(space if name == "hyper" else None, part, key):
             velocity = line.velocity
             if _is_proper(velocity):
                 claim = float(tree.dot(claims[name], velocity))
-                found = _difference(function, point, name, line=line, rounding=rounding)
-                seen.append((_path_of(velocity, name), claim, found))
-    scale = max((abs(claim) for _, claim, _ in seen), default=0.0)
-    return tuple(
-        Slope(path, claim, found.value, found.error, judged(claim, found, scale, rounding=rounding))
-        for path, claim, found in seen
-    )
+                along = _along(function, point, name, line)
+                found = derivative(along, rounding, one_sided=line.one_sided)
+                seen.append(_Asked(_path_of(velocity, name), claim, along, found, line.one_sided))
+    scale = max((abs(asked.claim) for asked in seen), default=0.0)
+    return tuple(_slope(asked, scale, rounding) for asked in seen)
 
 
-def _difference(
-    function: Callable[[Point], Scalar], point: Point, name: str, *, line: Line, rounding: float
-) -> Difference:
-    along = lambda h: float(_value(function, point, name, line, jnp.asarray(h)))  # noqa: E731
-    return derivative(along, rounding, one_sided=line.one_sided)
+class _Asked(NamedTuple):
+    """A leaf, the derivative that is claimed, φ along a line, and what differences say at first."""
+
+    path: str
+    claim: float
+    along: Callable[[float], float]
+    found: Difference
+    one_sided: bool
+
+
+def _slope(asked: _Asked, scale: float, rounding: float) -> Slope:
+    path, claim, along, found, edge = asked
+    found, verdict = settled(along, claim, found, scale, rounding=rounding, one_sided=edge)
+    return Slope(path, claim, found.value, found.error, verdict)
+
+
+def _along(
+    function: Callable[[Point], Scalar], point: Point, name: str, line: Line
+) -> Callable[[float], float]:
+    return lambda h: float(_value(function, point, name, line, jnp.asarray(h)))
 
 
 @eqx.filter_jit

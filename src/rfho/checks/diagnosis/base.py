@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     )
     KINK = "the hypergradient jumps at this very point"
     ROUGH = "the hypergradient changes its sign between near points"
+    NOISE = "a parameter moves by rounding: its gradient is zero, and the optimiser divides it by its size"
     NO_EFFECT = "a hyperparameter reaches nothing"
     ZERO_GRADIENT = "the hypergradient of a leaf is exactly zero"
     UNTRAINED = "a parameter is read by the objective and changed by nothing"

@@ -14,6 +14,7 @@ from rfho.checks.diagnosis.case import Case, no_way_back
 from rfho.checks.diagnosis.growth import Growth, growth_findings, growth_of
 from rfho.checks.diagnosis.idle import effect_findings, zero_findings
 from rfho.checks.diagnosis.keys import key_findings
+from rfho.checks.diagnosis.noise import noise_findings
 from rfho.checks.diagnosis.non_finite import forward_findings, non_finite_findings
 from rfho.checks.diagnosis.precision import precision_findings
 from rfho.checks.diagnosis.purity import repeat_findings
@@ -127,6 +128,7 @@ def diagnose(
         return Diagnosis(tuple(impure))
     found = idle + key_findings(problem, free) + untrained_findings(problem, free)
     for_line, for_parts = jax.random.split(tree.as_key(key, "diagnose"))
+    for_noise = jax.random.fold_in(for_parts, 1)
     line = _sparing(line_through(space, free, for_line), found)
     case, forward = (
         Case(problem, free, space, line),
@@ -151,7 +153,7 @@ def diagnose(
     found += growth_findings(growth, case, record.adjoint, chaotic=chaotic)
     found += zero_findings(exact, found)
     smoothness = smoothness_of(case, lambda h: select(problem, free, near(h).hypergradient))
-    found += smoothness_findings(smoothness)
+    found += noise_findings(case, smoothness, for_noise) or smoothness_findings(smoothness)
     found += whole_findings(case, for_parts, whole=whole, known=found)
     if method is not None:
         found += claim_findings(problem, free, method, exact=exact)

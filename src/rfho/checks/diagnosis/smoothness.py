@@ -42,6 +42,11 @@ class Smoothness(NamedTuple):
     one_sided: float
     leaf: str
 
+    @property
+    def persists(self) -> bool:
+        """Whether looking nearer does not help: no curvature jumps like that."""
+        return self.jump_nearer > max(0.5 * self.jump, _JUMP)
+
 
 def smoothness_of(case: Case, gradient: Callable[[float], Hyper]) -> Smoothness:
     """From four hypergradients, at λ ± h d and λ ± h d / 10 with h = `distance` (ε); inside of the domain."""
@@ -66,7 +71,7 @@ def distance(epsilon: float) -> float:
 
 def smoothness_findings(smoothness: Smoothness) -> list[Finding]:
     """A kink at λ, or roughness around it."""
-    persists = smoothness.jump_nearer > max(0.5 * smoothness.jump, _JUMP)
+    persists = smoothness.persists
     where = Where(leaf=smoothness.leaf)
     if persists and smoothness.one_sided < 0.1 * smoothness.jump_nearer:
         message = (

@@ -19,7 +19,7 @@ from rfho.checks.diagnosis.case import Case, Near
 from rfho.checks.diagnosis.parts import part_findings, second_findings, whole_finding
 from rfho.checks.diagnosis.smoothness import distance
 from rfho.checks.diagnosis.stops import stop_findings
-from rfho.checks.finite_differences import Difference, Verdict, derivative, judged
+from rfho.checks.finite_differences import Difference, Verdict, derivative, judged, settled
 from rfho.typing import Hyper
 
 
@@ -50,15 +50,13 @@ def whole_run(case: Case, near: Callable[[float], Near], hypergradient: Hyper) -
     parts = jax.tree.leaves(products)
     value = lambda h: near(h).value  # noqa: E731
 
-    def against(found: Difference) -> Whole:
-        verdict = judged(sum(parts), found, sum(map(abs, parts)), rounding=epsilon)
-        return Whole(sum(parts), found, verdict)
-
-    far = distance(epsilon)
-    quick = derivative(value, epsilon, far, one_sided=edge, shrinkings=2, shrink=10.0)
-    if against(quick).verdict is Verdict.AGREES:
-        return against(quick)
-    return against(derivative(value, epsilon, one_sided=edge))
+    claimed, scale, far = sum(parts), sum(map(abs, parts)), distance(epsilon)
+    found = derivative(value, epsilon, far, one_sided=edge, shrinkings=2, shrink=10.0)
+    verdict = judged(claimed, found, scale, rounding=epsilon)
+    if verdict is not Verdict.AGREES:
+        found = derivative(value, epsilon, one_sided=edge)
+        found, verdict = settled(value, claimed, found, scale, rounding=epsilon, one_sided=edge)
+    return Whole(claimed, found, verdict)
 
 
 def whole_findings(
