@@ -29,13 +29,15 @@ differences that bring their own error bar. Optax {optax}. Three cases:
 - **zero**: all gradients are exactly zero.
 
 ✓ means that every derivative is right. *NaN* means that at least one is; where it says *reverse* or
-*forward*, only in that mode. *wrong* is a finite number that finite differences contradict. A second
+*forward*, only in that mode. *wrong* is a finite number that finite differences contradict, *undecided*
+one of which they cannot tell. A second
 table has the verdict of each setting.
 
-The cure for NaN is `rfho.optim`: the same optimisers, with the same updates, whose derivatives are
-right wherever training itself is finite. The other cure is ``eps_root`` > 0, for optimisers that have
-it. L-BFGS is wrong because Optax stops the gradient of the scale of its first step; Sophia asks for
-more than dynamics give it.
+Most optimisers divide by the root of a second moment, whose derivative is infinite where a gradient is
+exactly zero: Optax's own derivatives are NaN there. `Descent` puts `rfho.optim.safe_roots` around
+whatever it is given, and no ``eps_root`` is needed; its updates are those of Optax. In steps that you
+write yourself take `rfho.optim`, the same optimisers with the same cure. L-BFGS is wrong because Optax
+stops the gradient of the scale of its first step; Sophia asks for more than dynamics give it.
 
 | optimiser | healthy | dead | zero | dead, ``eps_root`` > 0 | zero, ``eps_root`` > 0 |
 |---|---|---|---|---|---|

@@ -3,6 +3,8 @@ what is chosen is the fastest exact method that fits."""
 
 import itertools
 import re
+import subprocess
+import sys
 import time
 
 import equinox as eqx
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from library_source import ROOT
 
 import rfho
 from rfho import hyper_gradients as methods
@@ -127,16 +130,38 @@ def test_selection_prints_every_candidate_with_its_figures():
     assert all(figures.search(line) for line in lines[1:] if "Implicit" not in line)
 
 
-def test_what_does_not_fit_is_refused_within_two_seconds_with_what_does():
-    problem, hyper = network((100, 64, 10), 32, 500, optim=SGD)
-    auto, seconds = rfho.AutoHyperGradient(1.5e6), []
-    for _ in range(2):  # the better of two: the first one also warms up
-        begin = time.process_time()
-        with pytest.raises(MemoryError) as refusal:
-            auto.check(problem, hyper, methods.ReverseHyperGradient())
+REFUSED = """
+import sys, time
+sys.path.insert(0, "tests")
+import test_auto
+import rfho
+problem, hyper = test_auto.network((100, 64, 10), 32, 500, optim=test_auto.SGD)
+auto, seconds = rfho.AutoHyperGradient(1.5e6), []
+for _ in range(3):  # the best of three: the first one also warms up
+    begin = time.process_time()
+    try:
+        auto.check(problem, hyper, rfho.ReverseHyperGradient())
+    except MemoryError:
         seconds.append(time.process_time() - begin)
+assert len(seconds) == 3
+print(min(seconds))
+"""
+
+
+@pytest.mark.soak
+def test_a_refusal_takes_less_than_two_seconds():
+    """As users run it: in a process without checks of shapes, with nothing beside it."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert float(done.stdout) < 2
+
+
+def test_what_does_not_fit_is_refused_with_what_does():
+    problem, hyper = network((100, 64, 10), 32, 500, optim=SGD)
+    with pytest.raises(MemoryError) as refusal:
+        rfho.AutoHyperGradient(1.5e6).check(problem, hyper, methods.ReverseHyperGradient())
     message = str(refusal.value)
-    assert min(seconds) < 2
     assert "ReverseHyperGradient() needs" in message
     assert "ForwardHyperGradient" in message
     assert "Binomial" in message

@@ -172,17 +172,27 @@ def test_a_masked_root_is_told_from_a_root_at_zero():
 
 
 def test_adam_where_a_gradient_is_exactly_zero():
-    def optim(hyper):
-        return optax.adam(hyper["lr"])
+    """In a step of one's own: `Descent` sees to it."""
+    slope = rfho.grad(lambda w, hyper, batch: jnp.sum(w**2))
 
-    problem = descent(lambda w, hyper, batch: jnp.sum(w**2), optim, init=[1.0, 0.0], horizon=4)
+    def init(hyper):
+        w = jnp.array([1.0, 0.0])
+        return w, optax.adam(hyper["lr"]).init(w)
+
+    def step(state, hyper, batch):
+        w, slots = state
+        updates, slots = optax.adam(hyper["lr"]).update(slope(w, hyper, batch), slots)
+        return w + updates, slots
+
+    dynamics = rfho.Dynamics(init, step, output=lambda state: state[0])
+    problem = rfho.Problem(dynamics, lambda w, hyper, batch: jnp.sum(w**2), None, None, horizon=4)
     estimate = rfho.hyper_gradient(problem, {"lr": 0.1}, throw=False)
     assert np.isnan(estimate.hypergradient["lr"])
     finding = the_only(diagnose(problem, {"lr": 0.1}))
     assert finding.kind is Kind.NON_FINITE_DERIVATIVE
     assert "sqrt" in finding.message
-    assert "eps_root" in finding.message
-    assert finding.where.leaf.startswith("state.")
+    assert "safe_roots" in finding.message
+    assert finding.where.leaf.startswith("state[")
 
 
 # What is not finite and does no harm
@@ -513,7 +523,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+@pytest.mark.parametrize("wide", sampled([True, False], never=[False]), ids=["float64", "float32"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_derivative_is_found_wherever_it_is(name, wide):
     """All modes apply the same rules, so that none of them notices: only trainings that differ do."""
@@ -896,7 +906,7 @@ HEALTHY = (
 )
 
 
-@pytest.mark.parametrize("family", sampled(HEALTHY, every=2), ids=lambda family: family.__name__)
+@pytest.mark.parametrize("family", sampled(HEALTHY, every=4), ids=lambda family: family.__name__)
 def test_nothing_is_found_in_twenty_five_healthy_problems(family):
     count = 25
     drawn = problems.members(family, count, seed=1)
@@ -908,7 +918,7 @@ def test_nothing_is_found_in_twenty_five_healthy_problems(family):
 
 
 @pytest.mark.parametrize("wide", sampled([True, False], never=[False]))
-@pytest.mark.parametrize("model", sampled(models.MODELS, every=2), ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", sampled(models.MODELS, every=4), ids=lambda model: model.__name__)
 def test_nothing_is_found_in_healthy_models(model, wide):
     with jax.enable_x64(wide):
         problem, hyper = model()

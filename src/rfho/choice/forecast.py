@@ -26,13 +26,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import ShapedArray
 
 from rfho import _tree as tree
 from rfho._engines.forward import apart, coordinates, push_steps, read_along, start
 from rfho._engines.forward import push as push_along
 from rfho._engines.reverse import chain_of, roll, sweep, through_init
-from rfho._programs.avals import abstract, bytes_on_device
+from rfho._programs.avals import ShapedArray, abstract, bytes_on_device
 from rfho._programs.compiled import memory_of
 from rfho._programs.roofline import Rates, Work, work_of
 from rfho.dynamics import Keep

@@ -9,8 +9,8 @@ import functools
 from typing import NamedTuple
 
 import jax
-from jax.core import ShapedArray
 
+from rfho._programs.avals import ShapedArray
 from rfho._programs.collectives import sent_in_a_turn
 from rfho._programs.compiled import buffers_of, compiled
 from rfho._programs.roofline import Rates, Work

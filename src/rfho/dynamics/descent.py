@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import optax
 
+from rfho._programs.safe_roots import safe_roots
 from rfho.dynamics.base import AbstractDescent, Keep, Way
 from rfho.dynamics.initial import as_init, trained
 from rfho.dynamics.inner_gradient import InnerGradient, Slope, way_through_gradient
@@ -34,9 +35,8 @@ class Descent(AbstractDescent):
         loss: ``(params, hyper, batch) -> scalar``, the inner loss L.
         optim: ``hyper -> optax.GradientTransformation``. Optax's own `exponential_decay`,
             `warmup_cosine_decay_schedule` and `piecewise_constant_schedule` cannot be traced in
-            their parameters: use `rfho.schedules`. Optimisers that normalise by a second moment have
-            an infinite derivative where a gradient is exactly zero (√ at 0): give Adam an
-            ``eps_root`` > 0, or use `rfho.optim.adam`.
+            their parameters: use `rfho.schedules`. Its roots and quotients have finite derivatives
+            where a gradient is exactly zero (`rfho.optim.safe_roots`): an ``eps_root`` is not needed.
         init: the initial parameters, `Variables` where the loss carries arrays from step to step, or
             a function ``hyper ->`` either. Of an Equinox model the floating-point arrays are trained;
             loss and objectives are given the model, results hold it as a `SplitModel`.
@@ -149,7 +149,7 @@ class Descent(AbstractDescent):
     def update(self, state: DescentState, gradient: PyTree, hyper: Hyper) -> DescentState:
         """Slots and parameters after the optimiser has seen ``gradient``."""
         trained, carried = parted(state.params)
-        updates, slots = self.optim(hyper).update(gradient, state.slots, trained)
+        updates, slots = safe_roots(self.optim(hyper)).update(gradient, state.slots, trained)
         trained = optax.apply_updates(trained, updates)
         return DescentState(like(state.params, trained, carried), slots)
 

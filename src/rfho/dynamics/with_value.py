@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import optax
 
+from rfho._programs.safe_roots import safe_roots
 from rfho.dynamics.base import AbstractMinimisation, Keep, Way, way_through_step
 from rfho.dynamics.descent import Descent, DescentState
 from rfho.typing import Batch, Hyper, Loss, Params, Scalar
@@ -70,7 +71,7 @@ class DescentWithValue(AbstractMinimisation):
         def loss(params: Params) -> Scalar:
             return self.plain.loss(params, hyper, batch)
 
-        optim = optax.with_extra_args_support(self.plain.optim(hyper))
+        optim = safe_roots(self.plain.optim(hyper))
         value, gradient = jax.value_and_grad(loss)(state.params)
         updates, slots = optim.update(
             gradient, state.slots, state.params, value=value, grad=gradient, value_fn=loss

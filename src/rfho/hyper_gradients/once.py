@@ -150,7 +150,7 @@ def not_finite(
         return None
     return HyperGradientError(
         Result.NON_FINITE_HYPERGRADIENT,
-        f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0, "
-        "as in optax.adam where a gradient is exactly zero: use rfho.optim.adam, or rfho.optim.safe_roots around "
-        "any optimiser or chain) or the adjoint overflowed; rfho.diagnose names the step and the leaf",
+        f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0: "
+        "add a small number under the root, and in steps that you write yourself put rfho.optim.safe_roots around "
+        "the optimiser) or the adjoint overflowed; rfho.diagnose names the step and the leaf",
     )

@@ -14,8 +14,8 @@ def embedding(
 ) -> Float[Array, "..."]:
     """The rows of ``table`` at ``index``, of shape ``(*places, *row)``.
 
-    Under Adam an unused row has a second moment of exactly zero, whose root has no derivative: build the optimiser
-    with `rfho.optim`, and such rows stay silent in the hypergradient too.
+    Under Adam an unused row has a second moment of exactly zero, whose root has no derivative: under `Descent` such
+    rows stay silent in the hypergradient too.
 
     Args:
         table: rows by their index.

@@ -26,8 +26,8 @@ from rfho.dynamics import Keep
 from rfho.typing import Hyper, PyTree, State
 
 _REMEDIES = {
-    "sqrt": "√ and every norm have an infinite derivative at 0: add a small number under the root, which "
-    "for Adam and its kin is eps_root, or take rfho.optim.adam",
+    "sqrt": "√ and every norm have an infinite derivative at 0: add a small number under the root; "
+    "rfho.optim.safe_roots sees to an optimiser in steps that you write yourself",
     "rsqrt": "add a small number under the root",
     "log": "keep its argument away from 0, or use log1p, log_softmax or xlogy",
     "pow": "a power below 1 has an infinite derivative at 0: keep its base away from 0",
