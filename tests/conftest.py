@@ -5,6 +5,7 @@ in place before `rfho` is first imported.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 jaxtyping.install_import_hook("rfho", "beartype.beartype")
+
+# What a shell starts in the background is deaf to Ctrl-C, and would be here, where it is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compilation makes the first example slow and says nothing about the others: no deadline.
 hypothesis.settings.register_profile(
