@@ -6,6 +6,7 @@ Misuse is an exception before anything is traced. What goes wrong while running 
 
 import enum
 import importlib
+import math
 from numbers import Integral
 from typing import Any
 
@@ -96,6 +97,18 @@ def positive_int(value: Any, name: str, of: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{of} got {name}={value!r}, but it must be an int of 1 or more")
     return int(value)
+
+
+def positive_number(value: Any, name: str, of: str, *, at_most: float = math.inf) -> None:
+    """Checks that ``value``, the argument ``name`` of ``of``, is a positive, finite number up to ``at_most``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= at_most or value == math.inf:
+        bound = "" if at_most == math.inf else f" of at most {at_most:g}"
+        raise ValueError(f"{of} got {name}={value!r}, but it must be a positive number{bound}")
 
 
 def needed(module: str, *, by: str, extra: str) -> Any:

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from rfho import _tree as tree
 from rfho._programs.rooted import takes_roots, with_rooted
 from rfho.dynamics import Descent
-from rfho.errors import positive_int
+from rfho.errors import positive_int, positive_number
 from rfho.problem import Problem, Stream
 from rfho.typing import Hyper, PyTree
 
@@ -40,7 +40,7 @@ def clipped(limit: float) -> Repair:
         >>> round(float(rfho.hyper_gradient(clipped, 0.1).aux.params), 3)  # -9 without
         0.9
     """
-    _positive(limit, "limit", "clipped")
+    positive_number(limit, "limit", "clipped")
 
     def changed(update: _Update) -> _Update:
         def after(gradient: PyTree, *others: Any, **extra: Any) -> tuple[PyTree, PyTree]:
@@ -65,7 +65,7 @@ def rooted(epsilon: float) -> Repair:
         >>> import rfho
         >>> repairs = {"eps 1e-6": rfho.checks.rooted(1e-6), "eps 1e-4": rfho.checks.rooted(1e-4)}
     """
-    _positive(epsilon, "epsilon", "rooted")
+    positive_number(epsilon, "epsilon", "rooted")
 
     def changed(update: _Update) -> _Update:
         def after(
@@ -89,7 +89,7 @@ def slowed(factor: float) -> Repair:
         >>> import rfho
         >>> repair = rfho.checks.slowed(0.5)
     """
-    _positive(factor, "factor", "slowed")
+    positive_number(factor, "factor", "slowed")
 
     def changed(update: _Update) -> _Update:
         def after(*given: Any, **extra: Any) -> tuple[PyTree, PyTree]:
@@ -151,7 +151,7 @@ def shortened(share: float) -> Repair:
         >>> import rfho
         >>> repair = rfho.checks.shortened(0.5)
     """
-    _positive(share, "share", "shortened", at_most=1.0)
+    positive_number(share, "share", "shortened", at_most=1.0)
 
     def repaired(problem: Problem) -> Problem:
         return _with(problem, horizon=max(1, round(share * problem.horizon)))
@@ -270,10 +270,3 @@ def _descent(problem: Problem, of: str) -> Descent:
             "function that builds the problem with other dynamics"
         )
     return dynamics
-
-
-def _positive(number: Any, name: str, of: str, *, at_most: float = float("inf")) -> None:
-    known = isinstance(number, int | float) and not isinstance(number, bool)
-    if not known or not 0 < number <= at_most or number == float("inf"):
-        bound = "" if at_most == float("inf") else f" of at most {at_most:g}"
-        raise ValueError(f"{of} got {name}={number!r}, but it must be a positive number{bound}")

@@ -196,7 +196,7 @@ class Parts:
         """Bytes of a tape on the device, and of what is in another memory."""
         blank = self._blank(policy, span)
         here = bytes_on_device(blank)
-        return here, sum(leaf.size * leaf.dtype.itemsize for leaf in blank) - here
+        return here, tree.nbytes(blank) - here
 
     def _blank(self, policy: AbstractCheckpoint, span: Span) -> list[ShapedArray]:
         chain = self.back(policy.keeps()).chain

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 
+from rfho import _tree as tree
 from rfho._programs.avals import ShapedArray
 from rfho._programs.collectives import sent_in_a_turn
 from rfho._programs.compiled import buffers_of, compiled
@@ -61,7 +62,7 @@ class PartsOnDevices(Parts):
     def on_each(self, like: PyTree) -> int:
         """Bytes on a device of parameters, or of what has their shapes."""
         avals = [ShapedArray(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
-        return sum(_bytes(aval) // self._parts(aval.shape) for aval in avals)
+        return sum(tree.nbytes(aval) // self._parts(aval.shape) for aval in avals)
 
     def tape(self, policy: AbstractCheckpoint, span: Span) -> tuple[int, int]:
         """Bytes of a tape on a device, and in the host's memory for it."""
@@ -69,7 +70,7 @@ class PartsOnDevices(Parts):
         of_states = {leaf.shape for leaf in jax.tree.leaves(self.state)}
         for rows in self._blank(policy, span):
             row = rows.shape[1:]
-            size = _bytes(rows) // self._parts(row, like_parameters=row in of_states)
+            size = tree.nbytes(rows) // self._parts(row, like_parameters=row in of_states)
             on_host = rows.memory_space == jax.memory.Space.Host
             here, host = (here, host + size) if on_host else (here + size, host)
         return here, host
@@ -115,7 +116,3 @@ class PartsOnDevices(Parts):
 
 def _asked(program: jax.stages.Compiled) -> _Asked:
     return _Asked(buffers_of(program), sent_in_a_turn(program.as_text() or "", _TURNS))
-
-
-def _bytes(aval: ShapedArray) -> int:
-    return aval.size * aval.dtype.itemsize

@@ -18,6 +18,7 @@ from jax import Array
 from jaxtyping import Int
 
 from rfho import _tree as tree
+from rfho.errors import positive_number
 from rfho.typing import PyTree, Scalar
 
 
@@ -141,8 +142,4 @@ def positive(value: Any, name: str, solver: eqx.Module) -> None:
     Raises:
         ValueError: it is not.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < float("inf"):
-        raise ValueError(
-            f"{type(solver).__name__} got {name}={value!r}, but it must be a positive number"
-        )
+    positive_number(value, name, type(solver).__name__)

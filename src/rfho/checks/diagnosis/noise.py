@@ -18,7 +18,7 @@ from rfho.checks.diagnosis.smoothness import Smoothness
 from rfho.checks.line import unit_normal
 from rfho.dynamics import AbstractDescent
 from rfho.dynamics.variables import like, parted
-from rfho.typing import Params, Scalar
+from rfho.typing import Params
 
 _APART = 16.0  # times ε: parameters all but the same
 _CHANGED = 0.1  # of its size, by which no gradient changes between such points
@@ -57,11 +57,11 @@ def _noisy(case: Case, dynamics: AbstractDescent, key: Array) -> Params:
     drawn = unit_normal(params, key)
     near = jax.tree.map(lambda w, d: w + _APART * jnp.finfo(w.dtype).eps * d, params, drawn)
 
-    def loss(params: Params) -> Scalar:
+    def gradient(params: Params) -> Params:
         whole = like(start, params, parted(start).carried)
-        return dynamics.loss(whole, problem.whole(case.hyper), problem.train_batch(0))
+        return dynamics.gradient(whole, problem.whole(case.hyper), problem.train_batch(0))
 
     def is_noise(here: Array, there: Array) -> Array:
         return tree.norm(here - there) > _CHANGED * (tree.norm(here) + tree.norm(there))
 
-    return jax.tree.map(is_noise, jax.grad(loss)(params), jax.grad(loss)(near))
+    return jax.tree.map(is_noise, gradient(params), gradient(near))
