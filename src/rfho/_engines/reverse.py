@@ -15,8 +15,10 @@ from rfho._programs.avals import abstract
 from rfho._programs.liveness import inputs_used
 from rfho._programs.shared_products import SharedProducts
 from rfho.dynamics import Keep
+from rfho.dynamics.in_precision import InPrecision
 from rfho.memory import AbstractCheckpoint, Chain, Span, advance
 from rfho.problem.moment import AbstractMoment, over_objectives, select
+from rfho.problem.objective import Reading
 from rfho.typing import Hyper, PyTree, State, Step
 
 
@@ -69,16 +71,26 @@ def sweep(
     chain = chain_of(problem, hyper, checkpoint.keeps())
     tape = checkpoint.blank(chain, state, span) if tape is None else tape
     final, tape = checkpoint.forward(chain, state, span, tape)
-    reading = problem.read(final, hyper)
+    reading = read(problem, hyper, final)
     cotangents = reading.by_state, reading.by_hyper
     (adjoint, hypergradient), tape = checkpoint.backward(chain, tape, span, cotangents)
     return Sweep(reading.value, hypergradient, final, reading.by_state, adjoint, tape)
 
 
+def read(problem: AbstractMoment, hyper: Hyper, state: State) -> Reading:
+    """The objectives at ``state`` and their derivatives, in the precision in which adjoints are carried."""
+    dynamics = problem.dynamics
+    if isinstance(dynamics, InPrecision):
+        state, hyper = dynamics.wide((state, hyper))
+    return problem.read(state, hyper)
+
+
 def through_init(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Sweep:
     """Adds α_0 ∂Φ_0/∂λ."""
-    _, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
-    (by_init,) = over_objectives(problem, vjp)(swept.adjoint)
+    start, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
+    # Adjoints may be in more digits than states.
+    adjoint = jax.tree.map(lambda a, s: a.astype(s.dtype), swept.adjoint, start)
+    (by_init,) = over_objectives(problem, vjp)(adjoint)
     return swept._replace(hypergradient=tree.add(swept.hypergradient, by_init))
 
 

@@ -22,6 +22,7 @@ from rfho.hyper_gradients.long_reverse import LongReverseHyperGradient
 from rfho.hyper_gradients.once import hyper_gradient
 from rfho.hyper_gradients.one_step import OneStepHyperGradient
 from rfho.hyper_gradients.planned import Device, Need, Plan, plan
+from rfho.hyper_gradients.precision import Precision
 from rfho.hyper_gradients.random_forward import RandomForwardHyperGradient
 from rfho.hyper_gradients.real_time import RealTimeHyperGradient
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
@@ -65,6 +66,7 @@ __all__ = [
     "OnlineTruncatedHyperGradient",
     "PersistentEvolutionHyperGradient",
     "Plan",
+    "Precision",
     "RandomForwardHyperGradient",
     "RealTimeHyperGradient",
     "ReverseHyperGradient",

@@ -1,5 +1,6 @@
 """One hypergradient."""
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from rfho.domains.space import Space
 from rfho.errors import HyperGradientError, Result
 from rfho.files import refuse_what_has_no_room
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
+from rfho.hyper_gradients.precision import in_doubt
 from rfho.hyper_gradients.reverse import ReverseHyperGradient
 from rfho.hyper_gradients.room import refuse_what_cannot_fit
 from rfho.memory.shards import to_host
@@ -47,6 +49,9 @@ def hyper_gradient(
         HyperGradientError: the value or the hypergradient is not finite, or the method itself says that its
             estimate is useless.
 
+    Warns:
+        UserWarning: the method has a `Precision`, in which signs are in doubt.
+
     Example:
         >>> import jax.numpy as jnp, optax, rfho
         >>> dynamics = rfho.Descent(
@@ -63,6 +68,9 @@ def hyper_gradient(
     estimate = estimate_once(moment, free, method)
     if throw and not any_traced(estimate):
         raise_if_useless(method, estimate)
+        doubt = in_doubt(estimate.aux.stats, free)
+        if doubt is not None:
+            warnings.warn(doubt, stacklevel=2)
     return estimate
 
 

@@ -5,7 +5,14 @@ import equinox as eqx
 from rfho._engines.reverse import blank_tape, sweep, through_init
 from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated
-from rfho.memory import AbstractCheckpoint, Span, StoreAll
+from rfho.hyper_gradients.precision import (
+    Precision,
+    as_rounded,
+    check_precision,
+    measured,
+    measured_cost,
+)
+from rfho.memory import AbstractCheckpoint, Recompute, Span, StoreAll
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
 
@@ -21,6 +28,8 @@ class ReverseHyperGradient(AbstractHyperGradient):
     Args:
         checkpoint: the memory policy: `StoreAll` (fastest), `Recompute` (√T states), `Binomial` (a
             number of states that you choose).
+        precision: where it computes in which precision, and how far that moves the estimate, see
+            `rfho.hyper_gradients.Precision`; as the problem does by default.
 
     Cost:
         Time O(T), two to four times plain training; memory O(T) states under `StoreAll`, less with
@@ -44,6 +53,10 @@ class ReverseHyperGradient(AbstractHyperGradient):
     """
 
     checkpoint: AbstractCheckpoint = eqx.field(default_factory=StoreAll)
+    precision: Precision | None = None
+
+    def __check_init__(self) -> None:
+        check_precision(self)
 
     @property
     def mode(self) -> Mode:
@@ -57,6 +70,8 @@ class ReverseHyperGradient(AbstractHyperGradient):
 
     def cost(self, parts: Parts) -> Forecast:
         """Of the policy, over the whole run."""
+        if self.precision is not None:
+            return measured_cost(self, parts, ReverseHyperGradient(Recompute()))
         return parts.of_reverse(self.checkpoint, Span(0, parts.problem.horizon))
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
@@ -65,12 +80,16 @@ class ReverseHyperGradient(AbstractHyperGradient):
     def reserve(self, problem: AbstractMoment, hyper: Hyper) -> PyTree:
         """The tape."""
         whole_run = Span(0, problem.horizon)
-        return blank_tape(problem, hyper, span=whole_run, checkpoint=self.checkpoint)
+        method, problem = as_rounded(self, problem)
+        return blank_tape(problem, hyper, span=whole_run, checkpoint=method.checkpoint)
 
     def estimate(
         self, problem: AbstractMoment, hyper: Hyper, carry: PyTree
     ) -> tuple[Estimate, PyTree]:
         """∇f(λ) of the whole run; ``carry`` is None or what `reserve` gave."""
+        if self.precision is not None:
+            finer = ReverseHyperGradient(Recompute())
+            return measured(self, problem, hyper, carry, finer=finer)
         swept = sweep(
             problem,
             hyper,
@@ -86,7 +105,7 @@ class ReverseHyperGradient(AbstractHyperGradient):
         self, problem: AbstractMoment, hyper: Hyper, carry: PyTree
     ) -> tuple[PyTree, Params]:
         """f(λ) and w_T of a plain run."""
-        return evaluated(problem, hyper)
+        return evaluated(as_rounded(self, problem)[1], hyper)
 
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""

@@ -67,6 +67,10 @@ class AbstractMoment(eqx.Module):
         """The same, with ``batch`` as its validation data."""
         return self._moment(valid=batch)
 
+    def under(self, dynamics: AbstractDynamics, horizon: int | None = None) -> "Moment":
+        """The same under other dynamics, whose states are of the same structure; of its first steps alone."""
+        return self._moment(dynamics=dynamics, horizon=self.horizon if horizon is None else horizon)
+
     def train_batch(self, t: Step) -> Batch:
         """b_t, the batch of inner step t = 0, …, T - 1."""
         train = drawn(self.train, self.k)

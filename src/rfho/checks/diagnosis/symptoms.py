@@ -19,6 +19,7 @@ from rfho import _tree as tree
 from rfho.checks.diagnosis.base import Finding, HyperGradientWarning, Kind, Where
 from rfho.checks.diagnosis.idle import zero_leaves
 from rfho.checks.diagnosis.precision import half_precision_leaves
+from rfho.hyper_gradients.precision import in_doubt
 from rfho.memory.shards import on_device
 from rfho.typing import Hyper, PyTree
 
@@ -64,7 +65,7 @@ def symptoms(past: Sequence[Seen], params: Any, k: int) -> list[Finding]:
         found += _half_precision(params)
     if k == _UNTIL:
         found += _zeros(past)
-    return found + _jumps(past) + _fitted(past, k)
+    return found + _rounded(last, k) + _jumps(past) + _fitted(past, k)
 
 
 class Watch(NamedTuple):
@@ -116,6 +117,13 @@ def _half_precision(params: Any) -> list[Finding]:
         "cast inside the loss alone"
     )
     return [Finding(Kind.LOW_PRECISION, Where(leaf=path), message)]
+
+
+def _rounded(last: Seen, k: int) -> list[Finding]:
+    doubt = in_doubt(last.stats, last.hypergradient)
+    if doubt is None:
+        return []
+    return [Finding(Kind.LOW_PRECISION, Where(step=k), f"at outer step {k} {doubt}")]
 
 
 def _zeros(past: Sequence[Seen]) -> list[Finding]:
