@@ -6,16 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from rfho.adapters.penalty_search import (
-    NUMBERS,
-    Examples,
-    Found,
-    Task,
-    on_device,
-    padded,
-    room_for,
-    search,
-)
+from rfho.adapters.penalised_folds import NUMBERS, Examples, Task, on_device, padded, room_for
+from rfho.adapters.penalty_search import Found, search
 
 _DENSE_BYTES = 2**30
 """A sparse table is written out where that takes no more than so much: products with zeros are the faster ones."""

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rfho.adapters.feature_groups import feature_groups
 from rfho.adapters.grouped_fit import Fitted, Folds, fitted
-from rfho.adapters.penalty_search import CLASSES, NUMBERS, TWO_CLASSES, Task
+from rfho.adapters.penalised_folds import CLASSES, NUMBERS, TWO_CLASSES, Task
 
 _SILENT = 0.01
 """A group is silenced if its importance is below this part of an equal share."""
