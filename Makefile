@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 END := .venv-newest
 # What may depend on the release of JAX: its internals, and what all methods are held to.
+# Where the shapes that annotations promise are checked at run time with every change.
+ANNOTATED := tests/test_domains.py tests/test_reference.py tests/test_stream.py tests/test_grad.py \
+	tests/test_over_tasks.py
 ENDS := tests/programs tests/test_agreement.py tests/test_oracles.py tests/test_conformance.py
 
 .PHONY: help demo test test-newest test-frameworks soak lint format types docs look bench clean
@@ -26,9 +29,10 @@ demo: $(VENV)/.installed-demo  ## race hypergradients against random search and 
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
+	RFHO_ANNOTATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ANNOTATED)
 
 test-newest: $(END)/.installed  ## run the tests that depend on the release of JAX with the newest Python there is
-	$(END)/bin/python -m pytest -n $(WORKERS) --durations=10 $(ENDS)
+	RFHO_ANNOTATIONS=1 $(END)/bin/python -m pytest -n $(WORKERS) --durations=10 $(ENDS)
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need frameworks and trackers, in an environment of their own
 	$(FRAMEWORKS)/bin/python -m pytest -n $(WORKERS) --durations=10 tests/frameworks \
@@ -36,7 +40,7 @@ test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need frameworks
 	$(FRAMEWORKS)/bin/python -m pytest -n $(WORKERS) -m soak tests/frameworks tests/test_pages.py
 
 soak: $(VENV)/.installed-test  ## run the long versions of the tests of endurance
-	$(BIN)/python -m pytest -n $(WORKERS) -m soak --durations=10
+	RFHO_ANNOTATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) -m soak --durations=10
 
 lint: $(VENV)/.installed-dev  ## check style and format
 	$(BIN)/ruff check .

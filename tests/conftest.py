@@ -1,13 +1,19 @@
-"""What every test takes for granted: float64, checked shapes, and the same drawn examples in CI.
+"""What every test takes for granted: float64, one thread for BLAS, and the same drawn examples in CI.
 
-jaxtyping and beartype check at run time the shapes that annotations promise. Their hook has to be
-in place before `rfho` is first imported.
+With ``RFHO_ANNOTATIONS=1`` jaxtyping and beartype check at run time the shapes that annotations
+promise. That makes tracing half as slow again, so a part of the suite runs with them (see the
+Makefile), and the whole of it as users run the library. Their hook has to be in place before
+`rfho` is first imported.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before NumPy and SciPy load it: its idle threads spin, and the cores belong to the other workers.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import jax
@@ -16,7 +22,8 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 
-jaxtyping.install_import_hook("rfho", "beartype.beartype")
+if os.environ.get("RFHO_ANNOTATIONS") == "1":
+    jaxtyping.install_import_hook("rfho", "beartype.beartype")
 
 # What a shell starts in the background is deaf to Ctrl-C, and would be here, where it is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,6 +48,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("soak")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the collector need not walk through it after every few hundred tracers."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 # What is compiled here must be what users compile: exactness, memory, time, and what XLA's passes have done

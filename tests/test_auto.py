@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from library_source import ROOT
+from sampled import sampled
 
 import rfho
 from rfho import hyper_gradients as methods
@@ -58,23 +59,30 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(
-    ("sizes", "batch", "horizon", "optim", "weights", "method"),
-    SHAPES,
+    "shape",
+    sampled(SHAPES, every=2),
     ids=[f"{'-'.join(map(str, sizes))} {as_code(method)}" for sizes, *_, method in SHAPES],
 )
-def test_forecast_memory_is_within_a_quarter_of_what_the_compiler_takes(
-    sizes, batch, horizon, optim, weights, method
-):
+def test_forecast_memory_is_within_a_quarter_of_what_the_compiler_takes(shape):
+    sizes, batch, horizon, optim, weights, method = shape
     problem, hyper = network(sizes, batch, horizon, optim=optim, weights=weights)
     forecast = method.cost(Parts(problem, hyper, rfho.choice.Rates()))
     taken = compiled_memory(problem, hyper, method)
     assert 0.75 * taken <= forecast.memory <= 1.25 * taken
 
 
-def test_selection_is_fastest_exact_method_that_fits():
+@pytest.fixture(scope="module")
+def selected():
+    """A problem, and what is selected for it under less and less memory."""
     problem, hyper = network((20, 5), 32, 100, optim=MOMENTUM, weights=32)
-    for limit in (1e9, 1e5, 3e4):
-        selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
+    limits = (1e9, 1e5, 3e4)
+    selections = {limit: rfho.AutoHyperGradient(limit).select(problem, hyper) for limit in limits}
+    return problem, hyper, selections
+
+
+def test_selection_is_fastest_exact_method_that_fits(selected):
+    *_, selections = selected
+    for limit, selection in selections.items():
         exact = [
             c for c in selection.candidates if c.exactness is rfho.hyper_gradients.Exactness.EXACT
         ]
@@ -84,11 +92,10 @@ def test_selection_is_fastest_exact_method_that_fits():
         assert chosen.time <= 1.05 * min(c.time for c in fitting)
 
 
-def test_less_memory_makes_another_choice_and_never_exceeds_the_limit():
-    problem, hyper = network((20, 5), 32, 100, optim=MOMENTUM, weights=32)
+def test_less_memory_makes_another_choice_and_never_exceeds_the_limit(selected):
+    problem, hyper, selections = selected
     chosen = {}
-    for limit in (1e9, 1e5, 3e4):
-        selection = rfho.AutoHyperGradient(limit).select(problem, hyper)
+    for limit, selection in selections.items():
         chosen[limit] = as_code(selection.method)
         assert compiled_memory(problem, hyper, selection.method) <= 1.25 * limit
     assert chosen[1e9] in (

@@ -25,7 +25,7 @@ TABLE = json.loads(STORED.read_text(encoding="utf-8"))["optimisers"]
 each_row = pytest.mark.parametrize("name", ROWS)
 
 
-@pytest.mark.parametrize("name", sampled(ROWS, every=3, never=SLOW))
+@pytest.mark.parametrize("name", sampled(ROWS, every=5, never=SLOW))
 def test_the_table_is_what_is_measured(name):
     with warnings.catch_warnings():
         # What Optax has to say of its own future does not concern the derivatives.
