@@ -1,7 +1,8 @@
 """Stochastic bilevel methods as their papers have them, in plain JAX: opponents of `benchmarks.bilevel`.
 
-All know the task's loss g(w, x; i) on training batch i and objective f(w; j) on validation batch j by heart, and
-pay nothing for generality; q solves H q = ∂_w f. Each begins its carry with the outer variable x.
+All know the task's loss g(w, x; i) on training batch i and objective f(w, x; j) on validation batch j by heart,
+and pay nothing for generality; q solves H q = ∂_w f. Each begins its carry with the outer variable x. Those whose
+directions are recursive are in `recursive.py`.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class Sides(NamedTuple):
     valid: Callable[[Any], Batch]
     numbers: tuple[int, int]
     loss: Callable[[Array, Array, Batch], Array]
-    objective: Callable[[Array, Batch], Array]
+    objective: Callable[[Array, Array, Batch], Array]
 
 
 class Rates(NamedTuple):
@@ -43,6 +44,11 @@ def products(sides: Sides, x: Array, w: Array, q: Array, batch: Batch) -> tuple[
     slopes = jax.grad(sides.loss, argnums=(0, 1))
     (slope, _), (by_w, by_x) = jax.jvp(lambda w: slopes(w, x, batch), (w,), (q,))
     return slope, by_w, by_x
+
+
+def seeds(sides: Sides, x: Array, w: Array, batch: Batch) -> tuple[Array, Array]:
+    """∂_w f and ∂_x f; zeros that depend on nothing cost nothing once compiled."""
+    return jax.grad(sides.objective, argnums=(0, 1))(w, x, batch)
 
 
 def drawn(key: Array, sides: Sides) -> tuple[Batch, Batch]:
@@ -82,8 +88,9 @@ def soba(sides: Sides) -> Peer:
         x, w, q = carry
         batch, unseen = drawn(key, sides)
         slope, by_w, by_x = products(sides, x, w, q, batch)
-        seed = jax.grad(sides.objective)(w, unseen)
-        return x + rates.outer * by_x, w - rates.inner * slope, q + rates.inner * (seed - by_w)
+        seed, direct = seeds(sides, x, w, unseen)
+        x = x - rates.outer * (direct - by_x)
+        return x, w - rates.inner * slope, q + rates.inner * (seed - by_w)
 
     return Peer(lambda x, w: (x, w, jnp.zeros_like(w)), step)
 
@@ -102,25 +109,25 @@ def saba(sides: Sides) -> Peer:
     def start(x: Array, w: Array) -> Any:
         q, every = jnp.zeros_like(w), jnp.arange(train)
         rows = jax.lax.map(lambda i: products(sides, x, w, q, sides.train(i)), every)
-        seeds = jax.lax.map(
-            lambda j: jax.grad(sides.objective)(w, sides.valid(j)), jnp.arange(valid)
-        )
-        rows = (*rows, seeds)
+        others = jax.lax.map(lambda j: seeds(sides, x, w, sides.valid(j)), jnp.arange(valid))
+        rows = (*rows, *others)
         return x, w, q, Tables(rows, tuple(jnp.mean(row, axis=0) for row in rows))
 
     def step(carry: Any, key: Array, rates: Rates) -> Any:
         x, w, q, tables = carry
         one, other = jax.random.split(key)
         i, j = jax.random.randint(one, (), 0, train), jax.random.randint(other, (), 0, valid)
-        seed = jax.grad(sides.objective)(w, sides.valid(j))
-        newest = (*products(sides, x, w, q, sides.train(i)), seed)
-        where, counts = (i, i, i, j), (train, train, train, valid)
+        newest = (
+            *products(sides, x, w, q, sides.train(i)),
+            *seeds(sides, x, w, sides.valid(j)),
+        )
+        where, counts = (i, i, i, j, j), (train, train, train, valid, valid)
         changes = [new - rows[k] for new, rows, k in zip(newest, tables.rows, where, strict=True)]
         found = [change + mean for change, mean in zip(changes, tables.means, strict=True)]
         rows = tuple(r.at[k].set(n) for r, k, n in zip(tables.rows, where, newest, strict=True))
         means = tuple(m + c / n for m, c, n in zip(tables.means, changes, counts, strict=True))
-        slope, by_w, by_x, seed = found
-        x, w = x + rates.outer * by_x, w - rates.inner * slope
+        slope, by_w, by_x, seed, direct = found
+        x, w = x - rates.outer * (direct - by_x), w - rates.inner * slope
         return x, w, q + rates.inner * (seed - by_w), Tables(rows, means)
 
     return Peer(start, step)
@@ -134,9 +141,10 @@ def stocbio(sides: Sides, *, steps: int = 10, terms: int = 10) -> Peer:
         keys = jax.random.split(key, steps + terms + 1)
         w = descended(sides, x, w, keys=keys[:steps], rate=rates.inner)
         batch, unseen = drawn(keys[-1], sides)
-        seed, zero = jax.grad(sides.objective)(w, unseen), jnp.zeros_like(w)
+        (seed, direct), zero = seeds(sides, x, w, unseen), jnp.zeros_like(w)
         q = solved(sides, x, w, zero, seed=seed, keys=keys[steps:-1], rate=rates.inner)
-        return x + rates.outer * products(sides, x, w, q, batch)[2], w
+        by_x = products(sides, x, w, q, batch)[2]
+        return x - rates.outer * (direct - by_x), w
 
     return Peer(lambda x, w: (x, w), step)
 
@@ -149,9 +157,10 @@ def amigo(sides: Sides, *, steps: int = 10, terms: int = 10) -> Peer:
         keys = jax.random.split(key, steps + terms + 1)
         w = descended(sides, x, w, keys=keys[:steps], rate=rates.inner)
         batch, unseen = drawn(keys[-1], sides)
-        seed = jax.grad(sides.objective)(w, unseen)
+        seed, direct = seeds(sides, x, w, unseen)
         q = solved(sides, x, w, q, seed=seed, keys=keys[steps:-1], rate=rates.inner)
-        return x + rates.outer * products(sides, x, w, q, batch)[2], w, q
+        by_x = products(sides, x, w, q, batch)[2]
+        return x - rates.outer * (direct - by_x), w, q
 
     return Peer(lambda x, w: (x, w, jnp.zeros_like(w)), step)
 
@@ -164,14 +173,15 @@ def f2sa(sides: Sides, *, steps: int = 10, penalty: float = 10.0) -> Peer:
 
         def both(at: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], None]:
             (y, z), (batch, unseen) = at, drawn(key, sides)
-            pull = jax.grad(sides.objective)(y, unseen) / penalty
+            pull = seeds(sides, x, y, unseen)[0] / penalty
             y = y - rates.inner * (jax.grad(sides.loss)(y, x, batch) + pull)
             return (y, z - rates.inner * jax.grad(sides.loss)(z, x, batch)), None
 
         (y, z), _ = jax.lax.scan(both, (y, z), jax.random.split(key, steps))
-        batch, _ = drawn(jax.random.fold_in(key, steps), sides)
+        batch, unseen = drawn(jax.random.fold_in(key, steps), sides)
+        direct = seeds(sides, x, y, unseen)[1]
         near, far = (jax.grad(sides.loss, argnums=1)(at, x, batch) for at in (y, z))
-        return x - rates.outer * penalty * (near - far), y, z
+        return x - rates.outer * (direct + penalty * (near - far)), y, z
 
     return Peer(lambda x, w: (x, w, w), step)
 
@@ -186,78 +196,11 @@ def bome(sides: Sides, *, steps: int = 10, barrier: float = 0.5) -> Peer:
         batch, unseen = drawn(keys[-1], sides)
         by_w, near = jax.grad(sides.loss, argnums=(0, 1))(w, x, batch)
         by_x = near - jax.grad(sides.loss, argnums=1)(z, x, batch)
-        seed = jax.grad(sides.objective)(w, unseen)
+        seed, direct = seeds(sides, x, w, unseen)
         squared = jnp.sum(by_w**2) + jnp.sum(by_x**2)
-        share = jnp.sum(seed * by_w) / jnp.where(squared > 0, squared, 1)
+        share = (jnp.sum(seed * by_w) + jnp.sum(direct * by_x)) / jnp.where(squared > 0, squared, 1)
         multiplier = jnp.maximum(barrier - share, 0)
         w = w - rates.inner * (seed + multiplier * by_w)
-        return x - rates.outer * multiplier * by_x, w
+        return x - rates.outer * (direct + multiplier * by_x), w
 
     return Peer(lambda x, w: (x, w), step)
-
-
-def recursive(now: Array, before: Array, last: Array, share: float) -> Array:
-    """STORM: the newest direction, and the last one corrected on the same batch."""
-    return now + (1 - share) * (last - before)
-
-
-def mrbo(sides: Sides, *, terms: int = 10, share: float = 0.1) -> Peer:
-    """arXiv 2106.04692, algorithm 1: one step of each, both directions by STORM, a Neumann series from zero."""
-
-    def step(carry: Any, key: Array, rates: Rates) -> Any:
-        x, w, (x0, w0, of_w, of_x, first) = carry
-        keys = jax.random.split(key, terms + 1)
-        batch, unseen = drawn(keys[-1], sides)
-
-        def directions(x: Array, w: Array) -> tuple[Array, Array]:
-            seed, zero = jax.grad(sides.objective)(w, unseen), jnp.zeros_like(w)
-            q = solved(sides, x, w, zero, seed=seed, keys=keys[:-1], rate=rates.inner)
-            slope, _, by_x = products(sides, x, w, q, batch)
-            return slope, -by_x
-
-        now, before = directions(x, w), directions(x0, w0)
-        part = jnp.where(first, 1.0, share)
-        of_w, of_x = (
-            recursive(n, b, last, part)
-            for n, b, last in zip(now, before, (of_w, of_x), strict=True)
-        )
-        memory = (x, w, of_w, of_x, jnp.array(False))
-        return x - rates.outer * of_x, w - rates.inner * of_w, memory
-
-    return Peer(lambda x, w: (x, w, (x, w, 0 * w, 0 * x, jnp.array(True))), step)
-
-
-def fsla(sides: Sides, *, share: float = 0.1) -> Peer:
-    """arXiv 2112.04660: one step of each, the direction of x alone by STORM."""
-
-    def step(carry: Any, key: Array, rates: Rates) -> Any:
-        x, w, q, (x0, w0, q0, of_x, first) = carry
-        batch, unseen = drawn(key, sides)
-        slope, by_w, by_x = products(sides, x, w, q, batch)
-        before = products(sides, x0, w0, q0, batch)[2]
-        of_x = recursive(-by_x, -before, of_x, jnp.where(first, 1.0, share))
-        seed = jax.grad(sides.objective)(w, unseen)
-        memory = (x, w, q, of_x, jnp.array(False))
-        return (
-            x - rates.outer * of_x,
-            w - rates.inner * slope,
-            q + rates.inner * (seed - by_w),
-            memory,
-        )
-
-    def start(x: Array, w: Array) -> Any:
-        return x, w, 0 * w, (x, w, 0 * w, 0 * x, jnp.array(True))
-
-    return Peer(start, step)
-
-
-PEERS: dict[str, Callable[[Sides], Peer]] = {
-    "SOBA": soba,
-    "SABA": saba,
-    "stocBiO": stocbio,
-    "AmIGO": amigo,
-    "F2SA": f2sa,
-    "BOME": bome,
-    "MRBO": mrbo,
-    "FSLA": fsla,
-}

@@ -1,0 +1,58 @@
+"""rfho's methods in the form of their opponents: the public interface, stepped by `rfho.Tuner`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import rfho
+from benchmarks.bilevel.peers import Peer, Rates
+from benchmarks.bilevel.problems import Task
+from rfho.hyper_gradients import SARAH, AbstractHyperGradient
+
+Make = Callable[[Any], AbstractHyperGradient]
+"""A method of an inner rate, which may be a function of the outer step."""
+
+METHODS: dict[str, Make] = {
+    "SingleLoop (SOBA)": rfho.SingleLoopHyperGradient,
+    "SingleLoop, average 0.1 (MA-SOBA)": lambda rate: rfho.SingleLoopHyperGradient(
+        rate, average=0.1
+    ),
+    "VarianceReduced (SABA)": rfho.VarianceReducedHyperGradient,
+    "VarianceReduced, SARAH (SRBA)": lambda rate: rfho.VarianceReducedHyperGradient(
+        rate, SARAH(period=500)
+    ),
+    "Alternating (AmIGO)": lambda rate: rfho.AlternatingHyperGradient(rate, every=10, products=10),
+    "FirstOrder (F2SA)": lambda rate: rfho.FirstOrderHyperGradient(penalty=10.0, every=10),
+    "DynamicBarrier (BOME)": lambda rate: rfho.DynamicBarrierHyperGradient(rate, every=10),
+}
+
+
+def as_peer(make: Make, task: Task) -> Peer:
+    """A method with plain gradient descent outside."""
+    reduced = isinstance(make(0.1), rfho.VarianceReducedHyperGradient)
+    data = (
+        (task.train.listed(), task.valid.listed())
+        if reduced
+        else (task.train, rfho.Fresh(task.valid))
+    )
+
+    def parts(rates: Rates) -> tuple[rfho.Problem, rfho.Tuner]:
+        dynamics = rfho.Descent(task.loss, lambda hyper: optax.sgd(rates.inner), task.w)
+        problem = rfho.Problem(dynamics, task.objective, *data, horizon=10)
+        # Rates are operands of the compiled program here, and a function passes them on.
+        method = make(lambda k: rates.inner)
+        return problem, rfho.Tuner(method, optax.sgd(rates.outer))
+
+    def start(x: jax.Array, w: jax.Array) -> Any:
+        problem, tuner = parts(Rates(0.1, 0.1))
+        # The memory of what is begun is handed on, so x is given as an array of its own.
+        return tuner.init(problem, jnp.array(x))
+
+    def step(carry: Any, key: jax.Array, rates: Rates) -> Any:
+        problem, tuner = parts(rates)
+        return tuner.step(problem, carry)[0]
+
+    return Peer(start, step)

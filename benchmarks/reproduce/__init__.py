@@ -1,0 +1,1 @@
+"""Results of papers, each by one command: ``python -m benchmarks.reproduce NAME``."""

@@ -1,0 +1,59 @@
+"""The race of bilevel methods: what the opponents compute, and what they are measured by."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.bilevel.peers import Rates, products, seeds
+from benchmarks.bilevel.problems import quadratic
+from benchmarks.bilevel.recursive import PEERS
+from benchmarks.bilevel.value import Quadratic
+
+RATES = Rates(0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return quadratic((128, 64), (6, 3))
+
+
+@pytest.fixture(scope="module")
+def value(task):
+    return Quadratic(task)
+
+
+def test_nothing_is_below_the_minimum_of_the_value_function(value):
+    rng = np.random.default_rng(0)
+    assert min(value(rng.normal(size=3)) for _ in range(20)) > 0
+    assert value(np.full(3, np.nan)) == float("inf")
+
+
+def test_the_value_function_has_the_slope_that_is_used_for_its_minimum(value):
+    x, step = np.array([0.3, -0.2, 0.5]), 1e-5 * np.eye(3)
+    differences = [(value(x + one) - value(x - one)) / 2e-5 for one in step]
+    np.testing.assert_allclose(value.slope_of(x), differences, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_step_keeps_the_structure_and_begins_with_the_outer_variable(task, name):
+    peer = PEERS[name](task.sides)
+    begun = jax.eval_shape(peer.start, task.x, task.w)
+    after = jax.eval_shape(
+        lambda carry, key: peer.step(carry, key, RATES), begun, jax.random.key(0)
+    )
+    assert jax.tree.structure(after) == jax.tree.structure(begun)
+    assert after[0].shape == task.x.shape
+
+
+def test_what_the_opponents_descend_is_the_hypergradient(task, value):
+    # One batch of 128 is not drawn: the means of both batches are the whole, at w*(x) and the exact q.
+    x = np.array([0.3, -0.2, 0.5])
+    w = value.solution(x)
+    whole = tuple(a for a in task.train.arrays), tuple(a for a in task.valid.arrays)
+    seed, direct = seeds(task.sides, jnp.asarray(x), jnp.asarray(w), whole[1])
+    q = np.linalg.solve(value.curved, np.asarray(seed))
+    args = (task.sides, jnp.asarray(x), jnp.asarray(w), jnp.asarray(q), whole[0])
+    _, by_w, by_x = products(*args)
+    np.testing.assert_allclose(by_w, seed, rtol=1e-4)
+    np.testing.assert_allclose(direct - by_x, value.slope_of(x), rtol=1e-4)
