@@ -17,6 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from rfho.adapters.feature_groups import feature_groups
+from rfho.adapters.grouped_fit import _scales
 from rfho.adapters.sklearn import GroupedClassifier, GroupedRegressor
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -109,6 +110,14 @@ def test_sparse_and_dense_tables_are_one_to_it():
     of_dense = clone(ours).fit(sparse.toarray(), y, groups=GROUPS)
     np.testing.assert_allclose(of_sparse.coef_, of_dense.coef_, atol=5e-3)
     assert of_sparse.predict_proba(sparse).shape == (100, 3)
+
+
+@pytest.mark.parametrize("of", [np.asarray, sp.csr_array])
+def test_a_constant_column_keeps_its_size_and_single_precision_its_mean(of):
+    rng = np.random.default_rng(0)
+    x = np.stack([np.full(5000, 0.1), 1000 + rng.normal(size=5000)], axis=1).astype(np.float32)
+    size = _scales(of(x), np.ones(5000), scale=True).size
+    np.testing.assert_allclose(size, [1.0, x[:, 1].astype(float).std()], rtol=1e-6)
 
 
 def test_a_validation_set_may_take_the_place_of_folds():

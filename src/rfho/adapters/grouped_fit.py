@@ -1,16 +1,20 @@
 """From a table and its folds to a linear model with a penalty for each group, and back to the table's scale."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from rfho.adapters.penalised_folds import NUMBERS, Examples, Task, on_device, padded, room_for
+from rfho.adapters.penalised_folds import NUMBERS, Examples, Task, on_device, room_for
 from rfho.adapters.penalty_search import Found, search
 
 _DENSE_BYTES = 2**30
 """A sparse table is written out where that takes no more than so much: products with zeros are the faster ones."""
+
+_ROWS = 4096
+"""Rows of a dense table that are in double precision at a time: a large table is not copied for it."""
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 """Positions of training and of validation examples, for each fold."""
@@ -72,7 +76,8 @@ def fitted(
     targets = _scales(y, weights, scale=True) if task is NUMBERS else None
     groups = int(group.max()) + 1
     examples = _examples(
-        _standardised(x, scales),
+        x,
+        scales,
         y if targets is None else (y - targets.mean) / targets.size,
         group=group,
         weights=weights,
@@ -89,8 +94,8 @@ def fitted(
     )
     found = found._replace(penalties=found.penalties[:groups])
     coef = found.coef[: x.shape[1]]
-    importance = _importance(_standardised(x, scales), coef, group, weights=weights)
     of_table = coef / scales.size[:, None]
+    importance = _importance(x, of_table, group, weights=weights)
     intercept = found.intercept - scales.mean @ of_table
     if targets is not None:
         of_table, intercept = of_table * targets.size, intercept * targets.size + targets.mean
@@ -104,31 +109,32 @@ def _scales(table: Any, weights: np.ndarray, *, scale: bool) -> Scales:
         return Scales(np.zeros(count), np.ones(count))
     share = weights / weights.sum()
     if hasattr(table, "multiply"):
+        table = table.astype(float)
         squares = np.asarray(share @ table.multiply(table)).ravel()
-        mean = np.asarray(share @ table).ravel()
-        size = np.sqrt(np.maximum(squares - mean**2, 0))
-        return Scales(np.zeros(count), np.where(size > 1e-12, size, 1.0))
-    mean = share @ table
-    size = np.sqrt(share @ (table - mean) ** 2)
+        variance = np.maximum(squares - np.asarray(share @ table).ravel() ** 2, 0)
+        # A difference of squares: what rounding leaves of a constant column is no variance.
+        varies = variance > 1e-12 * squares
+        return Scales(np.zeros(count), np.sqrt(np.where(varies, variance, 1.0)))
+    blocks = [(share[rows], table[rows]) for rows in _blocks(len(table))]
+    mean = np.sum([part @ values for part, values in blocks], axis=0)
+    size = np.sqrt(np.sum([part @ (values - mean) ** 2 for part, values in blocks], axis=0))
     return Scales(mean, np.where(size > 1e-12 * np.maximum(1, np.abs(mean)), size, 1.0))
 
 
-def _standardised(x: Any, scales: Scales) -> Any:
-    if hasattr(x, "multiply"):
-        return x.multiply(1 / scales.size).tocsr()
-    return (x - scales.mean) / scales.size
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(first, first + _ROWS) for first in range(0, count, _ROWS))
 
 
 def _examples(
-    x: Any, y: np.ndarray, *, group: np.ndarray, weights: np.ndarray, folds: Folds
+    x: Any, scales: Scales, y: np.ndarray, *, group: np.ndarray, weights: np.ndarray, folds: Folds
 ) -> Examples:
     """On the device, with room for tables of similar size, whose rows have no weight and whose columns are zero."""
     count, features = x.shape
     rows, columns = room_for(count), room_for(features)
     if hasattr(x, "indptr") and 4 * rows * columns > _DENSE_BYTES:
-        rows, columns, inputs = count, features, on_device(x)
+        rows, columns, inputs = count, features, on_device(x.multiply(1 / scales.size).tocsr())
     else:
-        inputs = jnp.asarray(padded(x, rows, columns))
+        inputs = jnp.asarray(_standardised(x, scales, (rows, columns)))
     train = np.zeros((rows, len(folds) + 1), np.float32)
     valid = np.zeros_like(train)
     for k, (inside, outside) in enumerate(folds):
@@ -142,12 +148,21 @@ def _examples(
     return Examples(inputs, *arrays, prior=jnp.zeros(2))
 
 
+def _standardised(x: Any, scales: Scales, room: tuple[int, int]) -> np.ndarray:
+    """A table with columns of unit variance, and rows and columns of zeros behind its own."""
+    found, columns = np.zeros(room, np.float32), x.shape[1]
+    for rows in _blocks(x.shape[0]):
+        part = x[rows].toarray() if hasattr(x, "toarray") else x[rows]
+        found[rows][: len(part), :columns] = (part - scales.mean) / scales.size
+    return found
+
+
 def _importance(x: Any, coef: np.ndarray, group: np.ndarray, *, weights: np.ndarray) -> np.ndarray:
     """The deviation of each group's part of the predictions, as a share of the sum."""
     share = weights / weights.sum()
     moved = np.zeros(int(group.max()) + 1)
     for number in range(len(moved)):
         columns = np.flatnonzero(group == number)
-        part = np.asarray(x[:, columns] @ coef[columns])
+        part = np.asarray(x[:, columns].astype(float) @ coef[columns])
         moved[number] = np.sqrt(np.sum(share @ (part - share @ part) ** 2))
     return moved / moved.sum() if moved.sum() > 0 else moved

@@ -180,10 +180,3 @@ def on_device(x: Any) -> Any:
 
     parts = (jnp.asarray(x.data, jnp.float32), jnp.asarray(x.indices), jnp.asarray(x.indptr))
     return BCSR(parts, shape=x.shape, indices_sorted=True, unique_indices=True)
-
-
-def padded(x: Any, rows: int, columns: int) -> np.ndarray:
-    """A dense table with rows and columns of zeros behind its own."""
-    room = np.zeros((rows, columns), np.float32)
-    room[: x.shape[0], : x.shape[1]] = x.toarray() if hasattr(x, "toarray") else x
-    return room

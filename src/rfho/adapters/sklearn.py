@@ -18,6 +18,9 @@ from rfho.adapters.feature_groups import feature_groups
 from rfho.adapters.grouped_fit import Fitted, Folds, fitted
 from rfho.adapters.penalised_folds import CLASSES, NUMBERS, TWO_CLASSES, Task
 
+_NUMBERS = (np.float64, np.float32)
+"""What tables hold; others are converted to the first, and single precision is not copied."""
+
 _SILENT = 0.01
 """A group is silenced if its importance is below this part of an equal share."""
 
@@ -162,7 +165,7 @@ class GroupedClassifier(ClassifierMixin, _Grouped):
         Raises:
             ValueError: the table, the groups or the folds do not fit each other.
         """
-        x, y = validate_data(self, X, y, accept_sparse="csr", dtype=float)
+        x, y = validate_data(self, X, y, accept_sparse="csr", dtype=_NUMBERS)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -221,7 +224,7 @@ class GroupedRegressor(MultiOutputMixin, RegressorMixin, _Grouped):
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Any:
         """Learns penalties and model; as `GroupedClassifier.fit`, where ``y`` are numbers, (n,) or (n, targets)."""
         x, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype=float, multi_output=True, y_numeric=True
+            self, X, y, accept_sparse="csr", dtype=_NUMBERS, multi_output=True, y_numeric=True
         )
         several = y.ndim == 2
         targets = y if several else y[:, None]
