@@ -20,6 +20,7 @@ extensions = [
     "llms",
     "mathml",
     "readable_signatures",
+    "recipes",
     "reference_pages",
     "sphinx_copybutton",
     "sphinx_design",

@@ -5,6 +5,7 @@ package that is not installed are skipped by its name; `make test-frameworks` ru
 """
 
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -29,16 +30,17 @@ HEAVY = {"keras", "mlflow", "tensorflow", "torch", "trackio", "wandb"}
 FEWER = re.compile(r"\b((?:steps|n_trials)=)\d+\b")
 """What is long without being of interest to a test."""
 
+LIKE_FLAX = {"linen", "equinox", "haiku", "optuna", "dropout"}
+
 # The tutorials are run whenever the pages are built; in make test one page of Flax stands for its like.
 RUN = [page for page in WITH_PROGRAMS if page.parent.name != "tutorials"]
-SHORT = [page for page in RUN if page.stem not in {"equinox", "haiku", "optuna", "dropout"}]
+SHORT = [page for page in RUN if page.stem not in LIKE_FLAX]
 
 
 # Pages about what is done with a problem, which they do not write out again, and its names.
 GO_ON_FROM_A_PROBLEM = {
     "docs/explanation/choosing-a-method.md",
     "docs/explanation/implicit.md",
-    "docs/how-to/fit-into-memory.md",
 }
 
 
@@ -72,7 +74,6 @@ def given():
         "dynamics": dynamics,
         "problem": rfho.Problem(dynamics, objective, train, valid, horizon=20),
         "hyper": {"l2": 0.1},
-        "load_batch": lambda seed, step: train,
     }
 
 
@@ -139,7 +140,7 @@ def test_quoted_messages_are_those_of_the_library():
     assert [message for message in quoted if message not in source] == []
 
 
-FRAMEWORKS = ["flax", "equinox", "haiku", "keras", "tensorflow", "pytorch"]
+FRAMEWORKS = ["flax", "linen", "equinox", "haiku", "keras", "tensorflow", "pytorch"]
 NUMBERS = {11: "eleven", 12: "twelve"}
 
 
@@ -164,6 +165,24 @@ def test_links_between_pages_lead_somewhere():
                 or there.with_suffix(".md").exists()
                 or target.startswith("generated")
             ), f"{name(page)}: {target}"
+
+
+def test_the_file_of_a_guide_is_its_programs_in_order(monkeypatch):
+    """What `make docs` writes for download; the programs are run as those of the page."""
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    recipe = importlib.import_module("recipes").recipe
+    guides = [page for page in WITH_PROGRAMS if page.parent.name == "how-to"]
+    for page in guides:
+        text = page.read_text(encoding="utf-8")
+        file = recipe(text, name(page))
+        compile(file, name(page), "exec", dont_inherit=True)
+        begin = 0
+        for program in BLOCK.findall(text):
+            begin = file.index(program.rstrip(), begin) + len(program.rstrip())
+        comments = "\n".join(line for line in file.splitlines() if line not in text)
+        assert len(comments.splitlines()) <= 1, comments
+    assert len(guides) > 30
+    assert recipe("# Title\n\n```python\nx = 1\n```\n", "page") is None
 
 
 def test_every_guide_is_in_the_index():

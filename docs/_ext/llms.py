@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from docutils import nodes
+from recipes import recipes
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
@@ -24,12 +25,14 @@ def setup(app: Sphinx) -> ExtensionMetadata:
 def _write(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
-    names = sorted(app.env.found_docs)
+    names, files = sorted(app.env.found_docs), recipes(app)
     lines = [f"# {app.config.project}", "", f"> {_first_paragraph(app, 'index')}"]
     for room in ROOMS:
         pages = [name for name in names if name.startswith(f"{room}/")]
         lines += ["", f"## {room}", ""]
-        lines += [f"- [{_title(app, page)}]({page}.html): {_about(app, page)}" for page in pages]
+        for page in pages:
+            file = f" [Its programs in one file]({page}.py)" if page in files else ""
+            lines.append(f"- [{_title(app, page)}]({page}.html): {_about(app, page)}{file}")
     out = Path(app.outdir)
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     whole = [Path(app.env.doc2path(name)) for name in names if name.startswith(WHOLE)]

@@ -153,13 +153,20 @@ def as_code(value: Any) -> str:
     given: list[str] = []
     for i, (name, parameter) in enumerate(inspect.signature(type(value)).parameters.items()):
         default = made.get(name, parameter.default)
-        held = getattr(value, name, default)
+        held = _as_number(getattr(value, name, default))
         if eqx.is_array(held):
             given.append(f"{name}=…")
         elif held is not default and not _equal(held, default):
             first = i == 0 and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
             given.append(as_code(held) if first else f"{name}={as_code(held)}")
     return f"{type(value).__name__}({', '.join(given)})"
+
+
+def _as_number(held: Any) -> Any:
+    """An array of one entry as its number: members of a run side by side hold theirs so."""
+    if not eqx.is_array(held) or held.ndim or is_traced(held):
+        return held
+    return float(str(np.asarray(held))) if jnp.issubdtype(held.dtype, jnp.floating) else held.item()
 
 
 def _equal(one: Any, other: Any) -> bool:
