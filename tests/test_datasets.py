@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rfho import datasets
+from rfho import cli, datasets
 from rfho.datasets import base, cifar10, files, newsgroups, omniglot, spoken_digits, text
+from rfho.datasets.catalogue import DATA_SETS
 from rfho.datasets.idx import read_idx
 
 BYTES = np.random.default_rng(0)
@@ -133,6 +134,50 @@ class TestIdx:
             datasets.DataFormatError, match="from 0 to 10, but there are 10 classes"
         ):
             datasets.load_mnist()
+
+
+class TestCommands:
+    """``rfho data``, in an empty folder of data and without a network."""
+
+    def test_all_are_listed_with_where_they_are(self, data, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "200")
+        (data / "tinyshakespeare.txt").write_text("abba")
+        assert cli.main(["data", "list"], experiments=()) == 0
+        said = capsys.readouterr().out
+        assert f"{data / 'tinyshakespeare.txt'}" in said
+        assert "not here (11 MB)" in said
+        assert all(each.name in said for each in DATA_SETS)
+
+    def test_every_data_set_of_the_package_is_listed(self):
+        loads = {getattr(datasets, name) for name in datasets.__all__ if name.startswith("load_")}
+        assert {each.load for each in DATA_SETS} == loads
+
+    def test_what_is_there_is_read_and_said(self, data, capsys):
+        (data / "tinyshakespeare.txt").write_text("abba")
+        mine(data, "tinyshakespeare.txt")
+        assert cli.main(["data", "fetch", "tiny-shakespeare", "digits"], experiments=()) == 0
+        said = capsys.readouterr().out
+        assert said.split() == [
+            *("tiny-shakespeare:", str(data / "tinyshakespeare.txt")),
+            *("digits:", "with", "scikit-learn"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("mnist", "cannot be reached"),
+            ("timit", "TIMIT is not free"),
+            ("spoken-digits", "clone"),
+            ("mnits", "unknown data set 'mnits': the data sets are digits, mnist"),
+        ],
+    )
+    def test_what_cannot_be_had_is_one_sentence(self, data, capsys, name, words):
+        assert cli.main(["data", "fetch", name], experiments=()) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("rfho: ")
+        assert words in said.err
+        assert said.err.count("\n") == 1
 
 
 class TestWhereFilesAreFound:

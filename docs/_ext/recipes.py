@@ -67,7 +67,7 @@ def _link(app: Sphinx, doctree: nodes.document, page: str) -> None:
         return
     name = f"{page.removeprefix(ROOM)}.py"
     link = nodes.reference("", name, refuri=name, internal=True)
-    line = nodes.paragraph("", "All programs of this page in one file: ", link, ".")
+    line = nodes.paragraph("", "All programs of this page in one file: ", link, nodes.Text("."))
     before = (i for i, node in enumerate(section) if isinstance(node, nodes.literal_block))
     paragraph = (i + 1 for i, node in enumerate(section) if isinstance(node, nodes.paragraph))
     section.insert(min(next(before, len(section)), next(paragraph, len(section))), line)

@@ -28,6 +28,7 @@ def main(
         The exit code: 0, 2 for bad input (one line on stderr says which), 130 after Ctrl-C.
     """
     try:
+        from rfho.datasets.commands import data
         from rfho.experiments import EXPERIMENTS
         from rfho.runs.commands import invoke
     except ModuleNotFoundError as error:
@@ -42,4 +43,4 @@ def main(
     except KeyboardInterrupt:
         return _BY_CTRL_C
     given = sys.argv[1:] if arguments is None else arguments
-    return invoke(given, EXPERIMENTS if experiments is None else experiments)
+    return invoke(given, EXPERIMENTS if experiments is None else experiments, [data])

@@ -53,9 +53,15 @@ class UnknownExperimentError(ValueError):
     """The command line names an experiment that does not exist."""
 
 
-def invoke(arguments: Sequence[str], experiments: tuple[Experiment[Any], ...]) -> int:
-    """Carries out a command line and returns its exit code."""
+def invoke(
+    arguments: Sequence[str],
+    experiments: tuple[Experiment[Any], ...],
+    groups: Sequence[typer.Typer] = (),
+) -> int:
+    """Carries out a command line and returns its exit code; ``groups`` have further commands."""
     app = CommandLine(tuple(arguments), experiments).app()
+    for group in groups:
+        app.add_typer(group)
     try:
         with ended_by_sigterm():
             code = app(list(arguments) or ["--help"], prog_name="rfho", standalone_mode=False)
