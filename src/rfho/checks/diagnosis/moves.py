@@ -25,6 +25,9 @@ from rfho.typing import Hyper
 _DECADE = 10.0
 """How many times its size a step may move a leaf whose size means little."""
 
+_ITSELF = 1.001
+"""So many times its size is by more than itself: Adam moves by its rate up to rounding."""
+
 _SETTLES = 3
 """Outer steps from which on a bound is no passing visit."""
 
@@ -94,7 +97,7 @@ def _is_far(domain: AbstractDomain, first: float, old: float, new: float) -> boo
     length, size = abs(new - old), max(abs(old), abs(first))
     if _is_logarithmic(domain):
         return length > _DECADE * abs(old)
-    if old == 0 or first == 0 or length <= size:
+    if old == 0 or first == 0 or length <= _ITSELF * size:
         return False
     began_positive = first > 0 and old > 0
     is_positive = began_positive and (isinstance(domain, Reals) or _holds_no_negative(domain, size))
