@@ -23,6 +23,12 @@ def largest_collective(text):
     return max(sizes, default=0)
 
 
+def whole_rows(text, matrices):
+    """Arrays of a device that stack more than one whole matrix: what a tape would be that is not cut."""
+    rows = [re.compile(rf"\w+\[(?!1,)\d+,{a},{b}\]") for a, b in matrices]
+    return sorted({array for row in rows for array in row.findall(text)})
+
+
 def error(found, expected):
     """The largest difference of a leaf, relative to its largest number."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)

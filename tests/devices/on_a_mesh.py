@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from compared import error, largest_collective
+from compared import error, largest_collective, whole_rows
 from jax.sharding import AxisType
 
 import rfho
@@ -32,7 +32,7 @@ from rfho.outer.stack import stacked
 
 jax.config.update("jax_enable_x64", True)
 
-HORIZON, EXAMPLES, BATCH, INPUTS, HIDDEN = 48, 64, 16, 16, 128
+HORIZON, EXAMPLES, BATCH, INPUTS, HIDDEN = 96, 64, 16, 16, 128
 DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(EXAMPLES, INPUTS)), DRAW.normal(size=EXAMPLES)
 INDEX = DRAW.integers(0, EXAMPLES, (5, BATCH))
@@ -108,6 +108,7 @@ def on(axes):
 def on_one_device(data):
     found, program = compiled(problem(data))
     memory = program.memory_analysis().temp_size_in_bytes
+    assert whole_rows(program.as_text(), [(INPUTS, HIDDEN)])
     return jax.device_get((found.value, found.hypergradient)), memory
 
 
@@ -123,6 +124,7 @@ def cell(verb, axes, data):
         "slots": specs(found.aux.state.slots),
         "share of memory": program.memory_analysis().temp_size_in_bytes / memory,
         "largest collective": largest_collective(program.as_text()),
+        "whole rows": whole_rows(program.as_text(), [(INPUTS, HIDDEN)]),
         "batch": specs(batch),
     }
 

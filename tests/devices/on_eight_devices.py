@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from compared import error, largest_collective
+from compared import error, largest_collective, whole_rows
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rfho
@@ -39,6 +39,7 @@ PARAMS = {
     "in": DRAW.normal(size=(INPUTS, HIDDEN)) / INPUTS**0.5,
     "out": DRAW.normal(size=(HIDDEN, CLASSES)) / HIDDEN**0.5,
 }
+MATRICES = [leaf.shape for leaf in PARAMS.values()]
 HYPER = {"lr": 0.3, "momentum": 0.8, "l2": 1e-3, "weights": DRAW.normal(size=EXAMPLES)}
 
 METHODS = {
@@ -140,6 +141,7 @@ def cell(place, method, alone):
         **summary(run(problem, hyper), alone[method]["expected"], problem, hyper),
         "share of memory": program.memory_analysis().temp_size_in_bytes / alone[method]["memory"],
         "largest collective": largest_collective(program.as_text()),
+        "whole rows": whole_rows(program.as_text(), MATRICES),
     }
 
 
@@ -148,6 +150,7 @@ def reference(method):
     run, program = compiled(problem, hyper, METHODS[method])
     estimate = jax.device_get(run(problem, hyper))
     memory = program.memory_analysis().temp_size_in_bytes
+    assert whole_rows(program.as_text(), MATRICES)
     return {"expected": (estimate.value, estimate.hypergradient), "memory": memory}
 
 
