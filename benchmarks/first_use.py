@@ -50,10 +50,9 @@ class Heard(NamedTuple):
         """When the first byte came."""
         return self.chunks[0][0] if self.chunks else self.seconds
 
-    @property
-    def silence(self) -> tuple[float, float, str]:
-        """The longest time without a byte after the first, when it began, and the line that stood there."""
-        times = [*(moment for moment, _ in self.chunks), self.seconds]
+    def silence(self, end: float) -> tuple[float, float, str]:
+        """The longest time without a byte between the first and ``end``, its begin, and the line that stood there."""
+        times = [*(moment for moment, _ in self.chunks if moment < end), end]
         longest, begin = max((b - a, a) for a, b in itertools.pairwise(times))
         before = "".join(text for moment, text in self.chunks if moment <= begin)
         lines = [line.strip() for line in re.split(r"[\r\n]+", ESCAPE.sub("", before))]
@@ -154,7 +153,7 @@ def measured(installer: str, archive: Path, folder: Path, tools: Path, house: Pa
         installed = heard(install, here)
         ran = heard([python, "example.py"], here)
     first = ran.until(RESULT)
-    theirs, ours = installed.silence, ran.silence
+    theirs, ours = installed.silence(installed.seconds), ran.silence(first)
     print(f"{installer}, {archive.name}:")
     print(f"  installing {installed.seconds:.1f} s, silent {theirs[0]:.1f} s after “{theirs[2]}”")
     print(f"  importing {ran.begins:.1f} s, result after {first:.1f} s, ", end="")
