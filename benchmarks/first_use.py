@@ -51,7 +51,7 @@ class Heard(NamedTuple):
         return self.chunks[0][0] if self.chunks else self.seconds
 
     def silence(self, end: float) -> tuple[float, float, str]:
-        """The longest time without a byte between the first and ``end``, its begin, and the line that stood there."""
+        """The longest time without a byte from the first to ``end``, its begin, and the line that stood there."""
         times = [*(moment for moment, _ in self.chunks if moment < end), end]
         longest, begin = max((b - a, a) for a, b in itertools.pairwise(times))
         before = "".join(text for moment, text in self.chunks if moment <= begin)
