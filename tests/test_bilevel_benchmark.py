@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.bilevel.peers import Rates, products, seeds
-from benchmarks.bilevel.problems import quadratic
+from benchmarks.bilevel.problems import Batches, quadratic
 from benchmarks.bilevel.recursive import PEERS
-from benchmarks.bilevel.value import Quadratic
+from benchmarks.bilevel.value import Error, Quadratic
 
 RATES = Rates(0.1, 0.1)
 
@@ -25,13 +25,19 @@ def value(task):
 
 def test_nothing_is_below_the_minimum_of_the_value_function(value):
     rng = np.random.default_rng(0)
-    assert min(value(rng.normal(size=3)) for _ in range(20)) > 0
-    assert value(np.full(3, np.nan)) == float("inf")
+    assert min(value(rng.normal(size=3), None) for _ in range(20)) > 0
+    assert value(np.full(3, np.nan), None) == float("inf")
+
+
+def test_the_error_is_the_share_of_wrong_labels():
+    error = Error(Batches((jnp.eye(4), jnp.array([0, 1, 2, 0]))))
+    assert error(np.zeros(1), np.eye(4)) == 0.25
+    assert error(np.zeros(1), np.full((4, 4), np.nan)) == float("inf")
 
 
 def test_the_value_function_has_the_slope_that_is_used_for_its_minimum(value):
     x, step = np.array([0.3, -0.2, 0.5]), 1e-5 * np.eye(3)
-    differences = [(value(x + one) - value(x - one)) / 2e-5 for one in step]
+    differences = [(value(x + one, None) - value(x - one, None)) / 2e-5 for one in step]
     np.testing.assert_allclose(value.slope_of(x), differences, rtol=1e-6)
 
 
@@ -44,6 +50,7 @@ def test_a_step_keeps_the_structure_and_begins_with_the_outer_variable(task, nam
     )
     assert jax.tree.structure(after) == jax.tree.structure(begun)
     assert after[0].shape == task.x.shape
+    assert after[peer.trained].shape == task.w.shape
 
 
 def test_what_the_opponents_descend_is_the_hypergradient(task, value):

@@ -33,10 +33,14 @@ class Rates(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """``start(x, w) -> carry`` and ``step(carry, key, rates) -> carry``, which begins with the outer variable."""
+    """``start(x, w) -> carry`` and ``step(carry, key, rates) -> carry``, which begins with the outer variable.
+
+    ``trained`` is where in the carry the parameters are that the loss alone has trained.
+    """
 
     start: Callable[[Array, Array], Any]
     step: Callable[[Any, Array, Rates], Any]
+    trained: int = 1
 
 
 def products(sides: Sides, x: Array, w: Array, q: Array, batch: Batch) -> tuple[Array, ...]:
@@ -183,7 +187,7 @@ def f2sa(sides: Sides, *, steps: int = 10, penalty: float = 10.0) -> Peer:
         near, far = (jax.grad(sides.loss, argnums=1)(at, x, batch) for at in (y, z))
         return x - rates.outer * (direct + penalty * (near - far)), y, z
 
-    return Peer(lambda x, w: (x, w, w), step)
+    return Peer(lambda x, w: (x, w, w), step, trained=2)
 
 
 def bome(sides: Sides, *, steps: int = 10, barrier: float = 0.5) -> Peer:

@@ -50,10 +50,8 @@ class Task(NamedTuple):
         train, valid: the examples of the loss and of the objective.
         loss, objective: of parameters, outer variable and batch.
         w, x: where both begin.
-        minimum: the smallest h(x) = f(w*(x), x) that is known.
         rates: to choose from.
-        ridge: the curvature of the penalty in each parameter, at some x, where the model is linear in the
-            features; None where loss and objective are quadratic.
+        test: examples on which the error is told, where h cannot be had within seconds.
     """
 
     train: Batches
@@ -62,9 +60,8 @@ class Task(NamedTuple):
     objective: Callable[[Any, Any, Any], jax.Array]
     w: jax.Array
     x: jax.Array
-    minimum: float
     rates: tuple[Rates, ...]
-    ridge: Callable[[Any], Any] | None = None
+    test: Batches | None = None
 
     @property
     def sides(self) -> Sides:
@@ -111,8 +108,7 @@ def ijcnn1() -> Task:
         return objective(w, x, batch) + 0.5 * jnp.sum(jnp.exp(x) * w**2)
 
     zero, rates = jnp.zeros(22), (*grid((0.5, 0.1), (1.0, 10.0)), Rates(0.1, 0.1))
-    # The minimum within |x| <= 30.
-    return Task(train, valid, loss, objective, zero, zero, 0.203627, rates, jnp.exp)
+    return Task(train, valid, loss, objective, zero, zero, rates)
 
 
 def entropies(w: Any, batch: Any) -> jax.Array:
@@ -128,9 +124,9 @@ def covtype() -> Task:
         parts = [z["continuous_e6"] / 1e6, np.eye(4)[z["wilderness"]], np.eye(40)[z["soil"]]]
         x, y = np.concatenate(parts, axis=1), z["y"].astype(int) - 1
     order = np.random.default_rng(2442).permutation(len(x))
-    train, valid = order[:59495], order[59495 : 59495 + 14874]
-    x_train, x_valid = standard(x[train], x[valid])
-    sides = shuffled(x_train, y[train]), shuffled(x_valid, y[valid])
+    parts = np.split(order, [59495, 59495 + 14874])
+    scaled = standard(*(x[part] for part in parts))
+    sides = [shuffled(one, y[part]) for one, part in zip(scaled, parts, strict=True)]
 
     def objective(w: Any, x: Any, batch: Any) -> jax.Array:
         return jnp.mean(entropies(w, batch))
@@ -138,30 +134,30 @@ def covtype() -> Task:
     def loss(w: Any, x: Any, batch: Any) -> jax.Array:
         return objective(w, x, batch) + 0.5 * jnp.sum(jnp.exp(x) * w**2)
 
-    def ridge(x: Any) -> Any:
-        return jnp.broadcast_to(jnp.exp(x), (54, 7))
-
-    rates = grid((0.1, 0.03), (1.0, 10.0))
+    rates = (Rates(0.1, 1.0), Rates(0.03, 10.0))
     w, x = jnp.zeros((54, 7)), jnp.zeros(7)
-    return Task(*sides, loss, objective, w, x, 0.664774, rates, ridge)
+    return Task(*sides[:2], loss, objective, w, x, rates, sides[2])
 
 
 def cleaning() -> Task:
     """A weight σ(x_i) for each of 20,000 digits, half of whose labels are drawn anew; 5000 digits are clean."""
     at = folder() / "mnist"
-    images = (
-        read_idx(at / "train-images-idx3-ubyte.gz", dimensions=3).reshape(-1, 784).astype(float)
-    )
-    labels = read_idx(at / "train-labels-idx1-ubyte.gz", dimensions=1).astype(int)
+
+    def read(part: str) -> tuple[np.ndarray, np.ndarray]:
+        images = read_idx(at / f"{part}-images-idx3-ubyte.gz", dimensions=3)
+        labels = read_idx(at / f"{part}-labels-idx1-ubyte.gz", dimensions=1)
+        return images.reshape(-1, 784).astype(float), labels.astype(int)
+
+    (images, labels), (others, other_labels) = read("train"), read("t10k")
     rng = np.random.default_rng(32)
     order = rng.permutation(len(images))
     train, valid = order[:20000], order[20000:25000]
     wrong = np.where(rng.random(20000) < 0.5, rng.integers(0, 10, 20000), labels[train])
-    x_train, x_valid = standard(images[train], images[valid])
+    x_train, x_valid, x_test = standard(images[train], images[valid], others)
     noisy = shuffled(x_train, wrong)
     # Each example knows which of the weights is its own.
     noisy = Batches((*noisy.arrays, jnp.arange(20000)))
-    sides = noisy, shuffled(x_valid, labels[valid])
+    clean, test = shuffled(x_valid, labels[valid]), shuffled(x_test, other_labels)
 
     def objective(w: Any, x: Any, batch: Any) -> jax.Array:
         return jnp.mean(entropies(w, batch))
@@ -172,7 +168,7 @@ def cleaning() -> Task:
 
     rates = grid((0.1,), (300.0, 3000.0))
     w, x = jnp.zeros((784, 10)), jnp.zeros(20000)
-    return Task(*sides, loss, objective, w, x, 0.0, rates, lambda x: jnp.full((784, 1), 0.4))
+    return Task(noisy, clean, loss, objective, w, x, rates, test)
 
 
 def _factors(rng: np.random.Generator, count: int, at_w: int, at_x: int) -> list[np.ndarray]:
@@ -206,7 +202,7 @@ def quadratic(
 
     rates = grid((0.1, 0.01), (0.01, 0.1))
     w, x = jnp.zeros(sizes[0]), jnp.zeros(sizes[1])
-    return Task(train, valid, both, both, w, x, 0.0, rates)
+    return Task(train, valid, both, both, w, x, rates)
 
 
 TASKS: dict[str, Callable[[], Task]] = {

@@ -1,7 +1,6 @@
-"""One method on one problem: how far h is above its minimum after so many CPU seconds of outer steps."""
+"""One method on one problem: where it stands after so many CPU seconds of outer steps."""
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from benchmarks.bilevel.peers import Peer, Rates
 from benchmarks.bilevel.problems import Task
+from benchmarks.bilevel.value import Measure
 from rfho.outer.tuner import TunerState
 
 LOOK = 0.1
@@ -31,16 +31,27 @@ class Found(NamedTuple):
     steps: int
 
 
-def outer_of(carry: Any) -> np.ndarray:
-    """The outer variable."""
-    return np.asarray(carry.free if isinstance(carry, TunerState) else carry[0], np.float64)
+class Seen(NamedTuple):
+    """The outer variable, and the parameters that the loss has trained."""
+
+    outer: np.ndarray
+    params: np.ndarray
+
+
+def seen_of(carry: Any, trained: int) -> Seen:
+    """What is told of a carry, ours or an opponent's."""
+    if not isinstance(carry, TunerState):
+        return Seen(np.asarray(carry[0], np.float64), np.asarray(carry[trained]))
+    states = jax.tree.leaves(carry.carry, is_leaf=lambda node: hasattr(node, "params"))
+    state = next(node for node in states if hasattr(node, "params"))
+    return Seen(np.asarray(carry.free, np.float64), np.asarray(state.params))
 
 
 class Racer:
     """A method compiled once, for all rates and keys."""
 
     def __init__(self, peer: Peer, task: Task) -> None:
-        self.begin = peer.start(task.x, task.w)
+        self.begin, self.trained = peer.start(task.x, task.w), peer.trained
 
         @jax.jit
         def stretch(carry: Any, key: jax.Array, rates: Any, count: Any) -> Any:
@@ -52,42 +63,41 @@ class Racer:
         self.stretch = stretch
         jax.block_until_ready(stretch(self.begin, jax.random.key(0), (0.0, 0.0), 1))
 
-    def run(
-        self, rates: Rates, seed: int, seconds: tuple[float, ...]
-    ) -> tuple[list[np.ndarray], int]:
-        """The outer variable after so many CPU seconds, and the outer steps done; stops where it is no number."""
+    def run(self, rates: Rates, seed: int, seconds: tuple[float, ...]) -> tuple[list[Seen], int]:
+        """Where all stands after so many CPU seconds, and the outer steps done; stops where it is no number."""
         key = jax.random.key(seed)
         carry, steps, seen, spent, count = self.begin, 0, [], 0.0, 1
         for until in seconds:
             while spent < until:
                 clock = time.process_time()
-                now = jax.random.fold_in(key, steps)
-                carry = jax.block_until_ready(self.stretch(carry, now, tuple(rates), count))
+                drawn = jax.random.fold_in(key, steps)
+                carry = jax.block_until_ready(self.stretch(carry, drawn, tuple(rates), count))
                 took = time.process_time() - clock
                 spent, steps = spent + took, steps + count
                 count = max(1, int(count * min(LOOK / max(took, 1e-4), 10)))
-                if not np.isfinite(outer_of(carry)).all():
-                    return [*seen, *[outer_of(carry)] * (len(seconds) - len(seen))], steps
-            seen.append(outer_of(carry))
+                now = seen_of(carry, self.trained)
+                if not np.isfinite(now.outer).all():
+                    return [*seen, *[now] * (len(seconds) - len(seen))], steps
+            seen.append(seen_of(carry, self.trained))
         return seen, steps
 
 
 def raced(
     peer: Peer,
     task: Task,
-    value: Callable[[np.ndarray], float],
+    measure: Measure,
     *,
     seconds: tuple[float, ...],
     runs: int,
 ) -> Found:
     """The best rates by one run each, then several runs at those with other keys."""
     racer = Racer(peer, task)
-    ends = [(value(racer.run(r, 0, seconds[:1])[0][-1]), r) for r in task.rates]
+    ends = [(measure(*racer.run(r, 0, seconds[:1])[0][-1]), r) for r in task.rates]
     _, rates = min(ends, key=lambda end: (not np.isfinite(end[0]), end[0]))
     gaps, steps = [], []
     for seed in range(1, runs + 1):
         seen, done = racer.run(rates, seed, seconds)
-        gaps.append([value(x) for x in seen])
+        gaps.append([measure(*one) for one in seen])
         steps.append(done)
     medians = tuple(float(median) for median in np.median(gaps, axis=0))
     return Found(medians, max(gap[-1] for gap in gaps), rates, int(np.median(steps)))
