@@ -61,6 +61,26 @@ def test_the_remedy_of_a_refusal_is_accepted():
     assert forecast.memory < 1e8
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_states_on_a_shelf_are_compared_with_the_memory_of_the_host(monkeypatch, tmp_path, wrapped):
+    """Of 20 states with 10 MB each; on a CPU beside what an estimate takes of the same memory."""
+    problem, free = problem_of(1_250_000, horizon=2_000), 150_000_000
+    for module in ("free_memory", "free_host_memory"):
+        monkeypatch.setattr(f"rfho.hyper_gradients.room.{module}", lambda: free)
+
+    def tried(**how):
+        method = rfho.LongReverseHyperGradient(100, **how)
+        method = rfho.WarmRestartHyperGradient(method) if wrapped else method
+        rfho.Tuner(method).init(problem, HYPER)
+
+    policy = rfho.Binomial(2)
+    with pytest.raises(MemoryError, match=r"keeps 400 MB in the memory of the host, but .* slots="):
+        tried(checkpoint=policy)
+    tried(checkpoint=policy, shelf=rfho.DiskShelf(tmp_path))
+    free = 300_000_000
+    tried(checkpoint=policy, slots=4)
+
+
 def test_the_limit_on_the_address_space_is_known():
     program = textwrap.dedent("""
         import resource, jax, jax.numpy as jnp, optax, rfho

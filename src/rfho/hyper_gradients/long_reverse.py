@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
-import jax.numpy as jnp
 
 from rfho._engines.reverse import Sweep
 from rfho.choice.forecast import Forecast, Parts
@@ -24,11 +23,12 @@ from rfho.hyper_gradients.precision import (
     measured_cost,
 )
 from rfho.hyper_gradients.segmented_run import SegmentedRun
-from rfho.hyper_gradients.segments import Length, advanced, begin, evaluate, finish, read_end
+from rfho.hyper_gradients.segments import begin, evaluate, finish, read_end
 from rfho.hyper_gradients.states_on_disk import Writing, planned_states
 from rfho.hyper_gradients.watch import Watch, silent
 from rfho.memory import AbstractCheckpoint, Recompute, Span
 from rfho.memory.binomial import repetitions
+from rfho.memory.disk_shelf import DiskShelf
 from rfho.memory.shelf import AbstractShelf, HostShelf
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
@@ -104,7 +104,8 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         again = 0 if self.slots is None else repetitions(segments, self.slots)
         run = parts.of_training(horizon).time
         time = segments * one.time + (1 + again) * run
-        kept = min(self.slots or segments, segments) * parts.of_a_state
+        on_disk = isinstance(self.shelf, DiskShelf)
+        kept = 0 if on_disk else min(self.slots or segments, segments) * parts.of_a_state
         return one._replace(time=time, host=one.host + kept)
 
     def written(self, problem: AbstractMoment, hyper: Hyper, folder: str | None) -> Writing:
@@ -139,9 +140,9 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         """f(λ) and w_T of a plain run, in segments too."""
         _, problem = as_rounded(self, problem)
         state = begin(problem, hyper)
-        for start in range(0, problem.horizon, self.segment):
-            length = min(self.segment, problem.horizon - start)
-            state = advanced(problem, hyper, state, jnp.asarray(start), Length(length))
+        run = SegmentedRun(problem, hyper, self)
+        for i in range(run.segments):
+            state = run.advanced(state, i)
         params = problem.dynamics.output(state)
         return evaluate(problem, hyper, params), params
 

@@ -4,10 +4,11 @@ import jax
 
 from rfho import _tree as tree
 from rfho._programs.roofline import Rates
-from rfho.choice.forecast import Parts
+from rfho.choice.forecast import Forecast, Parts
+from rfho.files import as_bytes
 from rfho.hyper_gradients.auto import too_large
 from rfho.hyper_gradients.base import AbstractHyperGradient
-from rfho.memory.device import free_memory
+from rfho.memory.device import free_host_memory, free_memory, is_of_host
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper
 
@@ -39,5 +40,19 @@ def refuse_what_cannot_fit(
         return
     parts = Parts(problem, hyper, Rates())
     forecast = method.cost(parts)
-    if forecast is not None and forecast.memory > free:
+    if forecast is None:
+        return
+    if forecast.memory > free:
         raise MemoryError(too_large(parts, method, forecast, limit=free))
+    beside = forecast.memory if is_of_host() else 0
+    _check_host(method, forecast, free_host_memory() // members - beside)
+
+
+def _check_host(method: AbstractHyperGradient, forecast: Forecast, free: int) -> None:
+    """Refuses states on a shelf, or a tape, that the host has no memory for."""
+    if forecast.host > max(0, free):
+        raise MemoryError(
+            f"{tree.as_code(method)} keeps {as_bytes(forecast.host)} in the memory of the host, but "
+            f"{as_bytes(max(0, free))} are free there: give fewer slots=, or shelf=rfho.DiskShelf(folder); a tape "
+            "on the host is smaller under rfho.Binomial(slots)"
+        )

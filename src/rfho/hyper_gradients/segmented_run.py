@@ -4,11 +4,10 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho.hyper_gradients.segments import Length, advanced, pull_back
+from rfho.hyper_gradients.segments import Length, advance, pull_back
 from rfho.memory import schedule
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, PyTree, State, Step
@@ -39,7 +38,7 @@ class SegmentedRun(NamedTuple):
         for i in range(first, self.segments):
             if self.method.slots is None and i > first:
                 self.method.shelf.put(handle, i, state)
-            state = self._advanced(state, i)
+            state = self.advanced(state, i)
             self._tell(i + 1)
             if self.method.watch.is_due():
                 self._keep(handle, i)
@@ -60,7 +59,7 @@ class SegmentedRun(NamedTuple):
             cotangents = pull_back(
                 self.problem, self.hyper, given, begin, length, self.method.checkpoint
             )
-            jax.block_until_ready(given)
+            self.method.watch.wait(given)
             self._tell(self.segments + 2 * done)
             if self.method.watch.is_due():
                 self._keep(handle, self.segments - 1)
@@ -110,11 +109,17 @@ class SegmentedRun(NamedTuple):
 
     def _run(self, state: State, start: int, stop: int) -> State:
         for i in range(start, stop):
-            state = self._advanced(state, i)
+            state = self.advanced(state, i)
         return state
 
-    def _advanced(self, state: State, i: int) -> State:
-        return advanced(self.problem, self.hyper, state, *self._steps(i))
+    def advanced(self, state: State, i: int) -> State:
+        """After segment i, begun once the segment before is done.
+
+        One is under way at a time: progress and Ctrl-C mean what they say, and states do not pile up.
+        """
+        after = advance(self.problem, self.hyper, state, *self._steps(i))
+        self.method.watch.wait(state)
+        return after
 
     def _steps(self, i: int) -> tuple[Step, Length]:
         start = i * self.method.segment

@@ -3,9 +3,9 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 
 from rfho._engines.reverse import Sweep, chain_of, read, roll, through_init
+from rfho._programs.begun import begun
 from rfho.hyper_gradients.base import Estimate, estimated
 from rfho.memory import AbstractCheckpoint, Span
 from rfho.problem.moment import AbstractMoment
@@ -18,37 +18,25 @@ class Length(eqx.Module):
     steps: int = eqx.field(static=True)
 
 
-def advanced(
-    problem: AbstractMoment, hyper: Hyper, state: State, start: Step, length: Length
-) -> State:
-    """`advance`, begun once the segment before is done.
-
-    One is under way at a time: progress and Ctrl-C mean what they say, and states do not pile up.
-    """
-    after = advance(problem, hyper, state, start, length)
-    jax.block_until_ready(state)
-    return after
-
-
 @eqx.filter_jit
 def begin(problem: AbstractMoment, hyper: Hyper) -> State:
     """s_0."""
     return problem.init(hyper)
 
 
-@eqx.filter_jit
+@begun
 def read_end(problem: AbstractMoment, hyper: Hyper, state: State) -> Any:
     """The objectives at the end, and their derivatives."""
     return read(problem, hyper, state)
 
 
-@eqx.filter_jit
+@begun
 def evaluate(problem: AbstractMoment, hyper: Hyper, params: Params) -> PyTree:
     """f(λ)."""
     return problem.evaluate(params, hyper)
 
 
-@eqx.filter_jit
+@begun
 def advance(
     problem: AbstractMoment, hyper: Hyper, state: State, start: Step, length: Length
 ) -> State:
@@ -56,7 +44,7 @@ def advance(
     return roll(problem.later(start), hyper, state, span=Span(0, length.steps))
 
 
-@eqx.filter_jit
+@begun
 def pull_back(
     problem: AbstractMoment,
     hyper: Hyper,

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import jax
+
 from rfho.typing import PyTree
 
 
@@ -34,6 +36,10 @@ class Watch:
 
     def segment(self, done: int, total: int) -> None:
         """So many of its segments are done."""
+
+    def wait(self, computed: PyTree) -> None:
+        """Until a program has computed something."""
+        jax.block_until_ready(computed)
 
     def is_due(self) -> bool:
         """Whether it is time to keep something; asked after every segment."""

@@ -21,20 +21,29 @@ def memory_of_device() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(machine, _number(_GROUP / "memory.max") or machine)
+    return _of_machine()
 
 
 def free_memory() -> int:
-    """Bytes that can still be had on the default device.
-
-    On a CPU the least of what the machine has available, of what the container may still take, and of what
-    the limit on the address space (RLIMIT_AS) leaves to this process.
-    """
+    """Bytes that can still be had on the default device; on a CPU those of the host."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
-    left = [memory_of_device()]
+    return free_host_memory()
+
+
+def is_of_host() -> bool:
+    """Whether the default device computes in the memory of the host."""
+    return jax.default_backend() == "cpu"
+
+
+def free_host_memory() -> int:
+    """Bytes that can still be had in the memory of the host.
+
+    The least of what the machine has available, of what the container may still take, and of what the limit on the
+    address space (RLIMIT_AS) leaves to this process.
+    """
+    left = [_of_machine()]
     available = _kilobytes(_MACHINE, "MemAvailable")
     left += [] if available is None else [available]
     limit, taken = _number(_GROUP / "memory.max"), _number(_GROUP / "memory.current")
@@ -43,6 +52,11 @@ def free_memory() -> int:
     mapped = _kilobytes(_PROCESS, "VmSize")
     left += [] if space == resource.RLIM_INFINITY or mapped is None else [space - mapped]
     return max(0, min(left))
+
+
+def _of_machine() -> int:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, _number(_GROUP / "memory.max") or machine)
 
 
 def _number(path: Path) -> int | None:

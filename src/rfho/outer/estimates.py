@@ -1,27 +1,46 @@
 """A method's estimate within an outer loop: it is told about, it can be interrupted, and a run may keep it."""
 
+import contextlib
+import signal
+import warnings
 from collections.abc import Callable
 
+from rfho.checks.diagnosis import Finding, Kind, Severity, Where
 from rfho.hyper_gradients.watch import Watch
-from rfho.outer.events import AbstractRun
-from rfho.outer.signals import StopSignals
+from rfho.outer.events import AbstractRun, Audience, Standing
+from rfho.outer.signals import LONG, StopSignals
 from rfho.typing import PyTree
+
+_MEANWHILE = (
+    "the first signal (Ctrl-C, SIGTERM) is obeyed after it, while what was finished is saved at once; the second "
+    "leaves at once, without it"
+)
 
 
 class Interruptible(Watch):
     """Tells of segments, and ends an estimate after the one in which a signal has come; first it is kept.
 
     Args:
-        told: called with (segments done, segments in all).
+        audience: is told.
         signals: what may end it.
         run: what keeps it; None if nothing does.
+        standings: gives where all members stand after the last whole outer step.
     """
 
     def __init__(
-        self, told: Callable[[int, int], None], signals: StopSignals, run: AbstractRun | None
+        self,
+        audience: Audience,
+        signals: StopSignals,
+        run: AbstractRun | None,
+        standings: Callable[[], tuple[Standing, ...]],
     ) -> None:
-        self._told, self._signals, self._run = told, signals, run
-        self._leaving = False
+        self._audience, self._signals, self._run = audience, signals, run
+        self._standings = standings
+        self._leaving = self._said = self._over = False
+
+    def over(self) -> None:
+        """The run is closed: nothing is saved or told any more."""
+        self._over = True
 
     def begin(self, given: PyTree) -> None:
         """As what keeps it."""
@@ -29,7 +48,44 @@ class Interruptible(Watch):
 
     def segment(self, done: int, total: int) -> None:
         """Tells."""
-        self._told(done, total)
+        self._audience.segment(done, total)
+
+    def wait(self, computed: PyTree) -> None:
+        """As its base, but for a second signal.
+
+        Raises:
+            KeyboardInterrupt: it has come.
+        """
+        waiting = bool(self._signals.received)
+
+        def first() -> None:
+            nonlocal waiting
+            if not waiting:
+                waiting = True
+                self._came()
+
+        self._signals.wait(computed, long=self._long, first=first)
+
+    def _long(self) -> None:
+        """Says once that programs take long, and what signals do meanwhile."""
+        if self._said or self._over:
+            return
+        self._said = True
+        message = (
+            f"a program of an outer step takes more than {LONG:.0f} s: {_MEANWHILE}. LongReverseHyperGradient("
+            "segment=…) has programs as short as you like"
+        )
+        self._audience.finding(Finding(Kind.LONG_PROGRAM, Where(), message, Severity.NOTE))
+
+    def _came(self) -> None:
+        """What was finished is saved while the first signal waits, which is said."""
+        if self._over:
+            return
+        if self._run is not None:
+            self._run.keep(self._standings, last=True)
+        name = signal.Signals(self._signals.received[0]).name
+        with contextlib.suppress(UserWarning):  # whoever has made them errors is about to leave
+            warnings.warn(f"{name} came within a program: {_MEANWHILE}", UserWarning, stacklevel=2)
 
     def is_due(self) -> bool:
         """Also once a signal has come, but not after the second, which has no time."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import optax
 
-from rfho.checks.diagnosis import Finding, HyperGradientWarning, Kind
+from rfho.checks.diagnosis import Finding, HyperGradientWarning, Kind, Severity
 from rfho.errors import Result
 from rfho.files import Planned
 from rfho.hyper_gradients import AbstractHyperGradient, Watch
@@ -67,7 +67,7 @@ class Listener:
         """After every outer step, for each member that is still running; of one that went back, a step again."""
 
     def finding(self, finding: Finding) -> None:
-        """What the numbers of the run give rise to doubt; once for each kind."""
+        """What the numbers of the run give rise to doubt, and what is worth knowing; once for each kind."""
 
     def segment(self, done: int, total: int) -> None:
         """How far the estimate of a method that is driven from Python is."""
@@ -139,22 +139,28 @@ class AbstractRun(Listener, abc.ABC):
 
     @abc.abstractmethod
     def keep(self, standings: Callable[[], tuple[Standing, ...]], *, last: bool) -> None:
-        """After an outer step: gives where all stand; whether that is saved now is the run's business."""
+        """After an outer step: gives where all stand; whether that is saved now is the run's business.
+
+        Args:
+            standings: gives it.
+            last: there may be nothing after it, so that it is to be saved and waited for.
+        """
 
     def estimate_kept(self) -> Watch:
         """What keeps an estimate that is driven from Python while it goes on; by default nothing does."""
         return Watch()
 
     def hurry(self) -> None:
-        """Once the user has asked a second time to stop: nothing more is to be saved. Called by a signal."""
+        """Once the user has asked a second time to stop: what is finished is saved, no more. Called by a signal."""
 
 
 class Warner(Listener):
     """Says findings as Python warnings."""
 
     def finding(self, finding: Finding) -> None:
-        """One `HyperGradientWarning`."""
-        warnings.warn(HyperGradientWarning(finding), stacklevel=6)
+        """One `HyperGradientWarning`; what is only worth knowing is none."""
+        if finding.severity is not Severity.NOTE:
+            warnings.warn(HyperGradientWarning(finding), stacklevel=6)
 
 
 class Audience:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rfho._programs.begun import begun
 from rfho.hyper_gradients import Estimate
 from rfho.memory.shards import to_host
 from rfho.outer.stack import member, stacked, with_member
@@ -50,6 +51,10 @@ class Taken(NamedTuple):
     params: Callable[[], Params]
 
 
+Wait = Callable[[PyTree], Any]
+"""Waits for what a program computes; a second signal ends that by KeyboardInterrupt."""
+
+
 class AbstractGroup(abc.ABC):
     """The members of a run, each at its own state."""
 
@@ -59,8 +64,10 @@ class AbstractGroup(abc.ABC):
         problem: Problem,
         past: Sequence[Sequence[TunerState]],
         scales: Sequence[float] | None,
+        wait: Wait,
     ) -> None:
         self.tuner = tuner
+        self._wait = wait
         self.problem = problem
         self.count = len(past[-1])
         self.scales = None if scales is None else list(scales)
@@ -86,6 +93,14 @@ class AbstractGroup(abc.ABC):
     def conclude(self, states: Sequence[TunerState]) -> list[tuple[PyTree, Params]]:
         """What members that end at ``states`` end with."""
 
+    def _seen(self, after: TunerState, estimate: Estimate, params: Callable[[], Params]) -> Taken:
+        stats = estimate.aux.stats
+        numbers = (after.free, estimate.value, estimate.hypergradient, stats, after.finite)
+        self._wait(numbers)
+        # To the host at once: device scalars kept in a list leak.
+        free, value, gradient, stats, finite = to_host(numbers)
+        return Taken(free, value, gradient, stats, finite, params)
+
 
 class InTurn(AbstractGroup):
     """Members that take their steps one after another; a single member takes them in reserved memory."""
@@ -96,8 +111,9 @@ class InTurn(AbstractGroup):
         problem: Problem,
         past: Sequence[Sequence[TunerState]],
         scales: Sequence[float] | None,
+        wait: Wait,
     ) -> None:
-        super().__init__(tuner, problem, past, scales)
+        super().__init__(tuner, problem, past, scales, wait)
         self._steps = [self._steps_of(i, state) for i, state in enumerate(past[-1])]
         self._past.extend(map(tuple, past))
 
@@ -107,7 +123,7 @@ class InTurn(AbstractGroup):
         for i, steps in enumerate(self._steps):
             if running[i] or not taken:
                 states[i], estimate = next(steps)
-                one = _seen(states[i], estimate, lambda estimate=estimate: estimate.aux.params)
+                one = self._seen(states[i], estimate, lambda estimate=estimate: estimate.aux.params)
             else:
                 one = taken[0]
             taken.append(one)
@@ -149,18 +165,22 @@ class SideBySide(AbstractGroup):
         problem: Problem,
         past: Sequence[Sequence[TunerState]],
         scales: Sequence[float] | None,
+        wait: Wait,
         placement: Members | None = None,
     ) -> None:
         problem = problem if placement is None else placement.whole(problem)
-        super().__init__(tuner, problem, past, scales)
+        super().__init__(tuner, problem, past, scales, wait)
+        self._on_its_way = False
         self._placement = placement
         self._past.extend(map(self._together, past))
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
         """One step of all; those that have ended compute on, unheard."""
         after, estimates = _step(self.tuner, self.problem, self._past[-1], self._factors())
+        self._on_its_way = True
+        seen = self._seen(after, estimates, lambda: estimates.aux.params)
+        self._on_its_way = False
         self._past.append(after)
-        seen = _seen(after, estimates, lambda: estimates.aux.params)
         return [
             member(seen._replace(params=None), i)._replace(
                 params=functools.partial(member, estimates.aux.params, i)
@@ -170,7 +190,9 @@ class SideBySide(AbstractGroup):
 
     def state(self, i: int, steps_back: int = 0) -> TunerState:
         """Where member i stands."""
-        return member(self._past[-1 - min(steps_back, len(self._past) - 1)], i)
+        together = self._past[-1 - min(steps_back, len(self._past) - 1)]
+        # While a step is on its way no other program is begun, which would wait for it.
+        return member(to_host(together) if self._on_its_way else together, i)
 
     def go_back(self, i: int, state: TunerState, scale: float) -> None:
         """The others stay where they are."""
@@ -203,6 +225,7 @@ def group_of(
     past: Sequence[Sequence[TunerState]],
     scales: Sequence[float] | None = None,
     *,
+    wait: Wait,
     placement: Members | None = None,
 ) -> AbstractGroup:
     """The group that fits the number of members and the method.
@@ -212,6 +235,7 @@ def group_of(
         problem: what is tuned.
         past: the states of all members, the last ones last.
         scales: what the outer steps of each are multiplied with; None if none is ever to go back.
+        wait: waits for a step.
         placement: how members lie over devices; None on one.
 
     Raises:
@@ -219,8 +243,8 @@ def group_of(
     """
     alone = len(past[-1]) == 1 and placement is None
     if alone or tuner.method.driven_from_python:
-        return InTurn(tuner, problem, past, scales)
-    return SideBySide(tuner, problem, past, scales, placement)
+        return InTurn(tuner, problem, past, scales, wait)
+    return SideBySide(tuner, problem, past, scales, wait, placement)
 
 
 def alike(hypers: Sequence[Hyper]) -> tuple[Hyper, ...]:
@@ -238,15 +262,7 @@ def _together(leaves: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(map(jnp.asarray, leaves)) if differ else leaves
 
 
-def _seen(after: TunerState, estimate: Estimate, params: Callable[[], Params]) -> Taken:
-    # To the host at once: device scalars kept in a list leak.
-    stats = estimate.aux.stats
-    numbers = (after.free, estimate.value, estimate.hypergradient, stats, after.finite)
-    free, value, gradient, stats, finite = to_host(numbers)
-    return Taken(free, value, gradient, stats, finite, params)
-
-
-@eqx.filter_jit
+@begun
 def _step(
     tuner: Tuner, problem: Problem, states: TunerState, scales: Array | None
 ) -> tuple[TunerState, Estimate]:
@@ -256,6 +272,6 @@ def _step(
     return eqx.filter_vmap(one)(states, scales)
 
 
-@eqx.filter_jit
+@begun
 def _conclude(tuner: Tuner, problem: Problem, states: TunerState) -> tuple[PyTree, Params]:
     return eqx.filter_vmap(lambda state: tuner.conclude(problem, state))(states)

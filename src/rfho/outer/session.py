@@ -1,5 +1,6 @@
 """A run that goes on: its clock, its members with their histories, and who listens."""
 
+import contextlib
 import functools
 import math
 import time
@@ -116,12 +117,13 @@ class Session:
             for domain, hyper in zip(how.domains, hypers, strict=True)
         )
         _check_alike(states)
-        watch = Interruptible(self.audience.segment, signals, how.run)
-        watched = Tuner(how.method.watched(watch), how.optim)
+        self._watch = Interruptible(self.audience, signals, how.run, self._standings)
+        watched = Tuner(how.method.watched(self._watch), how.optim)
         scales = None if how.retry is None else [1.0] * len(states)
-        self.group: AbstractGroup = group_of(
-            watched, problem, [states], scales, placement=how.placement
+        group = functools.partial(
+            group_of, watched, problem, wait=self._watch.wait, placement=how.placement
         )
+        self.group: AbstractGroup = group([states], scales)
         judging = problem_to_choose_by(problem, how.choose)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
@@ -132,7 +134,7 @@ class Session:
             past = [[one.before for one in found], [one.state for one in found]]
             scaled = how.retry is not None or any(one.scale != 1 for one in found)
             scales = [one.scale for one in found] if scaled else None
-            self.group = group_of(watched, problem, past, scales, placement=how.placement)
+            self.group = group(past, scales)
             standings = found
         self.members = [
             Watched(i, standing, start, retry=how.retry, judging=judging)
@@ -159,13 +161,17 @@ class Session:
         """Where all members stand; a run that ended as planned reads its last objectives."""
         ends = [standing.state for standing in self._standings()]
         self.group.release()
+        self._watch.over()
         together = functools.cache(lambda: self.group.conclude(ends))
         solutions: list[Solution] = []
         for i, member in enumerate(self.members):
-            ended = member.ended or result
+            ended, read = member.ended or result, False
             if not ended.failed and ended is not Result.STOPPED:
-                value, params = together()[i]
-                member.consider_end(to_host(value), params)
+                with contextlib.suppress(KeyboardInterrupt):  # a second signal: it is read later
+                    value, params = together()[i]
+                    self._watch.wait(value)
+                    member.consider_end(to_host(value), params)
+                    read = True
             solution = Solution(
                 member.hyper,
                 best=member.best,
@@ -175,7 +181,7 @@ class Session:
                 error=member.error or error,
             )
             solutions.append(solution)
-            if not ended.failed and ended is not Result.STOPPED:
+            if read:
                 _ = solution.value
         return tuple(solutions)
 

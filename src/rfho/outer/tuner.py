@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from rfho import _tree as tree
+from rfho._programs.begun import begun, begun_in_place
 from rfho._programs.tracing import any_traced
 from rfho.domains import Reals
 from rfho.domains.space import Rest, Space
@@ -251,7 +252,7 @@ def _all_finite(values: PyTree) -> Bool[Array, ""]:
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
 
 
-_step = eqx.filter_jit(_pure_step)
+_step = begun(_pure_step)
 
 
 @eqx.filter_jit
@@ -272,7 +273,7 @@ def _moment(problem: Problem, state: TunerState) -> Moment:
     return problem.at(state.step, state.rest)
 
 
-@eqx.filter_jit(donate="all-except-first")
+@begun_in_place
 def _step_in_place(
     given: tuple[Tuner, Problem, TunerState], memory: PyTree
 ) -> tuple[TunerState, Estimate, PyTree]:
@@ -295,4 +296,4 @@ def _conclude(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[PyTree
     return tuner.method.conclude(problem.at(state.step, state.rest), state.free, state.carry)
 
 
-_conclude_compiled = eqx.filter_jit(_conclude)
+_conclude_compiled = begun(_conclude)

@@ -133,7 +133,7 @@ class Run(AbstractRun):
         return self._opened.keeper.pages
 
     def hurry(self) -> None:
-        """Nothing more is to be saved."""
+        """There is no time for pictures."""
         if self._open is not None:
             self._open.hurried = True
 
@@ -190,11 +190,10 @@ class _Open:
             raise failure
 
     def _saved(self) -> WriteError | None:
-        """Saves where all stand, unless there is no time; gives what went wrong."""
+        """Saves where all stand; gives what went wrong."""
         try:
-            if not self.hurried:
-                self.keeper.save()
-                self.keeper.wait()
+            self.keeper.save()
+            self.keeper.wait()
         except WriteError as error:
             return error
         return None

@@ -46,6 +46,7 @@ class Kind(enum.Enum):
     ON_ITS_BOUND = "a hyperparameter has moved to the bound of its domain and sits there"
     TAKEN_BACK = "outer steps led to a failure and are taken again, smaller"
     VALIDATION_FITTED = "the objective falls, and on data that nobody descends it rises"
+    LONG_PROGRAM = "a program of an outer step takes so long that signals wait"
     OUTER_STEP_TOO_LARGE = "the outer loop jumps to and fro: its step is too large"
 
 
