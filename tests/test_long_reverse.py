@@ -79,7 +79,7 @@ def test_tune_runs_segments_from_python():
 
 
 IN_A_CHILD = """
-import sys
+import gc, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, optax, rfho
 
@@ -97,6 +97,7 @@ methods = {
 hyper = {"lr": 0.05, "momentum": 0.8}
 for _ in range(int(sys.argv[3])):
     rfho.hyper_gradient(problem, hyper, methods[sys.argv[1]])
+gc.collect()  # what threads of JAX have let go is freed here, or by its next program
 kept = [array for array in jax.live_arrays() if array.size >= 100_000]
 # The peak of this program alone: getrusage has that of the process which it was forked from, too.
 status = Path("/proc/self/status").read_text()

@@ -57,6 +57,12 @@ def is_spread(tree: PyTree) -> bool:
     return any(not is_traced(leaf) and len(leaf.sharding.device_set) > 1 for leaf in arrays)
 
 
+def spans_processes(tree: PyTree) -> bool:
+    """Whether an array of ``tree`` lies over several processes, so that this one sees a part of it."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
+    return any(not (leaf.is_fully_addressable or leaf.is_fully_replicated) for leaf in arrays)
+
+
 def to_host(tree: PyTree) -> PyTree:
     """``tree`` with arrays in the memory of the host.
 

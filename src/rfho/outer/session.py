@@ -23,6 +23,7 @@ from rfho.outer.events import (
     Listener,
     Standing,
     Start,
+    refuse_parts,
     written_by_method,
 )
 from rfho.outer.group import AbstractGroup, Taken, group_of
@@ -127,6 +128,8 @@ class Session:
         judging = problem_to_choose_by(problem, how.choose)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
+        if how.run is not None:
+            refuse_parts(self._start, standings)
         written = written_by_method if how.run is None else how.run.written
         refuse_what_has_no_room(written(self._start, standings))
         found = None if how.run is None else how.run.restored(self._start, standings)
