@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import rfho
-from rfho.attribution import influence, weighted
+from rfho.attribution import influence, sweep, weighted
 from rfho.attribution.sweep import answered
 from rfho.checks import derivative
 
@@ -179,12 +179,16 @@ POLICIES = (
 )
 
 
-def test_neither_the_policy_nor_the_chunk_changes_it():
+def test_neither_the_policy_nor_the_chunk_changes_it(monkeypatch):
     problem = small(a_stream, optim=lambda hyper: optax.sgd(0.05, momentum=0.9))
     expected = influence(problem, queries=squares).mean
     for policy, chunk in POLICIES:
         found = influence(problem, queries=squares, checkpoint=policy, chunk=chunk).mean
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14, err_msg=str(policy))
+    # Large adjoints, which go back one after another.
+    monkeypatch.setattr(sweep, "_SMALL", 0)
+    found = influence(problem, queries=squares, chunk=5).mean
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
 
 
 def hand_written(loss, data):
