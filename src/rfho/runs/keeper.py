@@ -191,7 +191,7 @@ class Keeper:
 
     def wait(self) -> None:
         """Until nothing is being saved; raises what went wrong."""
-        self.pages.wait()
+        self.pages.written()
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()

@@ -72,7 +72,7 @@ class Pages(Watch):
         if name in self._names and not again:
             return
         self._first()
-        self.wait()
+        self.written()
         self._names.add(name)
         sections: Sections = {_PAGE: {_OF: self._of, _NAME: name}}
         self._saving.append(
@@ -103,7 +103,7 @@ class Pages(Watch):
             with contextlib.suppress(OSError):
                 shutil.rmtree(self._folder)
 
-    def wait(self) -> None:
+    def written(self) -> None:
         """Until nothing is being written; raises what went wrong."""
         while self._saving:
             self._saving.pop().result()
