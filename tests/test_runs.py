@@ -260,7 +260,8 @@ class TestRefusal:
         allow = eval(message.partition("allow=")[2].partition(")")[0])
         run = Run(folder, allow=allow)
         assert (
-            len(rfho.tune(problem(), hyper(), steps=3, optim=optax.adam(0.02), run=run).history) == 3
+            len(rfho.tune(problem(), hyper(), steps=3, optim=optax.adam(0.02), run=run).history)
+            == 3
         )
 
     def test_another_version_may_be_allowed_by_its_name(self, folder, monkeypatch):
