@@ -60,6 +60,10 @@ class HyperGradientError(RuntimeError):
         super().__init__(message)
         self.result = result
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process it goes without its solution, which holds the user's functions and open files.
+        return type(self), (self.result, str(self))
+
 
 class UserFunctionError(TypeError):
     """A function of the user failed when it was first traced; the message names it, its cause is the error."""

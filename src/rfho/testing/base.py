@@ -27,13 +27,17 @@ class ConformanceError(AssertionError):
     """Some promises were not kept.
 
     Attributes:
+        subject: the name of what broke them.
         broken: what went wrong, by the name of the promise.
     """
 
     def __init__(self, subject: str, broken: dict[str, str]) -> None:
         lines = "".join(f"\n- {name}: {detail}" for name, detail in broken.items())
         super().__init__(f"{subject} breaks {len(broken)} of its promises:{lines}")
-        self.broken = broken
+        self.subject, self.broken = subject, broken
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.subject, self.broken)
 
 
 def kept(

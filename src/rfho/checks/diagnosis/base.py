@@ -93,5 +93,8 @@ class HyperGradientWarning(UserWarning):
     """What `rfho.tune` warns of while it runs: `finding` says what, where, why and what to do."""
 
     def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
+        super().__init__(finding)  # what it is made of, so that it reaches other processes
         self.finding = finding
+
+    def __str__(self) -> str:
+        return self.finding.message
