@@ -19,7 +19,7 @@ MADE = {
 
 
 def all_of_rfho():
-    """Every exception and warning that the library defines, wherever it can be imported from here."""
+    """Every public exception and warning that the library defines, wherever it can be imported from here."""
     found = set()
     for module in pkgutil.walk_packages(rfho.__path__, "rfho."):
         if module.name.startswith(("rfho.adapters", "rfho.tracking", "rfho.datasets")):
@@ -27,10 +27,8 @@ def all_of_rfho():
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, Exception):
                 found.add(value)
-    return sorted(
-        (each for each in found if each.__module__.startswith("rfho.")),
-        key=lambda one: one.__name__,
-    )
+    ours = {each for each in found if each.__module__.startswith("rfho.")}
+    return sorted((each for each in ours if each.__name__[0] != "_"), key=lambda one: one.__name__)
 
 
 @pytest.mark.parametrize("kind", all_of_rfho(), ids=lambda kind: kind.__name__)

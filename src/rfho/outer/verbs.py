@@ -81,7 +81,7 @@ def tune(
         ...     jnp.zeros(()),
         ... )
         >>> problem = rfho.Problem(dynamics, lambda w, hyper, batch: (w - 1) ** 2, horizon=1)
-        >>> solution = rfho.tune(problem, {"lr": 0.1}, optim=optax.sgd(0.1), steps=50)
+        >>> solution = rfho.tune(problem, {"lr": 0.1}, optim=optax.sgd(0.02), steps=50)
         >>> round(float(solution.hyper["lr"]), 3), solution.result.name
         (0.5, 'STEPS_DONE')
     """
@@ -191,7 +191,7 @@ def tune_many(
         ... )
         >>> problem = rfho.Problem(dynamics, lambda w, hyper, batch: (w - 1) ** 2, horizon=1)
         >>> solutions = rfho.tune_many(
-        ...     problem, [{"lr": 0.1}, {"lr": 0.8}], optim=optax.sgd(0.1), steps=50
+        ...     problem, [{"lr": 0.1}, {"lr": 0.8}], optim=optax.sgd(0.02), steps=50
         ... )
         >>> [round(float(solution.hyper["lr"]), 3) for solution in solutions]
         [0.5, 0.5]

@@ -37,7 +37,7 @@ class Members(eqx.Module):
         >>> solutions = rfho.tune_many(
         ...     problem,
         ...     [{"lr": 0.1 * (1 + i)} for i in range(2 * len(jax.devices()))],
-        ...     optim=optax.sgd(0.1),
+        ...     optim=optax.sgd(0.02),
         ...     steps=50,
         ...     placement=rfho.placement.Members(mesh),
         ... )
