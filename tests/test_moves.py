@@ -3,13 +3,11 @@
 import warnings
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
 import rfho
 from rfho.checks import Kind
-from rfho.checks.diagnosis import move_findings
 
 DYNAMICS = rfho.Descent(
     lambda w, hyper, batch: (w - 1) ** 2, lambda hyper: optax.sgd(hyper["lr"]), jnp.zeros(())
@@ -74,33 +72,6 @@ def test_the_remedy_of_that_warning_is_quiet():
 )
 def test_each_kind_of_move_is_told_once_and_healthy_ones_are_not(pull, start, domain, kinds):
     assert found(pull, {"lr": start}, domain) == kinds
-
-
-@pytest.mark.parametrize(
-    ("way", "domain", "far"),
-    [
-        ((0.1, 0.1, 0.21), rfho.Reals(), True),
-        ((0.1, 0.1, 0.19), rfho.Reals(), False),
-        ((0.1, 0.1, 0.21), rfho.NonNegative(), True),
-        ((0.1, 0.1, 0.21), rfho.UnitInterval(), True),
-        # What has come near zero may go back.
-        ((0.1, 0.01, 0.09), rfho.NonNegative(), False),
-        # What may be negative is near zero by accident.
-        ((-0.1, -0.1, 0.05), rfho.Reals(), False),
-        ((0.1, 0.1, 0.5), rfho.Box(-1.0, 1.0), False),
-        ((0.1, 0.1, 1.5), rfho.Box(-2.0, 2.0), True),
-        ((0.0, 0.1, 0.5), rfho.Reals(), False),
-        # In the chart log x a step multiplies.
-        ((0.1, 0.1, 0.5), rfho.Positive(), False),
-        ((0.1, 0.1, 1.5), rfho.Positive(), True),
-        ((0.1, 0.1, 0.5), rfho.domains.Scaled(rfho.Positive(), 0.1), False),
-    ],
-)
-def test_a_step_is_too_long_if_it_is_longer_than_the_hyperparameter(way, domain, far):
-    first, before, after = ({"lr": np.float32(value)} for value in way)
-    space = rfho.domains.Space.of(domain, {"lr": 1.0})
-    found = move_findings(space, first, before, after=after, k=2)
-    assert [finding.kind for finding in found] == [Kind.MOVED_FAR] * far
 
 
 def test_entries_of_an_array_may_cross_zero():

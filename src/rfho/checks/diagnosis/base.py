@@ -41,7 +41,7 @@ class Kind(enum.Enum):
     REFUSED = "the method itself says that its estimate is useless"
     NOT_REVERSED = "steps that were undone did not lead back to where they came from"
     NOT_DIFFERENTIABLE = "training cannot be differentiated in this mode"
-    MOVED_FAR = "one outer step moved a hyperparameter by more than itself"
+    MOVED_FAR = "one outer step moved a hyperparameter by several times itself"
     CHANGED_SIGN = "a positive hyperparameter became negative, and no domain forbids it"
     ON_ITS_BOUND = "a hyperparameter has moved to the bound of its domain and sits there"
     TAKEN_BACK = "outer steps led to a failure and are taken again, smaller"
