@@ -24,8 +24,8 @@ import optax
 import rfho
 from rfho.runs.run_folder import RunFolder
 
-FIRST, LONGER, ENDLESS = 5_000, 15_000, 2**31 - 1
-"""Rounds, of which a thousand take about 20 ms."""
+FIRST, LONGER, ENDLESS = 20_000, 200_000, 2**31 - 1
+"""Rounds, of which a thousand take some 10 to 30 ms: the second step is to last until the signal comes."""
 LONG = rfho.LongReverseHyperGradient(segment=2)
 METHODS = {
     "reverse": rfho.ReverseHyperGradient(),
@@ -102,7 +102,7 @@ def main():
     folder, name, number, signals = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
     child, told = forked(folder, name, lasting(ENDLESS if signals > 1 else LONGER))
     os.read(told, 1)
-    time.sleep(0.5)
+    time.sleep(0.3)
     begin = time.monotonic()
     os.kill(child, number)
     saved = folder / "snapshots" / "00000001" / "commit.json"

@@ -166,6 +166,8 @@ def _as_number(held: Any) -> Any:
     """An array of one entry as its number: members of a run side by side hold theirs so."""
     if not eqx.is_array(held) or held.ndim or is_traced(held):
         return held
+    if jnp.issubdtype(held.dtype, jax.dtypes.prng_key):
+        return held
     return float(str(np.asarray(held))) if jnp.issubdtype(held.dtype, jnp.floating) else held.item()
 
 
