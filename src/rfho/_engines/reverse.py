@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import optax
 from jax import Array
 
 from rfho import _tree as tree
@@ -89,8 +90,7 @@ def through_init(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Sweep:
     """Adds α_0 ∂Φ_0/∂λ."""
     start, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
     # Adjoints may be in more digits than states.
-    adjoint = jax.tree.map(lambda a, s: a.astype(s.dtype), swept.adjoint, start)
-    (by_init,) = over_objectives(problem, vjp)(adjoint)
+    (by_init,) = over_objectives(problem, vjp)(optax.tree.cast_like(swept.adjoint, start))
     return swept._replace(hypergradient=tree.add(swept.hypergradient, by_init))
 
 

@@ -28,7 +28,6 @@ from rfho.hyper_gradients.states_on_disk import Writing, planned_states
 from rfho.hyper_gradients.watch import Watch, silent
 from rfho.memory import AbstractCheckpoint, Recompute, Span
 from rfho.memory.binomial import repetitions
-from rfho.memory.disk_shelf import DiskShelf
 from rfho.memory.shelf import AbstractShelf, HostShelf
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree
@@ -104,9 +103,8 @@ class LongReverseHyperGradient(AbstractHyperGradient):
         again = 0 if self.slots is None else repetitions(segments, self.slots)
         run = parts.of_training(horizon).time
         time = segments * one.time + (1 + again) * run
-        on_disk = isinstance(self.shelf, DiskShelf)
-        kept = 0 if on_disk else min(self.slots or segments, segments) * parts.of_a_state
-        return one._replace(time=time, host=one.host + kept)
+        held = min(self.slots or segments, segments) if self.shelf.takes_host_memory else 0
+        return one._replace(time=time, host=one.host + held * parts.of_a_state)
 
     def written(self, problem: AbstractMoment, hyper: Hyper, folder: str | None) -> Writing:
         """The states on a `DiskShelf`, and pages of them."""

@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import DTypeLike
 
 from rfho import _tree as tree
@@ -220,10 +221,9 @@ def _said(
     scale: float,
 ) -> Estimate:
     """The estimate in the dtypes that it would have without, with its error and its signs."""
-    like = lambda leaf, old: leaf.astype(old.dtype)  # noqa: E731
     coarse, fine, left = probed
     # As it is given back: in the dtypes of λ, that is.
-    found, coarse = (jax.tree.map(like, g, hyper) for g in (estimate.hypergradient, coarse))
+    found, coarse = (optax.tree.cast_like(g, hyper) for g in (estimate.hypergradient, coarse))
     # A difference on fewer steps stands for the same part of the whole, as often as they go into it.
     ratio = scale * _quotient(tree.norm(found), tree.norm(fine)) if scale > 1 else 1.0
     gaps = jax.tree.map(lambda g, h: ratio * jnp.abs(g - h), coarse, fine)
@@ -237,7 +237,7 @@ def _said(
     value = jax.eval_shape(
         lambda: problem.evaluate(problem.dynamics.output(problem.init(hyper)), hyper)
     )
-    value = jax.tree.map(like, estimate.value, value)
+    value = optax.tree.cast_like(estimate.value, value)
     return Estimate(value, found, estimate.aux._replace(stats=stats))
 
 

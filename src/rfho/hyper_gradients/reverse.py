@@ -71,7 +71,7 @@ class ReverseHyperGradient(AbstractHyperGradient):
     def cost(self, parts: Parts) -> Forecast:
         """Of the policy, over the whole run."""
         if self.precision is not None:
-            return measured_cost(self, parts, ReverseHyperGradient(Recompute()))
+            return measured_cost(self, parts, self._finer())
         return parts.of_reverse(self.checkpoint, Span(0, parts.problem.horizon))
 
     def init(self, problem: AbstractMoment, hyper: Hyper) -> None:
@@ -88,8 +88,7 @@ class ReverseHyperGradient(AbstractHyperGradient):
     ) -> tuple[Estimate, PyTree]:
         """∇f(λ) of the whole run; ``carry`` is None or what `reserve` gave."""
         if self.precision is not None:
-            finer = ReverseHyperGradient(Recompute())
-            return measured(self, problem, hyper, carry, finer=finer)
+            return measured(self, problem, hyper, carry, finer=self._finer())
         swept = sweep(
             problem,
             hyper,
@@ -109,3 +108,6 @@ class ReverseHyperGradient(AbstractHyperGradient):
 
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
+
+    def _finer(self) -> "ReverseHyperGradient":
+        return ReverseHyperGradient(Recompute())

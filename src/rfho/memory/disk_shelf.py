@@ -58,6 +58,11 @@ class DiskShelf(AbstractShelf):
 
     folder: str = eqx.field(static=True, converter=str)
 
+    @property
+    def takes_host_memory(self) -> bool:
+        """They lie in a file."""
+        return False
+
     def __check_init__(self) -> None:
         if not Path(self.folder).is_dir():
             raise NotADirectoryError(

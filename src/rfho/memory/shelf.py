@@ -22,6 +22,11 @@ class AbstractShelf(eqx.Module):
     takes a state out of JAX and back.
     """
 
+    @property
+    def takes_host_memory(self) -> bool:
+        """Whether the states count against what the host has free."""
+        return True
+
     @abc.abstractmethod
     def open(self, like: State) -> Any:
         """An empty shelf for states as ``like``: the handle that the other functions take."""
