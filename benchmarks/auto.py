@@ -25,8 +25,8 @@ import optax
 
 import rfho
 from benchmarks.measure import Compiled, by, compiled_of, plain
-from rfho import _tree as tree
-from rfho._tree import as_code
+from rfho._programs import trees as tree
+from rfho._programs.trees import as_code
 from rfho.choice import Parts
 from rfho.hyper_gradients import (
     AbstractHyperGradient,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import rfho
 from benchmarks import resident
 from benchmarks.limits import limits
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.hyper_gradients import (
     AbstractHyperGradient,
     ForwardHyperGradient,

@@ -14,7 +14,7 @@ import rfho
 from benchmarks import implicit, problems, resident
 from benchmarks.limits import limits, runs_anew
 from benchmarks.measure import Measured, Taken, measure, take
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     LongReverseHyperGradient,

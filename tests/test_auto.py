@@ -18,7 +18,7 @@ from sampled import sampled
 
 import rfho
 from rfho import hyper_gradients as methods
-from rfho._tree import as_code
+from rfho._programs.trees import as_code
 from rfho.choice import Parts
 
 SGD = lambda hyper: optax.sgd(hyper["lr"])  # noqa: E731

@@ -9,7 +9,7 @@ import rfho
 from benchmarks import problems
 from benchmarks.limits import limits, runs_anew
 from benchmarks.measure import measure
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.hyper_gradients import (
     ForwardHyperGradient,
     LongReverseHyperGradient,

@@ -12,7 +12,7 @@ import pytest
 from test_rounding import problem
 
 import rfho
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks import Kind
 from rfho.checks.diagnosis.symptoms import Seen, symptoms
 from rfho.choice import Parts, Rates

@@ -12,7 +12,7 @@ import pytest
 from zoo import ZOO
 
 import rfho
-from rfho._tree import as_code
+from rfho._programs.trees import as_code
 from rfho.choice import Parts, Rates
 
 

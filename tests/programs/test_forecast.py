@@ -11,7 +11,7 @@ import pytest
 from losses import LOSSES, array, network
 
 import rfho
-from rfho._tree import as_code
+from rfho._programs.trees import as_code
 from rfho.choice import Parts, Rates
 from rfho.hyper_gradients import ForwardHyperGradient, ReverseHyperGradient
 

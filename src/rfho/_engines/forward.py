@@ -16,7 +16,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.shared_products import SharedProducts
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.objective import Reading

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
 from rfho._engines.reverse import Sweep, chain_of
+from rfho._programs import trees as tree
 from rfho._programs.liveness import inputs_used
 from rfho.dynamics import Keep
 from rfho.problem.moment import AbstractMoment, over_objectives, select

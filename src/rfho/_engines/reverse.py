@@ -11,7 +11,7 @@ import jax
 import optax
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.avals import abstract
 from rfho._programs.liveness import inputs_used
 from rfho._programs.shared_products import SharedProducts

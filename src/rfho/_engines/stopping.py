@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.left_out import at_start, left_out, logarithmic_mean, norm_at_params, ratio
 from rfho._engines.reverse import Sweep, chain_of, roll, through_init
+from rfho._programs import trees as tree
 from rfho.memory import AbstractCheckpoint, Span
 from rfho.memory.checkpoint import Chain
 from rfho.problem.moment import AbstractMoment, select

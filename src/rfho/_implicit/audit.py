@@ -35,9 +35,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._implicit.condition import AbstractCondition, System
 from rfho._implicit.curvature import Spread, contraction_of, cross_norm, spread_of
+from rfho._programs import trees as tree
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.objective import Reading
 from rfho.solvers import CG, AbstractSolver, NormalEquations, Operator

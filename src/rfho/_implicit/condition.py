@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.reverse import roll
+from rfho._programs import trees as tree
 from rfho._programs.liveness import inputs_used
 from rfho.dynamics import AbstractDescent, AbstractDynamics, AbstractMinimisation, Keep, Variables
 from rfho.memory import Span

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
 from rfho._implicit.condition import System
+from rfho._programs import trees as tree
 from rfho.solvers.lanczos import Spectrum, epsilon, lanczos, radius, random_direction
 from rfho.typing import Hyper, PyTree, Scalar
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
 from rfho._implicit.condition import loss_of, update_of
+from rfho._programs import trees as tree
 from rfho._programs.liveness import inputs_used
 from rfho.dynamics import Variables
 from rfho.problem.moment import AbstractMoment, select

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.errors import positive_int
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.stream import Indexed

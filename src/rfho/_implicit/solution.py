@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.solvers import CG, AbstractSolver, Operator
 from rfho.typing import Hyper, Params, PyTree, Scalar
 

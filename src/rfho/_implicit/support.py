@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from rfho import _tree as tree
 from rfho._implicit.condition import AbstractCondition, System, full_batch
+from rfho._programs import trees as tree
 from rfho.dynamics.proximal import Proximal
 from rfho.problem.moment import AbstractMoment
 from rfho.solvers import Operator

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.compiled import memory_of
 from rfho.attribution.sweep import Asked, blank
 from rfho.memory import AbstractCheckpoint, Span

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.attribution.answer import Influence
 from rfho.attribution.examples import Examples, examples_of
 from rfho.attribution.plan import planned

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.liveness import inputs_used
 from rfho._programs.shared_products import SharedProducts
 from rfho.attribution.dynamics import WeighedDynamics, WeighedHyper

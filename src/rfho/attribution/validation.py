@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.attribution.sweep import Asked, answered
 from rfho.errors import positive_int
 

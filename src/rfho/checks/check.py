@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
 from rfho._engines.forward import push_steps, read_along, start
 from rfho._engines.reverse import roll
+from rfho._programs import trees as tree
 from rfho.checks.attempt import NoDerivative, attempted
 from rfho.checks.finite_differences import Verdict, derivative, judged, rounding_of, settled
 from rfho.checks.line import Line, line_through

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.domains import AbstractDomain
 from rfho.domains.space import Space
 from rfho.typing import PyTree

@@ -13,7 +13,7 @@ import optax
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.rooted import takes_roots, with_rooted
 from rfho.dynamics import Descent
 from rfho.errors import positive_int, positive_number

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, HyperGradientWarning, Kind, Where
 from rfho.hyper_gradients import AbstractHyperGradient, hyper_gradient
 from rfho.problem import Problem

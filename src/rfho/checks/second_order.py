@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.line import unit_normal
 from rfho.checks.slopes import Slope, slopes_of
 from rfho.domains.space import Space

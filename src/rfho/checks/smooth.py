@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.smoothness import agreement_of
 from rfho.checks.line import LONGEST, Line, line_through
 from rfho.checks.repairs import Repair, ready_made

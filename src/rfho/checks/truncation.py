@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
 from rfho._engines.reverse import Sweep, chain_of, through_init
+from rfho._programs import trees as tree
 from rfho.domains import Reals
 from rfho.domains.space import Space
 from rfho.errors import positive_int

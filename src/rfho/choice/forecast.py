@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
 from rfho._engines.forward import apart, coordinates, push_steps, read_along, start
 from rfho._engines.forward import push as push_along
 from rfho._engines.reverse import chain_of, roll, sweep, through_init
+from rfho._programs import trees as tree
 from rfho._programs.avals import ShapedArray, abstract, bytes_on_device
 from rfho._programs.compiled import memory_of
 from rfho._programs.roofline import Rates, Work, work_of

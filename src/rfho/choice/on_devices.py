@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.avals import ShapedArray
 from rfho._programs.collectives import sent_in_a_turn
 from rfho._programs.compiled import buffers_of, compiled

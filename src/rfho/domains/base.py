@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.tracing import is_traced
 
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rfho._tree import path_of
+from rfho._programs.trees import path_of
 from rfho.domains.base import AbstractDomain
 from rfho.typing import PyTree
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Num
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.tracing import is_traced
 from rfho.domains.base import AbstractDomain
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.tracing import is_traced
 from rfho.domains.base import AbstractDomain
 from rfho.domains.domain_tree import domain_tree

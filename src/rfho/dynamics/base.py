@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.residuals import linearised
 from rfho.dynamics._grad import pulling_back
 from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics.base import AbstractDescent, Keep, Way
 from rfho.dynamics.initial import as_init, trained
 from rfho.dynamics.inner_gradient import InnerGradient, Slope, way_through_gradient

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics.model import SplitModel
 from rfho.dynamics.variables import Variables
 from rfho.typing import Hyper, Params

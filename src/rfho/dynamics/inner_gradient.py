@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.residuals import linearised
 from rfho.dynamics import mixed_mode
 from rfho.dynamics.base import Keep, Way, save_products

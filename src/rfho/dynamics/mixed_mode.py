@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.typing import Params, PyTree, Scalar
 
 Outputs = Callable[[Params, PyTree], tuple[Scalar, PyTree]]

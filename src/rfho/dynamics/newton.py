@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.sparse.linalg import cg
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics.base import AbstractMinimisation, Keep, Way, way_through_step
 from rfho.dynamics.initial import as_init, trained
 from rfho.errors import positive_int

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics.base import AbstractDynamics, Keep, Way, way_through_step
 from rfho.dynamics.initial import as_init, trained
 from rfho.dynamics.prox import Prox

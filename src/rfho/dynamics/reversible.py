@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics import exact_momentum
 from rfho.dynamics import integers as fixed_point
 from rfho.dynamics.base import AbstractDescent, Keep, Way

@@ -12,9 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._implicit.condition import AbstractCondition, Stationary
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.roofline import Rates
 from rfho.choice.forecast import Forecast, Parts
 from rfho.files import as_bytes

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rfho import _tree as tree
 from rfho._engines.left_out import norm_at_params
 from rfho._engines.reverse import Sweep, own_objectives, roll
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.files import Planned

@@ -4,7 +4,7 @@ import enum
 import math
 from typing import NamedTuple
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.dynamics import Keep
 from rfho.files import as_bytes

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from rfho import _tree as tree
 from rfho._engines.reverse import chain_of
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.dynamics import Keep
 from rfho.errors import positive_int

@@ -22,9 +22,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from rfho import _tree as tree
 from rfho._engines.forward import coordinates
 from rfho._engines.reverse import roll
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._implicit.audit import Audit, Further, Inaccuracy
 from rfho._implicit.condition import AbstractCondition, Stationary, System, settled
 from rfho._implicit.refusal import complaint_about
 from rfho._implicit.tolerance import Tolerance, at_step, check_kind, check_tolerance
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of, evaluated

@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.tracing import any_traced
 from rfho.domains import Reals
 from rfho.domains.space import Space

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._implicit.condition import update_of
 from rfho._implicit.penalty import Slopes, check_penalty, slopes_of
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of

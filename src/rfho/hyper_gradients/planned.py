@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jax.sharding import AxisType, Mesh
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.roofline import Rates
 from rfho.choice.on_devices import PartsOnDevices
 from rfho.domains import Reals

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.dynamics.in_precision import InPrecision, floats_as, narrowed
 from rfho.errors import positive_int

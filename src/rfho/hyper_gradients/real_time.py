@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.forward import Pushed, coordinates, push_steps, read_along, start
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of

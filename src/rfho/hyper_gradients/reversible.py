@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from rfho import _tree as tree
 from rfho._engines.reverse import Sweep, chain_of, own_objectives, through_init
+from rfho._programs import trees as tree
 from rfho.dynamics import Keep, ReversibleDescent, ReversibleState
 from rfho.dynamics.exact_momentum import Digits, Plan, Turn, words_at_risk
 from rfho.dynamics.integers import SPILLED

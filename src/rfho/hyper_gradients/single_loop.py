@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.reverse import roll
 from rfho._implicit.condition import AbstractCondition, Stationary
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
 from rfho.memory import Span

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.files import Planned
 from rfho.memory.binomial import repetitions
 from rfho.memory.disk_shelf import DiskShelf

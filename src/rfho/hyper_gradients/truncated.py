@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
 from rfho._engines.left_out import beyond
 from rfho._engines.reverse import roll, sweep, through_init
 from rfho._engines.stopping import stopping_sweep
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, estimated, evaluated

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
 from rfho._implicit.condition import Stationary, update_of
 from rfho._implicit.penalty import Slopes
 from rfho._implicit.reduction import SAGA, AbstractReduction, Numbered, numbered
+from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
 from rfho.hyper_gradients.single_loop import (

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics import Keep, steps_undone_within
 from rfho.errors import positive_int
 from rfho.memory.checkpoint import (

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.errors import ShelfError
 from rfho.memory.shards import ArraySpec
 from rfho.memory.shelf import AbstractShelf, Copier, HostCopy

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.dynamics import Keep
 from rfho.errors import positive_int
 from rfho.memory.checkpoint import (

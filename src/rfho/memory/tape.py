@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.avals import Leaf, abstract, aval_of, explicit_sharding, in_space
 from rfho.memory.checkpoint import Chain
 from rfho.memory.encoding import AbstractEncoding

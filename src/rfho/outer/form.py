@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.outer.report import Report
 from rfho.typing import PyTree
 

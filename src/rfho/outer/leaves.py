@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho._tree import path_of
+from rfho._programs.trees import path_of
 from rfho.files import damaged
 from rfho.memory.shards import from_shards, to_shards
 from rfho.typing import PyTree

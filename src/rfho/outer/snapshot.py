@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rfho._tree import path_of
+from rfho._programs.trees import path_of
 from rfho.errors import DataFormatError, SnapshotError, positive_int
 from rfho.files import damaged, inside, make_folder, read_json, sync_folder, write_file
 from rfho.outer.leaves import Leaf, described, leaf_of, memory_of, read_leaf, safetensors_header

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.domains import Reals
 from rfho.domains.space import Space
 from rfho.hyper_gradients.base import evaluated

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.begun import begun, begun_in_place
 from rfho._programs.tracing import any_traced
 from rfho.domains import Reals

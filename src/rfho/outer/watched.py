@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis import Finding, Kind, Seen, Watch, Where, move_findings
 from rfho.checks.diagnosis.symptoms import HELD_OUT, REMEMBERED
 from rfho.errors import HyperGradientError, Result

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.tracing import is_traced
 from rfho.typing import PyTree
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.typing import Batch, PyTree, Step
 
 _OF_STEPS = 0x5EED

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.domains.space import Rest
 from rfho.dynamics import AbstractDynamics
 from rfho.dynamics.model import whole_model

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.problem.fresh import Fresh
 from rfho.typing import Loss, PyTree
 

@@ -15,8 +15,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
-from rfho._tree import path_of
+from rfho._programs import trees as tree
+from rfho._programs.trees import path_of
 from rfho.problem.permutation import permuted
 from rfho.typing import Batch, PyTree, Step
 

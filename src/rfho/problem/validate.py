@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.liveness import inputs_used
 from rfho.dynamics import AbstractDescent
 from rfho.problem.first_use import check_scalar, first_use

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.solvers.base import (
     AbstractSolver,
     Assumptions,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import lineax
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.solvers.base import AbstractSolver, Assumptions, Operator, Solve, count, finished
 from rfho.typing import PyTree, Scalar
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.typing import PyTree, Scalar
 
 

@@ -14,7 +14,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.solvers.base import (
     AbstractSolver,
     Assumptions,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.attempt import NoDerivative, attempted
 from rfho.checks.diagnosis.base import Finding, Kind, Severity
 from rfho.checks.diagnosis.case import Case, no_way_back

@@ -2,7 +2,7 @@
 
 import jax
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.memory.shards import on_device
 from rfho.problem.moment import AbstractMoment

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Where
 from rfho.domains import AbstractDomain, Reals
 from rfho.domains.space import Space

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.diagnosis.case import Case
 from rfho.checks.diagnosis.smoothness import Smoothness

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
 from rfho._engines.reverse import chain_of
+from rfho._programs import trees as tree
 from rfho._programs.first_bad_equation import Origin, origin_of_non_finite
 from rfho.checks.attempt import NoDerivative, attempted
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rfho import _tree as tree
 from rfho._engines.reverse import chain_of
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.diagnosis.case import Case
 from rfho.checks.diagnosis.signal import Held

@@ -7,7 +7,7 @@ parameter are lost altogether.
 import jax
 import jax.numpy as jnp
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.typing import PyTree, State
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.errors import HyperGradientError, Result
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, TruncatedHyperGradient

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from rfho import _tree as tree
 from rfho._engines import forward as tangent
 from rfho._engines.forward import Pushed
 from rfho._engines.reverse import chain_of
+from rfho._programs import trees as tree
 from rfho.dynamics import Keep
 from rfho.problem.moment import AbstractMoment, over_objectives
 from rfho.typing import Hyper, PyTree, State

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.diagnosis.case import Case
 from rfho.typing import Hyper

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.stop_gradients import stopping_lines, unstopped
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.checks.diagnosis.case import Case

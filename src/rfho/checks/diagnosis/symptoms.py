@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho.checks.diagnosis.base import Finding, HyperGradientWarning, Kind, Where
 from rfho.checks.diagnosis.idle import zero_leaves
 from rfho.checks.diagnosis.precision import half_precision_leaves

@@ -6,7 +6,7 @@ these statistics. Left among the parameters, they stay at their start without a 
 
 import jax
 
-from rfho import _tree as tree
+from rfho._programs import trees as tree
 from rfho._programs.liveness import inputs_used
 from rfho.checks.diagnosis.base import Finding, Kind, Severity, Where
 from rfho.dynamics import AbstractDescent
