@@ -25,6 +25,7 @@ class Result(enum.Enum):
     HORIZON_REACHED = "the one training run of an online method came to its horizon"
     STOPPED = "the caller stopped the run"
     FAILED = "a function of the caller failed"
+    PROCESS_LOST = "another process of the run ended or cannot be reached"
     NON_FINITE_VALUE = "the objective became NaN or infinite"
     NON_FINITE_HYPERGRADIENT = "the hypergradient became NaN or infinite"
     NON_FINITE_HYPER = "an outer update made a hyperparameter NaN or infinite"

@@ -28,10 +28,12 @@ def test_killed_and_damaged_what_is_taken_is_whole_and_lies_as_it_lay(tmp_path, 
     assert done.stdout.split() == ["whole"] * rounds, done.stderr
 
 
-def test_what_lies_over_several_processes_is_refused_by_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("rfho.outer.events.spans_processes", lambda tree: True)
+def test_several_starts_over_several_processes_are_refused_by_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("rfho.outer.peers.Peers.alone", False)
     dynamics = rfho.Descent(lambda w, h, b: h * w**2, lambda h: optax.sgd(h), jnp.ones(()))
     problem = rfho.Problem(dynamics, lambda w, h, b: w**2, horizon=1)
-    with pytest.raises(ValueError, match="arrays of this run lie over several: leave it out"):
-        rfho.tune(problem, 0.1, steps=1, run=rfho.Run(tmp_path / "run"))
+    with pytest.raises(
+        ValueError, match="lie over several processes, but there are 2: tune them one"
+    ):
+        rfho.tune_many(problem, [0.1, 0.2], steps=1, run=rfho.Run(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -21,6 +21,7 @@ from rfho.memory.disk_shelf import DiskShelf
 from rfho.memory.encoding import AbstractEncoding, Exact, HalfPrecision, HostMemory
 from rfho.memory.recompute import Recompute
 from rfho.memory.replay import Replay
+from rfho.memory.shards import is_partly_here, on_device, to_host
 from rfho.memory.shelf import AbstractShelf, HostCopy, HostShelf
 from rfho.memory.store_all import StoreAll
 
@@ -42,5 +43,8 @@ __all__ = [
     "Span",
     "StoreAll",
     "advance",
+    "is_partly_here",
+    "on_device",
     "schedule",
+    "to_host",
 ]

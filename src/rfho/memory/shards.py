@@ -57,10 +57,14 @@ def is_spread(tree: PyTree) -> bool:
     return any(not is_traced(leaf) and len(leaf.sharding.device_set) > 1 for leaf in arrays)
 
 
-def spans_processes(tree: PyTree) -> bool:
-    """Whether an array of ``tree`` lies over several processes, so that this one sees a part of it."""
-    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
-    return any(not (leaf.is_fully_addressable or leaf.is_fully_replicated) for leaf in arrays)
+def is_shared(leaf: Any) -> bool:
+    """Whether ``leaf`` is an array that lies on devices of other processes too."""
+    return isinstance(leaf, Array) and not is_traced(leaf) and not leaf.is_fully_addressable
+
+
+def is_partly_here(leaf: Any) -> bool:
+    """Whether ``leaf`` is an array of which no process sees more than a part."""
+    return is_shared(leaf) and not leaf.is_fully_replicated
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -73,7 +77,7 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def _to_host(array: Array) -> Any:
-    if array.is_fully_addressable or array.is_fully_replicated:
+    if not is_partly_here(array):
         got = jax.device_get(array)
         # A view of the array on the device would keep that: 2 kB for a scalar.
         return got.copy() if isinstance(got, np.ndarray) else got
@@ -88,12 +92,18 @@ def on_device(tree: PyTree) -> PyTree:
     )
 
 
-def to_shards(array: Array) -> tuple[ArraySpec, list[Array]]:
-    """What ``array`` is, and its shards, which begin their way to the host but are not waited for."""
+def spec_of(array: Array) -> ArraySpec:
+    """What ``array`` is."""
     impl = None
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         impl, array = jax.random.key_impl(array), jax.random.key_data(array)
-    spec = ArraySpec(array.shape, array.dtype, array.sharding, array.committed, impl)
+    return ArraySpec(array.shape, array.dtype, array.sharding, array.committed, impl)
+
+
+def to_shards(array: Array) -> tuple[ArraySpec, list[Array]]:
+    """What ``array`` is, and its shards, which begin their way to the host but are not waited for."""
+    spec = spec_of(array)
+    array = array if spec.impl is None else jax.random.key_data(array)
     held = {_place(shard.index, array.shape): shard.data for shard in array.addressable_shards}
     shards = [held[place] for place in spec.places()]
     for shard in shards:

@@ -8,12 +8,19 @@ from collections.abc import Callable
 from rfho.checks.diagnosis import Finding, Kind, Severity, Where
 from rfho.hyper_gradients.watch import Watch
 from rfho.outer.events import AbstractRun, Audience, Standing
+from rfho.outer.peers import Peers
 from rfho.outer.signals import LONG, StopSignals
 from rfho.typing import PyTree
 
 _MEANWHILE = (
     "the first signal (Ctrl-C, SIGTERM) is obeyed after it, while what was finished is saved at once; the second "
     "leaves at once, without it"
+)
+
+
+_TOGETHER = (
+    "the first signal (Ctrl-C, SIGTERM) to any process ends all of them after it, with all of it saved; the second "
+    "leaves at once, without it, and the others cannot go on"
 )
 
 
@@ -25,6 +32,7 @@ class Interruptible(Watch):
         signals: what may end it.
         run: what keeps it; None if nothing does.
         standings: gives where all members stand after the last whole outer step.
+        peers: the processes of the run. If there are several, an estimate is neither ended within itself nor kept.
     """
 
     def __init__(
@@ -33,8 +41,10 @@ class Interruptible(Watch):
         signals: StopSignals,
         run: AbstractRun | None,
         standings: Callable[[], tuple[Standing, ...]],
+        peers: Peers,
     ) -> None:
-        self._audience, self._signals, self._run = audience, signals, run
+        self._audience, self._signals = audience, signals
+        self._run, self._alone = (run if peers.alone else None), peers.alone
         self._standings = standings
         self._leaving = self._said = self._over = False
 
@@ -71,10 +81,9 @@ class Interruptible(Watch):
         if self._said or self._over:
             return
         self._said = True
-        message = (
-            f"a program of an outer step takes more than {LONG:.0f} s: {_MEANWHILE}. LongReverseHyperGradient("
-            "segment=…) has programs as short as you like"
-        )
+        message = f"a program of an outer step takes more than {LONG:.0f} s: {self._meanwhile}"
+        if self._alone:
+            message += ". LongReverseHyperGradient(segment=…) has programs as short as you like"
         self._audience.finding(Finding(Kind.LONG_PROGRAM, Where(), message, Severity.NOTE))
 
     def _came(self) -> None:
@@ -85,11 +94,17 @@ class Interruptible(Watch):
             self._run.keep(self._standings, last=True)
         name = signal.Signals(self._signals.received[0]).name
         with contextlib.suppress(UserWarning):  # whoever has made them errors is about to leave
-            warnings.warn(f"{name} came within a program: {_MEANWHILE}", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"{name} came within a program: {self._meanwhile}", UserWarning, stacklevel=2
+            )
+
+    @property
+    def _meanwhile(self) -> str:
+        return _MEANWHILE if self._alone else _TOGETHER
 
     def is_due(self) -> bool:
         """Also once a signal has come, but not after the second, which has no time."""
-        self._leaving = bool(self._signals.received)
+        self._leaving = self._alone and bool(self._signals.received)
         return len(self._signals.received) == 1 if self._leaving else self._kept.is_due()
 
     def look(self) -> None:

@@ -18,7 +18,6 @@ from rfho.checks.diagnosis import Finding, HyperGradientWarning, Kind, Severity
 from rfho.errors import Result
 from rfho.files import Planned
 from rfho.hyper_gradients import AbstractHyperGradient, Watch
-from rfho.memory.shards import spans_processes
 from rfho.outer.report import Best, Report
 from rfho.outer.tuner import TunerState
 from rfho.problem.problem import Problem
@@ -116,19 +115,6 @@ def written_by_method(
     state = standings[0].state
     moment = eqx.filter_eval_shape(lambda p, r: p.at(0, r), run.problem, state.rest)
     return run.method.written(moment, state.free, folder)
-
-
-def refuse_parts(run: Start, standings: Sequence[Standing]) -> None:
-    """Refuses to keep what no process sees whole.
-
-    Raises:
-        ValueError: arrays of the run lie over several processes.
-    """
-    if spans_processes((run.problem, [one.state for one in standings])):
-        raise ValueError(
-            "run= keeps what one process holds, but arrays of this run lie over several: leave it out, or let one "
-            "process hold them, over as many devices as it has"
-        )
 
 
 class AbstractRun(Listener, abc.ABC):

@@ -2,15 +2,17 @@
 
 All reports of a member are equally long: λ, its hypergradient, the objective and the statistics have one form
 from the first to the last. No format here could run code.
+Of an array that lies over several processes each has its own parts.
 """
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rfho._programs import trees as tree
+from rfho.memory.shards import ArraySpec, from_shards, is_partly_here, spec_of, to_shards
 from rfho.outer.report import Report
 from rfho.typing import PyTree
 
@@ -48,10 +50,10 @@ class Form(NamedTuple):
     def size(self) -> int:
         """Bytes of a report."""
         numbers = len(jax.tree.leaves(self.value)) + len(self.stats)
-        return HEAD.size + 8 * numbers + 2 * tree.nbytes(self.free)
+        return HEAD.size + 8 * numbers + 2 * sum(map(_nbytes, jax.tree.leaves(self.free)))
 
     def fits(self, report: Report) -> bool:
-        """Whether a report has this form, and every number of it is on this host."""
+        """Whether a report has this form, and every number of it that this process sees is on this host."""
         free = jax.tree.leaves(self.free)
         learned = jax.tree.leaves(self.learned(report.hyper))
         gradient = jax.tree.leaves(report.hypergradient)
@@ -59,14 +61,18 @@ class Form(NamedTuple):
             tuple(report.stats) == self.stats
             and len(gradient) == len(free)
             and all(
-                isinstance(leaf, np.ndarray | np.generic)
-                and (leaf.shape, leaf.dtype) == (like.shape, like.dtype)
+                (leaf.shape, leaf.dtype) == (like.shape, like.dtype) and _lies_alike(leaf, like)
                 for leaf, like in zip([*learned, *gradient], [*free, *free], strict=True)
             )
         )
 
     def encoded(self, report: Report) -> bytes:
-        """A report as bytes."""
+        """A report as bytes.
+
+        Raises:
+            ValueError: an array lies over several processes otherwise than the hyperparameters do.
+        """
+        free = jax.tree.leaves(self.free)
         learned = jax.tree.leaves(self.learned(report.hyper))
         arrays = [*learned, *jax.tree.leaves(report.hypergradient)]
         numbers = [*jax.tree.leaves(report.value), *(report.stats[name] for name in self.stats)]
@@ -74,7 +80,7 @@ class Form(NamedTuple):
             [
                 HEAD.pack(report.step, report.member, report.retries, report.seconds),
                 np.asarray(numbers, "<f8").tobytes(),
-                *(np.ascontiguousarray(array).tobytes() for array in arrays),
+                *(_content(*each) for each in zip(arrays, [*free, *free], strict=True)),
             ]
         )
 
@@ -111,9 +117,43 @@ class Form(NamedTuple):
 
     def _arrays(self, content: bytes, start: int) -> tuple[PyTree, int]:
         leaves, structure = jax.tree.flatten(self.free)
-        arrays: list[np.ndarray] = []
+        arrays: list[Any] = []
         for leaf in leaves:
-            flat = np.frombuffer(content, leaf.dtype, int(np.prod(leaf.shape)), start)
-            arrays.append(flat.reshape(leaf.shape).copy())
-            start += tree.nbytes(leaf)
+            spec = _spec(leaf)
+            parts = [np.empty(leaf.shape, leaf.dtype)] if spec is None else spec.empty()
+            for part in parts:
+                flat = np.frombuffer(content, part.dtype, part.size, start)
+                part[...] = flat.reshape(part.shape)
+                start += part.nbytes
+            arrays.append(parts[0] if spec is None else from_shards(spec, parts))
         return jax.tree.unflatten(structure, arrays), start
+
+
+def _spec(like: Any) -> ArraySpec | None:
+    """How an array of which this process has parts lies in the memory of the host."""
+    if not is_partly_here(like):
+        return None
+    spec = spec_of(like)
+    return spec._replace(sharding=spec.sharding.with_memory_kind("pinned_host"))
+
+
+def _nbytes(like: Any) -> int:
+    spec = _spec(like)
+    return tree.nbytes(like) if spec is None else sum(part.nbytes for part in spec.empty())
+
+
+def _lies_alike(leaf: Any, like: Any) -> bool:
+    if not is_partly_here(like):
+        return isinstance(leaf, np.ndarray | np.generic)
+    return is_partly_here(leaf) and spec_of(leaf).places() == spec_of(like).places()
+
+
+def _content(array: Any, like: Any) -> bytes:
+    if not is_partly_here(array) and not is_partly_here(like):
+        return np.ascontiguousarray(array).tobytes()
+    if not _lies_alike(array, like):
+        raise ValueError(
+            f"a hypergradient of the shape {np.shape(array)} lies over several processes otherwise than its "
+            "hyperparameter: lay the hyperparameter out as the data whose weight it is"
+        )
+    return b"".join(np.asarray(shard).tobytes() for shard in to_shards(array)[1])

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rfho.memory.shards import is_partly_here, to_shards
 from rfho.outer.snapshot import Plain, Sections
 
 SETTINGS, DATA, FUNCTIONS = "settings", "data", "functions"
@@ -257,6 +258,10 @@ def _words(value: Any) -> str:
 
 def _digest_of_array(array: Any) -> str:
     """Of type, shape and bytes; of a very large one of blocks that are spread over it."""
+    if is_partly_here(array):
+        spec, shards = to_shards(array)
+        parts = zip(spec.places(), map(_digest_of_array, shards), strict=True)
+        return hashlib.sha256(repr((spec.shape, *parts)).encode()).hexdigest()
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
     array = np.asarray(array)

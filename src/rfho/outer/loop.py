@@ -41,8 +41,12 @@ def _carried_out(session: Session) -> tuple[Result, Exception | None]:
         if isinstance(raised, TypeError | ValueError) and not session.members[0].history:
             session.audience.close(Result.FAILED)
             raise
-        return Result.FAILED, raised
+        return _result_of(raised), raised
     return session.planned, None
+
+
+def _result_of(raised: Exception) -> Result:
+    return raised.result if isinstance(raised, HyperGradientError) else Result.FAILED
 
 
 def _closed(
@@ -78,7 +82,7 @@ def reported(problem: Problem, hypers: Sequence[Hyper], how: How, *, throw: bool
         signals.leave()
         raise
     except Exception as raised:
-        result = raised.result if isinstance(raised, HyperGradientError) else Result.FAILED
+        result = _result_of(raised)
         if getattr(raised, "solution", None) is None:
             raised.solution = session.solutions(result)[0]  # type: ignore[attr-defined]
         raise

@@ -8,7 +8,7 @@ import numpy as np
 
 from rfho.checks.diagnosis.symptoms import HELD_OUT
 from rfho.errors import Result
-from rfho.memory.shards import to_host
+from rfho.memory.shards import is_partly_here, to_host
 from rfho.outer import course
 from rfho.outer.lines import named, shown
 from rfho.typing import Hyper, Params, PyTree
@@ -38,10 +38,10 @@ class Report(NamedTuple):
     retries: int = 0
 
     def learned(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The leaves of λ that are learned and hold something, by their names with dots."""
+        """The leaves of λ that are learned, hold something, and are seen whole, by their names with dots."""
         learned = {name for name, _ in named(self.hypergradient, "hyper")}
         for name, leaf in named(self.hyper, "hyper"):
-            if name in learned and np.size(leaf):
+            if name in learned and np.size(leaf) and not is_partly_here(leaf):
                 yield name, np.asarray(leaf)
 
 

@@ -23,10 +23,10 @@ from rfho.outer.events import (
     Listener,
     Standing,
     Start,
-    refuse_parts,
     written_by_method,
 )
 from rfho.outer.group import AbstractGroup, Taken, group_of
+from rfho.outer.peers import peers_of
 from rfho.outer.report import Report, Solution
 from rfho.outer.retry import Retry
 from rfho.outer.signals import StopSignals
@@ -118,7 +118,8 @@ class Session:
             for domain, hyper in zip(how.domains, hypers, strict=True)
         )
         _check_alike(states)
-        self._watch = Interruptible(self.audience, signals, how.run, self._standings)
+        self._peers = peers_of((problem, states))
+        self._watch = Interruptible(self.audience, signals, how.run, self._standings, self._peers)
         watched = Tuner(how.method.watched(self._watch), how.optim)
         scales = None if how.retry is None else [1.0] * len(states)
         group = functools.partial(
@@ -128,8 +129,6 @@ class Session:
         judging = problem_to_choose_by(problem, how.choose)
         # Last, as nothing may fail between here and where the run is closed.
         standings = tuple(Standing(one, one) for one in map(self.group.state, range(len(states))))
-        if how.run is not None:
-            refuse_parts(self._start, standings)
         written = written_by_method if how.run is None else how.run.written
         refuse_what_has_no_room(written(self._start, standings))
         found = None if how.run is None else how.run.restored(self._start, standings)
@@ -157,8 +156,10 @@ class Session:
             for finding in self._gone_back(member):
                 self.audience.finding(finding)
         while any(running := self._running()):
-            self._signals.look()
-            yield self._step(running)
+            with self._peers.named():
+                self._look()
+                rows = self._step(running)
+            yield rows
 
     def solutions(self, result: Result, error: Exception | None = None) -> tuple[Solution, ...]:
         """Where all members stand; a run that ended as planned reads its last objectives."""
@@ -198,6 +199,12 @@ class Session:
         return [
             member.ended is None and len(member.history) < self.total for member in self.members
         ]
+
+    def _look(self) -> None:
+        """Ends the loop if that is wished; of several processes all at once, with what they have saved."""
+        if self._peers.share(self._signals.received) and self._how.run is not None:
+            self._how.run.keep(self._standings, last=True)
+        self._signals.look()
 
     def _past(self) -> Iterator[Rows]:
         """The rows of an earlier run, once more."""

@@ -84,7 +84,12 @@ class Snapshot(NamedTuple):
 
 
 def save_snapshot(
-    folder: Path, state: PyTree, sections: Mapping[str, Mapping[str, Plain]], *, keep: int = 3
+    folder: Path,
+    state: PyTree,
+    sections: Mapping[str, Mapping[str, Plain]],
+    *,
+    keep: int = 3,
+    commit: bool = True,
 ) -> int:
     """Saves a state as the next snapshot of a folder, and returns its number.
 
@@ -93,6 +98,7 @@ def save_snapshot(
         state: arrays, typed keys and numbers are kept, other leaves only named.
         sections: what is to be known of the run.
         keep: how many snapshots stay; older ones are removed once this one is safe.
+        commit: whether it is one now; otherwise it is none before `commit_snapshot`.
 
     Raises:
         WriteError: it could not be saved; the others are as they were, and nothing of it is left.
@@ -119,27 +125,57 @@ def save_snapshot(
         write_file(place / _ARRAYS, header, *(memory_of(content) for content in contents))
         stored = _json(head)
         write_file(place / _HEAD, stored)
-        write_file(place / _COMMIT, _json(Commit(hashlib.sha256(stored).hexdigest())))
+        if commit:
+            _commit(place, hashlib.sha256(stored).hexdigest())
     except BaseException:
         _remove(place)
         raise
-    _tidy(folder, keep)
+    if commit:
+        _tidy(folder, keep)
     return number
 
 
-def load_snapshot(folder: Path, like: Callable[[Sections], PyTree]) -> Snapshot | None:
+def commit_snapshot(folder: Path, number: int, *, keep: int) -> None:
+    """Makes a snapshot of what `save_snapshot` has written, once all else that belongs to it is safe.
+
+    Args:
+        folder: of the snapshots.
+        number: which one.
+        keep: how many snapshots stay.
+
+    Raises:
+        WriteError: it could not be written.
+    """
+    place = folder / f"{number:08d}"
+    _commit(place, _digest(inside(place, _HEAD)))
+    _tidy(folder, keep)
+
+
+def drop_snapshots(folder: Path, after: int) -> None:
+    """Removes all snapshots later than the number ``after``, finished or not."""
+    for number in _numbers(folder):
+        if number > after:
+            _remove(folder / f"{number:08d}")
+
+
+def load_snapshot(
+    folder: Path, like: Callable[[Sections], PyTree], *, below: int | None = None
+) -> Snapshot | None:
     """The latest good snapshot of a folder, in the form of a state; None if there is none.
 
     Args:
         folder: of the snapshots.
         like: gives, for what was said of the run, a state of the same structure, kinds and shapes; arrays come
             back in its sharding. What it raises about a damaged file counts against the snapshot.
+        below: only earlier ones than that of this number.
 
     Raises:
         SnapshotError: all snapshots are damaged, or the latest good one is of another structure.
     """
     remarks: list[str] = []
     for number in sorted(_committed(folder), reverse=True):
+        if below is not None and number >= below:
+            continue
         try:
             head = _read_head(inside(folder, f"{number:08d}"))
             form = like(head.sections)
@@ -156,9 +192,7 @@ def load_snapshot(folder: Path, like: Callable[[Sections], PyTree]) -> Snapshot 
 def _read_head(place: Path) -> Head:
     path = inside(place, _HEAD)
     commit: Commit = read_json(inside(place, _COMMIT), Commit)
-    with _opened(path) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != commit.sha256:
+    if _digest(path) != commit.sha256:
         raise damaged(path, "is not the one that was committed")
     head: Head = read_json(path, Head, _MOST_IN_A_HEAD)
     if head.format != FORMAT or head.byteorder != sys.byteorder:
@@ -167,6 +201,15 @@ def _read_head(place: Path) -> Head:
             f"{FORMAT} on a machine that is {sys.byteorder} endian: go on with the version that wrote it"
         )
     return head
+
+
+def _commit(place: Path, digest: str) -> None:
+    write_file(place / _COMMIT, _json(Commit(digest)))
+
+
+def _digest(path: Path) -> str:
+    with _opened(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_state(place: Path, head: Head, like: PyTree) -> PyTree:

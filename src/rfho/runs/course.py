@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from rfho.memory import is_partly_here, on_device
 from rfho.outer import Report, Standing, named, norm
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
@@ -23,6 +25,8 @@ Row = dict[str, Any]
 def row_of(report: Report, *, with_member: bool) -> Row:
     """A report in numbers; of an array its range and its mean.
 
+    Where arrays lie over several processes this is computed by all of them, who have to call it together.
+
     Example:
         >>> row_of(
         ...     Report(1, {"lr": np.float64(0.5)}, 2.0, {"lr": np.float64(3.0)}, {}, 0.25),
@@ -35,9 +39,17 @@ def row_of(report: Report, *, with_member: bool) -> Row:
         row[name] = float(value)
     for name, leaf in report.learned():
         row |= {name: leaf.item()} if leaf.size == 1 else _range(name, leaf)
+    for name, leaf in named(report.hyper, "hyper"):
+        if is_partly_here(leaf):
+            lowest, mean, highest, _ = _over_processes(leaf)
+            row |= {f"{name} min": lowest, f"{name} mean": mean, f"{name} max": highest}
     row |= {"retries": report.retries} if report.retries else {}
+    gradient = jax.tree.leaves(report.hypergradient)
     last = {
-        "hypergradient norm": norm(jax.tree.leaves(report.hypergradient)),
+        "hypergradient norm": norm(
+            np.array(_over_processes(leaf)[-1]) if is_partly_here(leaf) else leaf
+            for leaf in gradient
+        ),
         "seconds": report.seconds,
     }
     return _finite(row | report.stats | last)
@@ -120,6 +132,16 @@ def _range(name: str, leaf: np.ndarray) -> Row:
         f"{name} mean": float(numbers.mean()),
         f"{name} max": float(numbers.max()),
     }
+
+
+def _over_processes(leaf: Any) -> list[float]:
+    """The lowest number of an array, their mean, the highest, and their norm, found where it lies."""
+    return np.asarray(_numbers(on_device(leaf)).addressable_data(0)).tolist()
+
+
+@jax.jit
+def _numbers(leaf: Any) -> Any:
+    return jnp.stack([leaf.min(), leaf.mean(), leaf.max(), jnp.linalg.norm(leaf.ravel())])
 
 
 def _finite(row: Row) -> Row:

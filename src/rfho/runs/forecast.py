@@ -7,7 +7,8 @@ import jax
 
 from rfho.files import Planned, size_of
 from rfho.outer import Standing, Start, named, written_by_method
-from rfho.runs.keeper import HISTORY, REPORTS, SNAPSHOTS, SWEEP, Pace
+from rfho.runs.keeper import HISTORY, REPORTS, SNAPSHOTS, SWEEP
+from rfho.runs.pace import Pace
 from rfho.runs.standings import form_of, params_like
 from rfho.typing import PyTree
 

@@ -5,13 +5,12 @@ far the logs were when it was made: whoever goes on from it cuts off what came l
 has neither a gap nor a step twice.
 """
 
-import datetime
 import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -19,16 +18,23 @@ from rfho.errors import SnapshotError
 from rfho.files import damaged, inside
 from rfho.outer import (
     Form,
+    Lying,
+    Peers,
     Plain,
     Report,
     Sections,
     Standing,
     Start,
+    attempt,
+    commit_snapshot,
     differences,
-    load_snapshot,
+    layouts_of,
+    mesh_of,
+    parts_of,
     save_snapshot,
 )
 from rfho.runs.log import Log, Place
+from rfho.runs.pace import Pace
 from rfho.runs.records import read_reports
 from rfho.runs.standings import (
     arrays_like,
@@ -39,49 +45,28 @@ from rfho.runs.standings import (
     words_of,
 )
 from rfho.runs.sweeps import Pages
+from rfho.runs.together import latest_of_all
 from rfho.typing import PyTree
 
 SNAPSHOTS, SWEEP, REPORTS, HISTORY = "snapshots", "sweep", "reports.bin", "history.jsonl"
 """Where in the folder of a run all this is."""
 
 _NOTHING = Place(0, hashlib.sha256().hexdigest())
-_POSITION, _SEPARATOR = "position", "\n"
-
-
-class Pace(NamedTuple):
-    """How often a snapshot is made, and how many are kept.
-
-    Attributes:
-        every: so many outer steps, or so much time.
-        keep: the last so many stay.
-    """
-
-    every: int | datetime.timedelta
-    keep: int
-
-    def is_due(self, steps: int, seconds: float, *, busy: bool) -> bool:
-        """Whether so many steps and seconds after the last one it is time for the next.
-
-        One that is still being written is waited for where steps are counted, but not where time is.
-        """
-        if isinstance(self.every, datetime.timedelta):
-            return seconds >= self.every.total_seconds() and not busy
-        return steps >= self.every
-
-    @property
-    def seconds(self) -> float:
-        """How often an estimate that goes on is kept: where outer steps are counted, every minute."""
-        return self.every.total_seconds() if isinstance(self.every, datetime.timedelta) else 60.0
+_POSITION, _LAYOUT, _SEPARATOR = "position", "layout", "\n"
 
 
 class Keeper:
     """The logs and snapshots of one run in a folder that this process owns.
+
+    Of arrays that lie over several processes each keeps its own parts, and all decide together when: what they do
+    alone is to write. A snapshot is one once all have written their parts, and the first has committed its own.
 
     Attributes:
         run: what is tuned.
         sections: what has to be the same in a run that goes on.
         forms: of the reports of each member, once one is known.
         latest: gives where all members stand; None before the first step.
+        failure: why what was to be kept could not be written, here or by another process.
     """
 
     def __init__(
@@ -92,11 +77,13 @@ class Keeper:
         sections: Sections,
         pace: Pace,
         row: Callable[[Report], str],
+        peers: Peers,
     ) -> None:
         self.run, self.sections = run, sections
         self.forms: list[Form] = []
         self.latest: Callable[[], tuple[Standing, ...]] | None = None
-        self._folder, self._pace = folder, pace
+        self.failure: Exception | None = None
+        self._folder, self._pace, self._peers = folder, pace, peers
         self._history, self._reports = Log(folder / HISTORY), Log(folder / REPORTS)
         self._standings: tuple[Standing, ...] = ()
         self._row, self._told = row, [(0, 0)] * len(run.hypers)
@@ -117,6 +104,8 @@ class Keeper:
             SnapshotError: the snapshots are of another run, or all are damaged.
         """
         self._standings = standings
+        lying: list[Lying] = []
+        mesh = mesh_of((self.run.problem, [one.state for one in standings]))
 
         def like(sections: Sections) -> PyTree:
             _check_same(self._folder, sections, self.sections, allow)
@@ -124,12 +113,15 @@ class Keeper:
             stats = tuple(filter(None, str(sections[_POSITION]["stats"]).split(_SEPARATOR)))
             shapes = estimate_like(self.run, standings[0])
             self.forms = [form_of(one, shapes.value, stats) for one in standings]
-            return [
-                arrays_like(one, form, shapes, words=_words_of(sections, i))
-                for i, (one, form) in enumerate(zip(standings, self.forms, strict=True))
+            lying[:] = [
+                Lying.of(arrays_like(one, form, shapes, words=words), words.get(_LAYOUT), mesh)
+                for one, form, words in zip(
+                    standings, self.forms, _words(sections, len(standings)), strict=True
+                )
             ]
+            return [one.like for one in lying]
 
-        found = load_snapshot(inside(self._folder, SNAPSHOTS), like)
+        found = latest_of_all(inside(self._folder, SNAPSHOTS), like, self._peers)
         if found is None:
             self._history.rewind(_NOTHING)
             self._reports.rewind(_NOTHING)
@@ -137,8 +129,15 @@ class Keeper:
         histories = read_reports(self._reports, self.forms)
         self._told = [_last(history) for history in histories]
         members = tuple(
-            standing_of(found.state[i], _words_of(found.sections, i), form, history)
-            for i, (form, history) in enumerate(zip(self.forms, histories, strict=True))
+            standing_of(each.whole(parts), words, form, history)
+            for each, parts, words, form, history in zip(
+                lying,
+                found.state,
+                _words(found.sections, len(lying)),
+                self.forms,
+                histories,
+                strict=True,
+            )
         )
         self._saved = _marks(members)
         return members, found.remarks
@@ -166,7 +165,13 @@ class Keeper:
         self._unsaved += 1
         seconds = time.monotonic() - self._last
         busy = self._saving is not None and not self._saving.done()
-        if last or self._pace.is_due(self._unsaved, seconds, busy=busy):
+        due = self._pace.is_due(self._unsaved, seconds, busy=busy)
+        if not self._peers.alone:
+            said = self._peers.gathered(due, busy)
+            due = bool(said[0, 0])
+            if not said[:, 1].any():
+                self.wait()  # for nothing: what all have written is made a snapshot
+        if last or due:
             self.save()
         if last:
             self.wait()
@@ -184,17 +189,29 @@ class Keeper:
             # The last one may not have been told, if another listener failed in between.
             for report in one.history[-1:]:
                 self.add(report)
-        sections = self.sections | self._said(standings)
-        state = [arrays_of(one) for one in standings]
+        sections, state = (
+            self.sections | self._said(standings),
+            [arrays_of(one) for one in standings],
+        )
+        for i, one in enumerate([] if self._peers.alone else state):
+            sections[f"member {i}"][_LAYOUT] = layouts_of(one)
+            state[i] = parts_of(one)
         self._unsaved, self._last, self._saved = 0, time.monotonic(), marks
         self._saving = self._thread.submit(self._write, state, sections)
 
     def wait(self) -> None:
         """Until nothing is being saved; raises what went wrong."""
         self.pages.written()
-        if self._saving is not None:
-            saving, self._saving = self._saving, None
-            saving.result()
+        if self._saving is None:
+            return
+        saving, self._saving = self._saving, None
+        try:
+            self._peers.check(attempt(saving.result))
+            if not self._peers.alone:
+                self._peers.check(attempt(lambda: self._commit(saving.result())))
+        except Exception as error:
+            self.failure = error
+            raise
 
     def close(self) -> None:
         """Frees the logs, once what is being saved is saved."""
@@ -202,12 +219,26 @@ class Keeper:
         self._history.close()
         self._reports.close()
 
-    def _write(self, state: PyTree, sections: Sections) -> None:
+    def _write(self, state: PyTree, sections: Sections) -> int:
         # The logs first: a snapshot never knows of more than there is.
         self._reports.sync()
         self._history.sync()
-        save_snapshot(self._folder / SNAPSHOTS, state, sections, keep=self._pace.keep)
+        first_of_many = self._peers.leads and not self._peers.alone
+        number = save_snapshot(
+            self._folder / SNAPSHOTS,
+            state,
+            sections,
+            # The others keep one more: they do not know whether the first has committed the one before this.
+            keep=self._pace.keep + (not self._peers.leads),
+            commit=not first_of_many,
+        )
         self.pages.clear()
+        return number
+
+    def _commit(self, number: int) -> None:
+        """All have written their parts."""
+        if self._peers.leads:
+            commit_snapshot(self._folder / SNAPSHOTS, number, keep=self._pace.keep)
 
     def _said(self, standings: tuple[Standing, ...]) -> Sections:
         history, reports = self._history.place, self._reports.place
@@ -247,8 +278,8 @@ def _is_good(standing: Standing) -> bool:
     )
 
 
-def _words_of(sections: Sections, i: int) -> dict[str, Plain]:
-    return sections[f"member {i}"]
+def _words(sections: Sections, members: int) -> list[dict[str, Plain]]:
+    return [sections[f"member {i}"] for i in range(members)]
 
 
 def _check_same(folder: Path, then: Sections, now: Sections, allow: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from rfho.errors import Result
 from rfho.files import Planned, inside, make_folder, naming
 from rfho.hyper_gradients import Watch
-from rfho.outer import AbstractRun, Report, Standing, Start
+from rfho.outer import AbstractRun, Peers, Report, Standing, Start
 from rfho.runs.forecast import written
-from rfho.runs.keeper import HISTORY, Keeper, Pace
+from rfho.runs.keeper import HISTORY, Keeper
 from rfho.runs.owner import claim
+from rfho.runs.pace import Pace
 from rfho.runs.run import MINUTE, taken_over
 from rfho.runs.run_folder import CONTENTS, RunFolder, open_run_folder
 
@@ -57,7 +58,7 @@ class OuterLoop(AbstractRun):
         """
         make_folder(self.path)
         self._keeper, found, _ = taken_over(
-            self.path, run, standings, pace=_PACE, allow=self._allow
+            self.path, run, standings, pace=_PACE, allow=self._allow, peers=Peers()
         )
         return found
 

@@ -15,16 +15,18 @@ import tomli_w
 
 from rfho.checks import Finding
 from rfho.errors import Result, WriteError, positive_int
-from rfho.files import Planned, inside, make_folder
+from rfho.files import Planned, inside
 from rfho.hyper_gradients import Watch
-from rfho.outer import AbstractRun, Report, Sections, Standing, Start, fingerprint
+from rfho.outer import AbstractRun, Peers, Report, Sections, Standing, Start, fingerprint
 from rfho.runs.about import FAILED, FINISHED, INTERRUPTED, RUNNING, read_about, write_about
 from rfho.runs.course import add_course, row_of
 from rfho.runs.forecast import written
-from rfho.runs.keeper import REPORTS, Keeper, Pace
-from rfho.runs.owner import GUARD, OWNER, RunFolderError, claim
+from rfho.runs.keeper import REPORTS, Keeper
+from rfho.runs.owner import GUARD, OWNER, RunFolderError
+from rfho.runs.pace import Pace
 from rfho.runs.report import write_report
 from rfho.runs.run_folder import RunFolder
+from rfho.runs.together import claimed, is_part, peers_of_run
 
 MINUTE = datetime.timedelta(minutes=1)
 """How often a snapshot is made by default."""
@@ -42,6 +44,9 @@ class Run(AbstractRun):
     goes on from the last snapshot, and ends with the same bits as a run that was never interrupted (on the
     same kind of device, by the same programs). A finished run is given back as it ended.
 
+    Where arrays lie over several processes, each makes the same call with the same folder, which all have to see.
+    Each keeps its own parts; the first one owns the folder, and writes what is read by people.
+
     Args:
         folder: new, empty, or of an earlier run of the same.
         every: a snapshot after so many outer steps, or after so much time.
@@ -51,7 +56,7 @@ class Run(AbstractRun):
         title: of the report; the folder's name by default.
 
     Raises:
-        TypeError, ValueError: an argument makes no sense.
+        TypeError, ValueError: an argument makes no sense, or several starts are to lie over several processes.
 
     Example:
         >>> import jax.numpy as jnp, optax, rfho, tempfile
@@ -97,19 +102,18 @@ class Run(AbstractRun):
             SnapshotError: the earlier run was another one, or none of its snapshots is whole.
             WriteError: the folder cannot be written to.
         """
-        make_folder(self.folder)
-        folder = RunFolder(self.folder, claim(self.folder))
+        peers = peers_of_run(run, standings)
+        folder = claimed(self.folder, peers, _check_holds_a_run)
         try:
-            _check_holds_a_run(folder)
             keeper, found, remarks = taken_over(
-                self.folder, run, standings, pace=self.pace, allow=self.allow
+                folder.path, run, standings, pace=self.pace, allow=self.allow, peers=peers
             )
         except BaseException:
             folder.release()
             raise
         for remark in remarks:
             warnings.warn(f"{remark}; the one before it is taken", stacklevel=5)
-        self._open = _Open(folder, keeper)
+        self._open = _Open(folder, keeper, peers)
         return found
 
     def start(self, run: Start) -> None:
@@ -155,15 +159,17 @@ class Run(AbstractRun):
 
 
 class _Open:
-    """A run whose folder this process owns."""
+    """A run whose folder this process owns; of several the first one tells of it."""
 
-    def __init__(self, folder: RunFolder, keeper: Keeper) -> None:
-        self.folder, self.keeper = folder, keeper
+    def __init__(self, folder: RunFolder, keeper: Keeper, peers: Peers) -> None:
+        self.folder, self.keeper, self.peers = folder, keeper, peers
         self.findings: list[str] = []
         self.hurried = False
 
     def describe(self, run: Start, title: str) -> None:
         """Writes the settings and how the run stands."""
+        if not self.peers.leads:
+            return
         path = inside(self.folder.path, "run.json")
         if path.exists():  # it goes on
             write_about(path, read_about(path)._replace(status=RUNNING, reason="", seconds=None))
@@ -189,8 +195,14 @@ class _Open:
         if failure is not None:
             raise failure
 
-    def _saved(self) -> WriteError | None:
-        """Saves where all stand; gives what went wrong."""
+    def _saved(self) -> Exception | None:
+        """Saves where all stand; gives what went wrong.
+
+        Of several processes one may be here without the others, so that there is nothing but what they have saved
+        together: all that was finished, if they came to the end or to a signal together.
+        """
+        if not self.peers.alone:
+            return self.keeper.failure
         try:
             self.keeper.save()
             self.keeper.wait()
@@ -207,10 +219,10 @@ class _Open:
         count, least = sum(one.retries for one in back), min(one.scale for one in back)
         return f"it went back {count} times, and its outer steps are {least:.3g} of their size now"
 
-    def _tell(self, result: Result, failure: WriteError | None) -> None:
+    def _tell(self, result: Result, failure: Exception | None) -> None:
         """How it ended, first of all; then the pictures and the page."""
-        if not (self.folder.path / "run.json").exists():  # it could not be begun
-            return
+        if not self.peers.leads or not (self.folder.path / "run.json").exists():
+            return  # it is told by another process, or could not be begun
         if failure is not None:
             self.folder.finish(FAILED, str(failure))
             return
@@ -232,6 +244,7 @@ def taken_over(
     *,
     pace: Pace,
     allow: Sequence[str],
+    peers: Peers,
 ) -> tuple[Keeper, tuple[Standing, ...] | None, tuple[str, ...]]:
     """What keeps a run in a folder, where all members stood there, and what there is to say of its snapshots.
 
@@ -241,13 +254,16 @@ def taken_over(
         standings: of all members at the start.
         pace: how often a snapshot is made.
         allow: what may be different from what it was.
+        peers: the processes over which its arrays lie.
 
     Raises:
         SnapshotError: the earlier run was another one, or none of its snapshots is whole.
         WriteError: the folder cannot be written to.
     """
     sections, row = _sections_of(run, standings), functools.partial(_row_text, run)
-    keeper = Keeper(folder, run, sections=sections, pace=pace, row=row)
+    if not peers.alone:
+        sections["device"]["process"] = f"{peers.index} of {peers.count}"
+    keeper = Keeper(folder, run, sections=sections, pace=pace, row=row, peers=peers)
     try:
         return keeper, *keeper.restored(standings, allow)
     except BaseException:
@@ -277,7 +293,7 @@ def _sections_of(run: Start, standings: tuple[Standing, ...]) -> Sections:
 
 
 def _check_holds_a_run(folder: RunFolder) -> None:
-    names = {path.name for path in folder.path.iterdir()} - {OWNER, GUARD}
+    names = {path.name for path in folder.path.iterdir() if not is_part(path)} - {OWNER, GUARD}
     if names and not names & {"run.json", REPORTS}:
         raise RunFolderError(
             f"the folder {folder.path} holds something, but no run: choose another, or empty it first"

@@ -7,6 +7,7 @@ import jax
 
 from rfho.checks import Kind
 from rfho.errors import Result
+from rfho.memory import to_host
 from rfho.outer import Best, Form, History, Plain, Standing, Start, Tuner
 from rfho.typing import PyTree
 
@@ -43,7 +44,7 @@ def params_like(run: Start, standing: Standing) -> PyTree:
 def form_of(standing: Standing, value: PyTree, stats: tuple[str, ...]) -> Form:
     """The form of a member's reports."""
     state = standing.state
-    return Form(jax.device_get(state.hyper), state.free, value, stats)
+    return Form(to_host(state.hyper), state.free, value, stats)
 
 
 def arrays_of(standing: Standing) -> PyTree:
@@ -59,7 +60,7 @@ def arrays_of(standing: Standing) -> PyTree:
 
 def arrays_like(start: Standing, form: Form, shapes: Shapes, *, words: dict[str, Plain]) -> PyTree:
     """The form of these arrays."""
-    free = jax.device_get(start.state.free)
+    free = to_host(start.state.free)
     has_best = words["best"] is not None
     best = {"free": free, "value": form.value, "params": shapes.params} if has_best else None
     arrays = {"state": start.state, "before": start.state, "best": best}
