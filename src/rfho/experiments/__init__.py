@@ -1,6 +1,6 @@
 """The experiments of the papers, as ``rfho list`` shows them.
 
-A new experiment is one file with an `Experiment` value, and its name in the tuple below.
+A new experiment is one package with an `Experiment` value, and its name in the tuple below.
 """
 
 from typing import Any

@@ -36,7 +36,7 @@ from rfho.runs.report import write_report
 from rfho.runs.run import OWN
 from rfho.runs.run_folder import RunFolder, create_run_folder, open_run_folder
 from rfho.runs.settings import assigned, changed, fields_of, read_toml
-from rfho.runs.table import Column, Table, make_table, to_rich
+from rfho.runs.table import Table, make_table, to_rich
 
 FAILED_RUN, BAD_INPUT, BY_CTRL_C = 1, 2, 130
 """Exit codes."""
@@ -244,7 +244,7 @@ def _named(name: str, experiments: Sequence[Experiment[Any]]) -> Experiment[Any]
 
 def _experiments(experiments: Sequence[Experiment[Any]]) -> Table:
     rows = [(each.name, each.title, each.summary) for each in experiments]
-    columns = [Column("name"), Column("title"), Column("what it does")]
+    columns = ["name", "title", "what it does"]
     return make_table("Experiments", columns, rows, note="rfho list NAME shows the settings of one")
 
 
@@ -259,7 +259,7 @@ def _settings(experiment: Experiment[Any]) -> Table:
         )
         for field in fields_of(type(experiment.quick))
     ]
-    columns = [Column(name) for name in ("setting", "type", "--quick", "--full", "meaning")]
+    columns = ["setting", "type", "--quick", "--full", "meaning"]
     return make_table(experiment.title, columns, rows, note=experiment.summary)
 
 

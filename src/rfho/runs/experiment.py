@@ -1,7 +1,7 @@
 """What an experiment is, and how one is carried out.
 
 An experiment is a value: its name, its settings for a quick look and for the full protocol, and a
-function that runs it and puts what it finds into the folder of the run. Adding one is a file with
+function that runs it and puts what it finds into the folder of the run. Adding one is a package with
 such a value, and its name in the tuple of `rfho.experiments`.
 
 Ctrl-C and SIGTERM: an experiment does its outer steps within `until_interrupted`. The first interruption ends
@@ -119,26 +119,21 @@ def execute(
         SystemExit: with the code 143, after SIGTERM; the report is written.
         Exception: whatever else the experiment raises; the report says that it failed.
     """
+    described = {"title": experiment.title, "summary": experiment.summary, "command": command}
     try:
-        _carry_out(experiment, settings, folder, command=command, console=console)
+        with _noted(folder):
+            folder.begin(settings, experiment=experiment.name, **described)
+            experiment.run(settings, folder, console)
         return Outcome(folder.about().status, write_report(folder))
     finally:
         folder.release()
 
 
-def _carry_out(
-    experiment: Experiment[Any],
-    settings: object,
-    folder: RunFolder,
-    *,
-    command: str,
-    console: Console,
-) -> None:
-    """Runs an experiment, and notes how it ended."""
-    described = {"title": experiment.title, "summary": experiment.summary, "command": command}
+@contextmanager
+def _noted(folder: RunFolder) -> Generator[None]:
+    """Around an experiment: notes how it ended."""
     try:
-        folder.begin(settings, experiment=experiment.name, **described)
-        experiment.run(settings, folder, console)
+        yield
     except KeyboardInterrupt:
         folder.finish(INTERRUPTED)
     except SystemExit:  # by SIGTERM

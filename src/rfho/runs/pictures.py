@@ -20,8 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 LINES = ("-", "--", "-.", ":")
 """Line styles, one after the other."""
 
-_DPI = 150
-_WRITTEN_CELLS = 12
+_DPI, _BINS, _WRITTEN_CELLS = 150, 40, 12
 _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -50,6 +49,36 @@ def figure(
         return drawn, drawn.subplots(rows, columns, squeeze=False)
 
 
+def style(number: int) -> dict[str, Any]:
+    """Colour and line style of the ``number``-th of several lines, as ``Axes.plot`` takes them."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
+
+
+def draw_lines(
+    axis: Axes,
+    series: Mapping[str, np.ndarray],
+    x: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    *,
+    held: bool = False,
+) -> None:
+    """One line per name upon axes, as `curves` draws them."""
+    for number, (name, values) in enumerate(series.items()):
+        runs = np.ma.masked_invalid(np.atleast_2d(np.asarray(values, dtype=np.float64)))
+        mean, std = runs.mean(axis=0).filled(np.nan), runs.std(axis=0).filled(np.nan)
+        places = np.arange(len(mean)) if x is None else x[name] if isinstance(x, Mapping) else x
+        way = "steps-post" if held else "default"
+        (line,) = axis.plot(places, mean, drawstyle=way, linewidth=1.8, label=name, **style(number))
+        if np.any(std > 0):
+            low, high = mean - std, mean + std
+            axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def legend_above(drawn: Figure, axis: Axes, columns: int) -> None:
+    """The names of what is drawn upon one of the axes, above all of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+
+
 def to_png(drawn: Figure) -> bytes:
     """A figure as a PNG file: 960 pixels for the usual width, the same bytes every time."""
     stream = io.BytesIO()
@@ -64,6 +93,7 @@ def curves(
     x_label: str,
     y_label: str,
     y_scale: str = "linear",
+    held: bool = False,
 ) -> Figure:
     """One line per name: the mean over runs, and a band of one standard deviation.
 
@@ -74,17 +104,11 @@ def curves(
         x_label: with its unit.
         y_label: with its unit.
         y_scale: a scale of matplotlib, such as ``log``.
+        held: whether a number holds until the next one, so that lines are stairs.
     """
     drawn, axes = figure()
     axis: Axes = axes[0, 0]
-    for number, (name, values) in enumerate(series.items()):
-        mean, std = _mean_and_std(np.atleast_2d(np.asarray(values, dtype=np.float64)))
-        places = np.arange(len(mean)) if x is None else x[name] if isinstance(x, Mapping) else x
-        colour, line = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
-        axis.plot(places, mean, line, color=colour, linewidth=1.8, label=name)
-        if np.any(std > 0):
-            low, high = mean - std, mean + std
-            axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    draw_lines(axis, series, x, held=held)
     axis.set(xlabel=x_label, ylabel=y_label, yscale=y_scale)
     if len(series) > 1:
         axis.legend(frameon=False)
@@ -100,11 +124,10 @@ def heat_map(
 ) -> Figure:
     """A matrix as colours with the names of its rows and columns.
 
-    Numbers of both signs get a scale that is white at zero, others one that starts at zero;
-    a matrix of at most 12 x 12 shows its numbers too.
+    A matrix of at most 12 x 12 shows its numbers too.
 
     Args:
-        matrix: ``(rows, columns)``.
+        matrix: ``(rows, columns)``, nowhere below zero.
         row_names: one per row.
         column_names: one per column.
         label: what the numbers are.
@@ -121,40 +144,38 @@ def heat_map(
     side = 1.8 + 0.45 * max(matrix.shape)
     drawn, axes = figure(width=side + 1.0, height=side)
     axis: Axes = axes[0, 0]
-    largest = float(np.nanmax(np.abs(matrix), initial=0.0)) or 1.0
-    signed = bool(np.nanmin(matrix, initial=0.0) < 0)
-    colours, lowest = ("RdBu_r", -largest) if signed else ("viridis", 0.0)
-    image = axis.imshow(matrix, cmap=colours, vmin=lowest, vmax=largest)
+    largest = float(np.nanmax(matrix, initial=0.0)) or 1.0
+    image = axis.imshow(matrix, cmap="viridis", vmin=0, vmax=largest)
     axis.set_xticks(range(len(column_names)), column_names, rotation=45, ha="right")
     axis.set_yticks(range(len(row_names)), row_names)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     drawn.colorbar(image, ax=axis, label=label, shrink=0.8)
     if max(matrix.shape) <= _WRITTEN_CELLS:
-        _write_cells(axis, matrix, lowest, largest)
+        for (row, column), value in np.ndenumerate(matrix):
+            colour = "white" if value < 0.6 * largest else "black"
+            axis.text(
+                column, row, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=7
+            )
     return drawn
 
 
-def histograms(
-    groups: Mapping[str, np.ndarray], *, x_label: str, y_label: str = "examples", bins: int = 40
-) -> Figure:
+def histograms(groups: Mapping[str, np.ndarray], *, x_label: str, y_label: str) -> Figure:
     """The distributions of several groups of numbers over the same bins.
 
     Args:
         groups: numbers by the name of the group.
         x_label: what the numbers are.
         y_label: what is counted.
-        bins: how many.
     """
     drawn, axes = figure()
     axis: Axes = axes[0, 0]
     arrays = {name: np.ravel(np.asarray(values)) for name, values in groups.items()}
-    edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins)
+    edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), _BINS)
     for number, (name, values) in enumerate(arrays.items()):
         counts, _ = np.histogram(values, edges)
-        colour, line = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
-        axis.stairs(counts, edges, fill=True, alpha=0.3, color=colour)
-        axis.stairs(counts, edges, color=colour, linestyle=line, linewidth=1.5, label=name)
+        axis.stairs(counts, edges, fill=True, alpha=0.3, color=COLOURS[number % len(COLOURS)])
+        axis.stairs(counts, edges, linewidth=1.5, label=name, **style(number))
     axis.set(xlabel=x_label, ylabel=y_label)
     axis.legend(frameon=False)
     return drawn
@@ -191,21 +212,3 @@ def image_grid(
         axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         axis.set_title(caption, fontsize=8, pad=2)
     return drawn
-
-
-def _mean_and_std(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Over the runs that are finite at a step; NaN where none is."""
-    finite = np.isfinite(runs)
-    count = np.where(finite.any(axis=0), finite.sum(axis=0), np.nan)
-    mean = np.where(finite, runs, 0.0).sum(axis=0) / count
-    deviation = np.where(finite, runs - mean, 0.0)
-    return mean, np.sqrt((deviation**2).sum(axis=0) / count)
-
-
-def _write_cells(axis: Axes, matrix: np.ndarray, lowest: float, highest: float) -> None:
-    for (row, column), value in np.ndenumerate(matrix):
-        place = (value - lowest) / (highest - lowest)
-        # Both ends of the diverging scale are dark, but only the lower end of the other one.
-        dark = abs(place - 0.5) > 0.35 if lowest < 0 else place < 0.6
-        colour = "white" if dark else "black"
-        axis.text(column, row, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=7)

@@ -16,7 +16,7 @@ import jinja2
 from rfho.errors import DataFormatError
 from rfho.files import write_file
 from rfho.runs.run_folder import Item, RunFolder
-from rfho.runs.table import Cell, Column, Table, make_table, numeric, texts
+from rfho.runs.table import Cell, Table, make_table, numeric, texts
 
 _STEPS_SHOWN = 60
 """Longer histories are thinned to about so many rows."""
@@ -53,7 +53,6 @@ def render(folder: RunFolder) -> str:
         DataFormatError: what it holds is damaged; results that are leave a note on the page instead.
     """
     about, history = folder.about(), folder.history()
-    columns = [Column("what"), Column("version")]
     parts = {
         "about": about,
         "remarks": folder.remarks(),
@@ -61,7 +60,7 @@ def render(folder: RunFolder) -> str:
         "settings": folder.settings_text(),
         "steps": _steps(history),
         "count": len(history),
-        "versions": make_table("", columns, list(about.versions.items())),
+        "versions": make_table("", ["what", "version"], list(about.versions.items())),
     }
     return page("report.html", parts)
 
@@ -116,7 +115,7 @@ def _steps(rows: Sequence[Mapping[str, Cell]]) -> Table | None:
     kept = _thinned(rows)
     note = "" if len(kept) == len(rows) else f"{len(kept)} of {len(rows)} steps are shown."
     cells = [[row.get(key) for key in keys] for row in kept]
-    return make_table("", [Column(key) for key in keys], cells, note=note)
+    return make_table("", keys, cells, note=note)
 
 
 def _thinned(rows: Sequence[Mapping[str, Cell]]) -> list[Mapping[str, Cell]]:

@@ -2,7 +2,7 @@
 
 Example:
     >>> accuracy = make_table(
-    ...     "Test accuracy", [Column("method"), Column("accuracy", 2)], [("oracle", 90.456)]
+    ...     "Test accuracy", ["method", Column("accuracy", 2)], [("oracle", 90.456)]
     ... )
     >>> print(to_markdown(accuracy))
     **Test accuracy**
@@ -71,13 +71,13 @@ class Table(NamedTuple):
 
 
 def make_table(
-    title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, note: str = ""
+    title: str, columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], *, note: str = ""
 ) -> Table:
     """A table whose every row has one cell per column.
 
     Args:
         title: stands above it.
-        columns: the headings.
+        columns: the headings, or their names alone.
         rows: the cells.
         note: stands below it.
 
@@ -90,7 +90,8 @@ def make_table(
                 f"row {number} of the table {title!r} has {len(row)} cells for {len(columns)} "
                 f"columns: {tuple(row)}"
             )
-    return Table(title, tuple(columns), tuple(tuple(row) for row in rows), note)
+    headings = tuple(each if isinstance(each, Column) else Column(each) for each in columns)
+    return Table(title, headings, tuple(tuple(row) for row in rows), note)
 
 
 def spread(values: Sequence[float] | np.ndarray) -> Cell:
