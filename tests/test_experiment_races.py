@@ -9,10 +9,10 @@ from rich.console import Console
 
 from rfho.experiments.races import RACES, RaceSettings, racers_of, races_of
 from rfho.experiments.races.comparison import advantages, compared, over_time
-from rfho.experiments.races.contest import BOUNDS, Move, objective, one_for_all, race
+from rfho.experiments.races.contest import BOUNDS, Move, Standing, objective, one_for_all, race
 from rfho.experiments.races.descent import by_hypergradients
 from rfho.experiments.races.models import NUMBERS
-from rfho.experiments.races.report import by_number
+from rfho.experiments.races.report import by_number, ways_down
 from rfho.experiments.races.screen import drawn, screen
 from rfho.experiments.races.searches import (
     CMA_ES,
@@ -61,7 +61,9 @@ def test_whoever_has_used_least_time_moves_next_and_compilation_counts(monkeypat
 def test_the_best_is_kept_where_it_was_taken(monkeypatch):
     racers = clocked(monkeypatch, {"a": [(1.0, 1.0), (1.0, 9.0)]})
     *_, last = race(racers, Move(4.0, FLAT), budget=9.0)
-    assert last["a"].path == ((0.0, 4.0), (1.0, 1.0), (2.0, 1.0))
+    times, values = last["a"].way_down
+    assert (times.tolist(), values.tolist()) == ([0.0, 1.0, 2.0], [4.0, 1.0, 1.0])
+    assert (last["a"].best_at(0.5).value, last["a"].best_at(1.0).value) == (4.0, 1.0)
 
 
 def test_hypergradients_descend_what_the_others_evaluate():
@@ -165,6 +167,24 @@ def test_each_search_stays_between_the_bounds_and_finds_what_it_says(name):
     for move in finite:
         assert np.all((BOUNDS[0] <= move.log_penalties) & (move.log_penalties <= BOUNDS[1]))
         assert move.value == pytest.approx(objective(TABLE, move.log_penalties).value, rel=0.03)
+
+
+@pytest.mark.parametrize("name", [TPE, HALVING])
+def test_a_package_is_imported_before_the_clock_runs(monkeypatch, name):
+    pytest.importorskip("optuna")
+    imported = []
+    monkeypatch.setattr("rfho.experiments.races.searches.import_module", imported.append)
+    search_of(name, TABLE, Move(1.0, FLAT), seed=0)
+    assert imported == ["optuna"]
+
+
+def test_as_many_racers_as_there_may_be_are_drawn():
+    standing = Standing(((0.0, Move(4.0, FLAT)), (2.0, Move(1.0, FLAT))), seconds=3.0)
+    names = ["rfho", RANDOM, HALVING, TPE, CMA_ES]
+    axis = ways_down(dict.fromkeys(names, standing)).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
+    looks = {(line.get_color(), line.get_linestyle()) for line in axis.get_lines()}
+    assert len(looks) == len(names)
 
 
 def test_a_search_that_lacks_a_package_is_left_out_and_said_so(monkeypatch):

@@ -31,6 +31,7 @@ from rfho.experiments.real_time_speech.data import load_frame_split
 from rfho.experiments.real_time_speech.network import logits, two_heads
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError, changed
 
 TINY = SpeechSettings(
     layers=2,
@@ -180,6 +181,11 @@ def test_random_search_goes_on_until_its_time_is_up_and_keeps_the_best(task):
     assert seconds[-1] >= 4.0
     assert found["training runs"] > 1
     assert found["validation frames %"] == max(look["accuracy"] for look in found["looks"])
+
+
+def test_a_horizon_without_any_look_is_refused():
+    with pytest.raises(SettingsError, match=r"horizon = 99: .* every \* look = 100 or more"):
+        changed(SpeechSettings(), {"horizon": 99})
 
 
 class TestReport:

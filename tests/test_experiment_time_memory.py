@@ -86,6 +86,31 @@ def test_a_point_of_both_sweeps_is_measured_once(tmp_path, monkeypatch):
     assert rows[0][1:] == ("4.00 (4.00)", "4.00 (4.00)")
 
 
+def test_what_was_measured_before_ctrl_c_is_shown(tmp_path, monkeypatch):
+    def one_point(problem, hyper, settings):
+        if hyper.size > 1:
+            raise KeyboardInterrupt
+        costs = dict.fromkeys(("time", "memory", "forecast time", "forecast memory"), 2.0)
+        return [{"method": name, **costs} for name in (REVERSE, FORWARD)]
+
+    monkeypatch.setattr(time_memory, "measure", one_point)
+    folder = create_run_folder("time-memory", tmp_path / "run")
+    outcome = execute(
+        TIME_MEMORY,
+        CostSettings(train=40, hidden=8),
+        folder,
+        command="",
+        console=Console(file=io.StringIO()),
+    )
+    assert outcome.status == "interrupted"
+    assert {item.name for item in folder.contents()} == {
+        "time-memory",
+        "time-by-hyperparameters",
+        "memory-by-hyperparameters",
+        "crossing",
+    }
+
+
 @pytest.mark.usefixtures("two_methods")
 def test_what_would_take_too_long_is_only_forecast():
     problem, hyper = training(SETTINGS, 3, 4)

@@ -14,35 +14,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from jaxtyping import Float, Int
 
 import rfho
-from rfho.experiments.parts.transformer import Transformer
+from rfho.experiments.parts.transformer import Losses, Transformer
 
 Batch = tuple[Int[Array, "size length"], Int[Array, " size"]]
 """Documents and their numbers."""
 
 T = TypeVar("T")
-
-
-class Losses(eqx.Module):
-    """The mean cross-entropy of a character, document by document.
-
-    Attributes:
-        rest: of the transformer, what are no parameters.
-        window: characters of a piece that is read at a time, the first of them only seen.
-    """
-
-    rest: Any
-    window: int = eqx.field(static=True)
-
-    def __call__(self, params: Any, documents: Int[Array, "n length"]) -> Float[Array, " n"]:
-        windows = documents.reshape(-1, self.window)
-        logits = jax.vmap(eqx.combine(params, self.rest))(windows[:, :-1])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:])
-        return jnp.mean(losses.reshape(len(documents), -1), axis=1)
 
 
 def training(

@@ -13,7 +13,6 @@ import rfho
 from rfho.experiments.data_selection.choices import Counts, lowest, moved, order, unlikeness
 from rfho.experiments.data_selection.documents import KINDS, load_documents
 from rfho.experiments.data_selection.learning import (
-    Losses,
     blank_weights,
     costs,
     derivative,
@@ -23,7 +22,7 @@ from rfho.experiments.data_selection.learning import (
     with_functions_of,
 )
 from rfho.experiments.data_selection.settings import LOOKS, SelectionSettings
-from rfho.experiments.parts.transformer import Transformer
+from rfho.experiments.parts.transformer import Losses, Transformer
 
 
 class Trials:

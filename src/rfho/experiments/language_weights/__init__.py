@@ -27,7 +27,7 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.language_weights.mixed_text import SOURCES, TEXTS, MixedText, load_mixed_text
-from rfho.experiments.parts.transformer import Transformer, check_heads
+from rfho.experiments.parts.transformer import Losses, Transformer, check_heads
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.pictures import curves
@@ -79,12 +79,7 @@ def training(
         key=key,
     )
     init, rest = eqx.partition(model, eqx.is_array)
-
-    def losses(params: Any, windows: Array) -> Float[Array, " windows"]:
-        model = eqx.combine(params, rest)
-        logits = jax.vmap(model)(windows[:, :-1])
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:])
-        return jnp.mean(each, axis=1)
+    losses = Losses(rest, settings.context + 1)
 
     def loss(params: Any, hyper: Hyper, batch: Int[Array, "size sources length"]) -> Array:
         by_window = losses(params, batch.reshape(-1, batch.shape[2]))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import rfho
@@ -23,7 +24,7 @@ from rfho.experiments.parts.minibatch_orders import CONSTANT_RATES, trained_anew
 from rfho.experiments.parts.network import Network, accuracy, cross_entropy, random_network
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.outer_loops import OuterLoop
-from rfho.runs.pictures import COLOURS, LINES, curves, figure
+from rfho.runs.pictures import curves, draw_lines, figure, legend_above
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, setting
 from rfho.runs.study import add_tables, tabulated, traced
@@ -139,19 +140,20 @@ def compare(
     )
 
 
-def draw_rates(schedules: dict[str, np.ndarray]) -> Any:
+def draw_rates(schedules: dict[str, np.ndarray]) -> Figure:
     """Rates over steps, those of the weights beside those of the biases."""
     drawn, axes = figure(1, 2, width=8.0, height=3.6)
     every = np.stack(list(schedules.values()))
     for axis, kind in zip(axes[0], ("weights", "biases"), strict=True):
-        chosen = {name: rate for name, rate in schedules.items() if name.startswith(kind)}
-        for number, (name, rate) in enumerate(chosen.items()):
-            label = f"layer {name.removeprefix(f'{kind} ')}"
-            axis.plot(rate, LINES[number % 4], color=COLOURS[number], label=label)
+        chosen = {
+            name.replace(kind, "layer"): rate
+            for name, rate in schedules.items()
+            if name.startswith(kind)
+        }
+        draw_lines(axis, chosen)
         axis.set(title=kind, xlabel="inner step t", ylabel="learning rate η", yscale="log")
         axis.set_ylim(0.8 * every.min(), 1.25 * every.max())
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    legend_above(drawn, axes[0, 0], 4)
     return drawn
 
 

@@ -1,8 +1,11 @@
 """The transformer of the experiments: predicts the next character from those before it."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -67,3 +70,21 @@ class Transformer(eqx.Module):
         for block in self.blocks:
             x = block(x)
         return jax.vmap(lambda y: self.read(self.norm(y)))(x)
+
+
+class Losses(eqx.Module):
+    """The mean cross-entropy of a character, document by document.
+
+    Attributes:
+        rest: of the transformer, what are no parameters.
+        window: characters of a piece that is read at a time, the first of them only seen.
+    """
+
+    rest: Any
+    window: int = eqx.field(static=True)
+
+    def __call__(self, params: Any, documents: Int[Array, "n length"]) -> Float[Array, " n"]:
+        windows = documents.reshape(-1, self.window)
+        logits = jax.vmap(eqx.combine(params, self.rest))(windows[:, :-1])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:])
+        return jnp.mean(losses.reshape(len(documents), -1), axis=1)

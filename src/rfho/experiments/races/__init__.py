@@ -96,7 +96,7 @@ def results(
 ) -> Iterator[Record]:
     """What each came to, and the shared penalty without any race."""
     moments = [*(each for each in _MOMENTS if each < settings.budget), settings.budget]
-    shared = Standing(0.0, 0.0, 0, start, (), ((0.0, start),))
+    shared = Standing(((0.0, start),))
     for name, standing in {"one penalty for all, by grid": shared, **standings}.items():
         way = [*map(standing.best_at, moments[:-1]), standing.best]
         judged = {id(move): _judged(table, move.log_penalties) for move in way}
@@ -198,8 +198,7 @@ def add_results(
             drawn = by_number([record for record in own if "objective" in record])
             folder.add_picture(f"by-number-{task}", drawn, caption)
     note = f"{settings.budget:g} CPU seconds for each racer. Mean ± deviation over seeds."
-    columns = {"row": None} | {name: COLUMNS[name] for name in list(COLUMNS)[2:]}
-    tables = {"results": tabulated("Races", records, columns, by="row", note=note)}
+    tables = {"results": tabulated("Races", records, COLUMNS, by="row", note=note)}
     if settings.repeats > 1:
         caption = (
             "By how much rfho is lower than each opponent, in per cent of theirs: median and range of the paired "

@@ -6,22 +6,25 @@ the distribution is.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfho.experiments.races.models import OWN
-from rfho.runs.pictures import COLOURS, LINES, figure
+from rfho.runs.pictures import figure, legend_above, style
 from rfho.runs.study import Record, grouped
 from rfho.runs.table import Column, Table, make_table
 
-MARKERS = "osD^vPX*"
-"""One for each racer."""
-
 OURS = "rfho"
 _PANELS = ("objective", "test loss")
+_MARKERS = "osD^vPX*"
+
+
+def marked(number: int) -> dict[str, Any]:
+    """Colour, line and marker of the ``number``-th racer."""
+    return style(number) | {"marker": _MARKERS[number % len(_MARKERS)]}
 
 
 class Gain(NamedTuple):
@@ -116,8 +119,7 @@ def advantages(records: Sequence[Record]) -> Figure:
         axis.set_yticks([-100, -30, -10, -5, 0, 5, 10, 30, 100], None)
         axis.yaxis.set_major_formatter("{x:g}")
     axes[1, 0].set_xlabel("penalties m, and the table")
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    picture.legend(handles, labels, frameon=False, loc="outside upper center", ncols=2)
+    legend_above(picture, axes[1, 0], 2)
     return picture
 
 
@@ -136,16 +138,16 @@ def _draw(
     middle = np.array([np.median(gain.percent) for gain in own])
     low = middle - [gain.percent.min() for gain in own]
     high = [gain.percent.max() for gain in own] - middle
+    look: dict[str, Any] = marked(number) | {"linestyle": "none"}
     axis.errorbar(
         x,
         middle,
         yerr=[low, high],
-        fmt=MARKERS[number % len(MARKERS)],
-        color=COLOURS[number % len(COLOURS)],
         label=f"{own[0].ours} over {own[0].theirs}",
         markersize=5,
         capsize=2,
         linewidth=1,
+        **look,
     )
 
 
@@ -156,18 +158,10 @@ def over_time(records: Sequence[Record]) -> Figure:
     for row, ((table, penalties), cell) in zip(axes, cells.items(), strict=True):
         for axis, what in zip(row, _PANELS, strict=True):
             for number, (racer, own) in enumerate(grouped(cell, "racer").items()):
-                axis.plot(
-                    own[0]["moments"],
-                    np.median([record[f"{what} then"] for record in own], axis=0),
-                    marker=MARKERS[number % len(MARKERS)],
-                    color=COLOURS[number % len(COLOURS)],
-                    linestyle=LINES[number % len(LINES)],
-                    markersize=4,
-                    label=racer,
-                )
+                middle = np.median([record[f"{what} then"] for record in own], axis=0)
+                axis.plot(own[0]["moments"], middle, markersize=4, label=racer, **marked(number))
             axis.set(xscale="log", title=f"{table}, m = {penalties}", ylabel=what)
     for axis in axes[-1]:
         axis.set_xlabel("CPU seconds, compilation counted")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    picture.legend(handles, labels, frameon=False, loc="outside upper center", ncols=3)
+    legend_above(picture, axes[0, 0], 3)
     return picture

@@ -30,20 +30,27 @@ class Standing(NamedTuple):
     """Where one racer stands.
 
     Attributes:
+        leads: every move that was the best so far, and the seconds then; the first is the start.
         seconds: CPU seconds used, compilation included.
         compiling: of them, what the first move took beyond the second.
         moves: how many.
-        best: the lowest objective, where it was taken.
-        path: best objective after each move, and the seconds then.
-        leads: every move that was the best so far, and the seconds then.
     """
 
-    seconds: float
-    compiling: float
-    moves: int
-    best: Move
-    path: tuple[tuple[float, float], ...]
-    leads: tuple[tuple[float, Move], ...] = ()
+    leads: tuple[tuple[float, Move], ...]
+    seconds: float = 0.0
+    compiling: float = 0.0
+    moves: int = 0
+
+    @property
+    def best(self) -> Move:
+        """The lowest objective, where it was taken."""
+        return self.leads[-1][1]
+
+    @property
+    def way_down(self) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds, and the best objective from then on; now comes last."""
+        times, moves = zip(*self.leads, (self.seconds, self.best), strict=True)
+        return np.array(times), np.array([move.value for move in moves])
 
     def best_at(self, seconds: float) -> Move:
         """The best move that had been taken by then."""
@@ -54,19 +61,18 @@ def race(
     racers: Mapping[str, Iterator[Move]], start: Move, budget: float
 ) -> Iterator[dict[str, Standing]]:
     """All standings after every move, until each racer has used ``budget`` CPU seconds or has ended."""
-    first = Standing(0.0, 0.0, 0, start, ((0.0, start.value),), ((0.0, start),))
-    standings = dict.fromkeys(racers, first)
-    running = set(racers)
+    standings = dict.fromkeys(racers, Standing(((0.0, start),)))
+    running = list(racers)
     while running:
         name = min(running, key=lambda racer: standings[racer].seconds)
         begin = clock()
         move = next(racers[name], None)
         if move is None:
-            running.discard(name)
+            running.remove(name)
             continue
         standings[name] = _moved(standings[name], move, clock() - begin)
         if standings[name].seconds >= budget:
-            running.discard(name)
+            running.remove(name)
         yield dict(standings)
 
 
@@ -77,11 +83,10 @@ def _moved(before: Standing, move: Move, spent: float) -> Standing:
     elif before.moves == 1:
         compiling = max(compiling - spent, 0.0)
     seconds = before.seconds + spent
-    best, leads = before.best, before.leads
-    if move.value < best.value:
-        best, leads = move, (*leads, (seconds, move))
-    path = (*before.path, (seconds, best.value))
-    return Standing(seconds, compiling, before.moves + 1, best, path, leads)
+    leads = before.leads
+    if move.value < before.best.value:
+        leads = (*leads, (seconds, move))
+    return Standing(leads, seconds, compiling, before.moves + 1)
 
 
 def scaled(x: np.ndarray, group: np.ndarray, log_penalties: np.ndarray) -> np.ndarray:

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from rfho.experiments.races.comparison import MARKERS
+from rfho.experiments.races.comparison import marked
 from rfho.experiments.races.contest import Standing
-from rfho.runs.pictures import COLOURS, LINES, figure, image_grid
+from rfho.runs.pictures import curves, figure, image_grid
 from rfho.runs.study import Record
 
 _PANELS = {"objective": "validation loss", "test loss": "test loss"}
 
 COLUMNS = {
-    "racer": None,
-    "penalties": 0,
+    "row": None,
     "objective": 4,
     "test loss": 4,
     "test score %": 1,
@@ -26,21 +25,13 @@ COLUMNS = {
 
 def ways_down(standings: dict[str, Standing]) -> Figure:
     """The best objective against CPU seconds."""
-    picture, axes = figure()
-    axis = axes[0, 0]
-    for number, (name, standing) in enumerate(standings.items()):
-        times, values = np.array(standing.path).T
-        axis.step(
-            times,
-            values,
-            where="post",
-            label=name,
-            color=COLOURS[number],
-            linestyle=LINES[number],
-        )
-    axis.set(xlabel="CPU seconds, compilation included", ylabel="validation loss, best so far")
-    axis.legend(frameon=False)
-    return picture
+    return curves(
+        {name: standing.way_down[1] for name, standing in standings.items()},
+        {name: standing.way_down[0] for name, standing in standings.items()},
+        x_label="CPU seconds, compilation included",
+        y_label="validation loss, best so far",
+        held=True,
+    )
 
 
 def by_number(records: Sequence[Record]) -> Figure:
@@ -52,11 +43,10 @@ def by_number(records: Sequence[Record]) -> Figure:
             own = [record for record in records if record["racer"] == racer]
             counts = sorted({record["penalties"] for record in own})
             runs = [[r[what] for r in own if r["penalties"] == count] for count in counts]
-            style = {"color": COLOURS[number], "linestyle": LINES[number % len(LINES)]}
-            style["marker"] = MARKERS[number % len(MARKERS)]
-            axis.plot(counts, [np.median(each) for each in runs], label=racer, **style)
+            middle = [np.median(each) for each in runs]
+            (line,) = axis.plot(counts, middle, label=racer, **marked(number))
             low, high = ([end(each) for each in runs] for end in (min, max))
-            axis.fill_between(counts, low, high, alpha=0.15, color=COLOURS[number], linewidth=0)
+            axis.fill_between(counts, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
         axis.set(xscale="log", xlabel="penalties m", ylabel=label)
     axes[0, 0].legend(frameon=False)
     return picture

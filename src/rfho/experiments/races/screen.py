@@ -25,7 +25,7 @@ def screen(standings: Mapping[str, Standing], budget: float, *, penalties: np.nd
     table = RichTable(title=f"Validation loss at equal CPU time, {budget:g} s for each")
     for heading in ("", "objective", "moves", "CPU s", "of which compiling", "the way down"):
         table.add_column(heading, justify="left" if heading in ("", "the way down") else "right")
-    start = max(standing.path[0][1] for standing in standings.values())
+    start = max(standing.leads[0][1].value for standing in standings.values())
     lowest = min(standing.best.value for standing in standings.values())
     for name, standing in standings.items():
         table.add_row(
@@ -42,7 +42,7 @@ def screen(standings: Mapping[str, Standing], budget: float, *, penalties: np.nd
 
 def way_down(standing: Standing, budget: float, ends: tuple[float, float]) -> str:
     """The best objective over the budget, as a line of blocks."""
-    times, values = np.array(standing.path).T
+    times, values = standing.way_down
     places = np.linspace(0, budget, _WIDTH)
     known = places[places <= max(standing.seconds, 1e-9)]
     at = values[np.searchsorted(times, known, side="right") - 1]

@@ -1,7 +1,8 @@
 """Searches without derivatives: at random, by TPE, by CMA-ES, at random with successive halving."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,21 +37,34 @@ def search_of(name: str, table: RaceTable, start: Move, *, seed: int) -> Iterato
     """
     if name == RANDOM:
         return random_search(table, seed)
-    if name == HALVING:
-        return halving(table, seed) if table.model.iterates else None
-    return suggested(_sampler(name, table, start, seed=seed), table, start)
+    if name == HALVING and not table.model.iterates:
+        return None
+    for package in _NEEDS[name]:
+        import_module(package)  # not while the clock runs
+    value_of = _until_given_up if name == HALVING else _value
+    return suggested(_study(name, table, start, seed=seed), table, value_of)
 
 
-def _sampler(name: str, table: RaceTable, start: Move, *, seed: int) -> Any:
+def _study(name: str, table: RaceTable, start: Move, *, seed: int) -> Any:
+    """A study of Optuna's; all but successive halving are told of the start."""
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if name == HALVING:
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed), pruner=pruner)
+    first = dict(zip(_space(table), start.log_penalties, strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        if name == TPE:
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True)
-        x0 = dict(zip(_space(table), start.log_penalties, strict=True))
-        return optuna.samplers.CmaEsSampler(x0=x0, seed=seed, warn_independent_sampling=False)
+        sampler: Any = (
+            optuna.samplers.TPESampler(seed=seed, multivariate=True)
+            if name == TPE
+            else optuna.samplers.CmaEsSampler(x0=first, seed=seed, warn_independent_sampling=False)
+        )
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial(first)
+    return study
 
 
 def random_search(table: RaceTable, seed: int) -> Iterator[Move]:
@@ -60,43 +74,31 @@ def random_search(table: RaceTable, seed: int) -> Iterator[Move]:
         yield objective(table, rng.uniform(*BOUNDS, table.groups))
 
 
-def suggested(sampler: Any, table: RaceTable, start: Move) -> Iterator[Move]:
-    """What a sampler of Optuna suggests, which is told of the start."""
+def suggested(
+    study: Any, table: RaceTable, value_of: Callable[[Any, RaceTable, np.ndarray], float]
+) -> Iterator[Move]:
+    """The trials of a study; one that is given up has no value of the objective: its move has an infinite one."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = _space(table)
-    study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial(dict(zip(space, start.log_penalties, strict=True)))
-    while True:
-        trial = study.ask(space)
-        move = objective(table, np.array([trial.params[name] for name in space]))
-        study.tell(trial, move.value)
-        yield move
-
-
-def halving(table: RaceTable, seed: int) -> Iterator[Move]:
-    """Random search that goes on training only where a third of the iterations put a draw in the best third.
-
-    A draw that is given up has no value of the objective; it is a move of infinite value.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-    space = _space(table)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed), pruner=pruner)
     while True:
         trial = study.ask(space)
         log_penalties = np.array([trial.params[name] for name in space])
-        value = _until_given_up(trial, table, log_penalties)
+        value = value_of(trial, table, log_penalties)
         given_up = optuna.trial.TrialState.PRUNED if np.isinf(value) else None
         study.tell(trial, None if given_up else value, state=given_up)
         yield Move(value, log_penalties)
 
 
+def _value(trial: Any, table: RaceTable, log_penalties: np.ndarray) -> float:
+    return objective(table, log_penalties).value
+
+
 def _until_given_up(trial: Any, table: RaceTable, log_penalties: np.ndarray) -> float:
-    """The objective, or infinity where a rung ends the trial; the model goes on from rung to rung."""
+    """The objective, or infinity where a rung ends the trial: a draw goes on if it is in the best third.
+
+    The model goes on from rung to rung, each of three times the iterations.
+    """
     x, value, done = scaled(table.train.x, table.group, log_penalties), np.inf, 0
     model = table.model.new(_RUNGS[0])
     for rung, iterations in enumerate(_RUNGS):

@@ -45,7 +45,7 @@ from rfho.experiments.real_time_speech.report import (
 )
 from rfho.runs.experiment import Experiment
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.settings import above, at_least, between, setting
+from rfho.runs.settings import SettingsError, above, at_least, between, setting
 from rfho.runs.stopwatch import clock
 from rfho.runs.study import Record, Study, add_tables, gained
 
@@ -81,6 +81,10 @@ class SpeechSettings:
     rho_step: float = setting(0.05, "outer rate of Adam on ρ", above(0))
     seeds: int = setting(3, "repetitions: validation sets, networks, minibatches", at_least(1))
     seed: int = setting(0, "the first of them", at_least(0))
+
+    def __post_init__(self) -> None:
+        if self.horizon < (first := self.every * self.look):
+            raise SettingsError(f"horizon = {self.horizon}: must be every * look = {first} or more")
 
 
 def loss(network: Network, hyper: Hyper, batch: Frames) -> Float[Array, ""]:
@@ -142,12 +146,10 @@ def real_time(settings: SpeechSettings) -> rfho.Tuner:
 
 def compare(task: Task, settings: SpeechSettings, *, seed: int) -> Iterator[Record]:
     """One run of each method after the other; nothing that is compiled is counted."""
-    plain = hyper_of(settings.rate, settings.momentum, 0.0)
+    plain, start = (hyper_of(settings.rate, settings.momentum, rho) for rho in (0.0, settings.rho))
     walks = {
         VANILLA: walk_plainly(task, plain, settings),
-        RTHO: walk_real_time(
-            task, hyper_of(settings.rate, settings.momentum, settings.rho), settings
-        ),
+        RTHO: walk_real_time(task, start, settings),
         RTHO_NT: walk_real_time(task, hyper_of(0.0, 0.0, 0.0), settings),
     }
     for walk in (walk_plainly(task, plain, settings), walk_real_time(task, plain, settings)):

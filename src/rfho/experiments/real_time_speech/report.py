@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rfho.runs.pictures import COLOURS, LINES, figure
+from rfho.runs.pictures import figure, legend_above, style
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.study import Record, grouped
 
@@ -38,12 +38,11 @@ def draw_hyper(records: Sequence[Record]) -> Figure:
     """η, μ and ρ by inner step, one line for each seed."""
     drawn, axes = figure(1, 3, width=9.6, height=3.6)
     for axis, (key, symbol) in zip(axes[0], _SYMBOLS.items(), strict=True):
-        for looks, style in _lines(records, (RTHO, RTHO_NT)):
-            axis.plot([look["step"] for look in looks], [look[key] for look in looks], **style)
+        for looks, look in _lines(records, (RTHO, RTHO_NT)):
+            axis.plot([each["step"] for each in looks], [each[key] for each in looks], **look)
         axis.set(xlabel="inner step t", ylabel=symbol)
         axis.set_ylim(bottom=0)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    legend_above(drawn, axes[0, 0], 2)
     return drawn
 
 
@@ -51,9 +50,9 @@ def draw_accuracies(records: Sequence[Record]) -> Figure:
     """The best validation accuracy so far by processor time, one line for each seed."""
     drawn, axes = figure()
     axis = axes[0, 0]
-    for looks, style in _lines(records, tuple(METHODS)):
-        best = np.maximum.accumulate([look["accuracy"] for look in looks])
-        axis.plot([look["seconds"] / 60 for look in looks], best, **style)
+    for looks, look in _lines(records, tuple(METHODS)):
+        best = np.maximum.accumulate([each["accuracy"] for each in looks])
+        axis.plot([each["seconds"] / 60 for each in looks], best, **look)
     highest = max(record["validation frames %"] for record in records)
     axis.set_ylim(highest - 12, highest + 1)
     axis.set(xlabel="processor minutes", ylabel="best validation accuracy so far (%)")
@@ -68,11 +67,7 @@ def _lines(
     for number, name in enumerate(METHODS):
         runs = grouped(records, "method").get(name, []) if name in methods else []
         for count, record in enumerate(runs):
-            label = name if count == 0 else None
-            yield (
-                record["looks"],
-                {"color": COLOURS[number], "linestyle": LINES[number], "label": label},
-            )
+            yield record["looks"], style(number) | {"label": None if count else name}
 
 
 _SYMBOLS = {"rate": "rate η", "momentum": "momentum μ", "rho": "weight ρ"}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import rfho
-from rfho.runs.pictures import COLOURS, LINES, figure
+from rfho.runs.pictures import curves, figure, legend_above, style
 from rfho.runs.stopwatch import clock
 
 
@@ -67,19 +67,19 @@ def tried(problem: rfho.Problem, candidates: Iterable[Any]) -> Iterator[Trial]:
 
 def draw_progress(contestants: Sequence[Contestant]) -> Figure:
     """The lowest validation loss over processor time, compiling not counted."""
-    drawn, axes = figure()
-    axis = axes[0, 0]
-    for number, one in enumerate(contestants):
-        count = len(one.trials)
-        seconds = np.arange(1, count + 1) * one.seconds / count
-        lowest = np.fmin.accumulate([trial.value for trial in one.trials])
-        style = {"linestyle": LINES[number], "color": COLOURS[number], "where": "post"}
-        axis.step(seconds, lowest, label=one.name, **style)
-    axis.set(xlabel="processor time (s)", ylabel="lowest validation loss", yscale="log")
+    values = {one.name: [trial.value for trial in one.trials] for one in contestants}
+    drawn = curves(
+        {name: np.fmin.accumulate(each) for name, each in values.items()},
+        {one.name: np.linspace(0, one.seconds, len(one.trials) + 1)[1:] for one in contestants},
+        x_label="processor time (s)",
+        y_label="lowest validation loss",
+        y_scale="log",
+        held=True,
+    )
+    axis = drawn.axes[0]
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 1.7, 2, 2.5, 3, 4, 5, 7)))
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.legend(frameon=False)
     return drawn
 
 
@@ -91,9 +91,9 @@ def draw_winners(contestants: Sequence[Contestant]) -> Figure:
         momentum, decay = (float(hyper[key]) for key in ("momentum", "decay"))
         label = f"{one.name}: μ = {momentum:.2f}, ρ = {decay:.2g}"
         effective = _rates(one.problem, hyper) / (1 - momentum)
-        axes[0, 0].plot(effective, LINES[number], color=COLOURS[number], label=label)
+        axes[0, 0].plot(effective, label=label, **style(number))
     axes[0, 0].set(xlabel="inner step t", ylabel="effective rate η / (1 - μ)")
-    drawn.legend(loc="outside upper center", frameon=False)
+    legend_above(drawn, axes[0, 0], 1)
     return drawn
 
 

@@ -201,10 +201,8 @@ def chosen(
     if method in (STL, NMTL):
         return of_grid(problem, settings, (0.0,) if method == STL else INTERACTIONS)
     best, lowest = {}, np.inf
-    radius, loop = (
-        settings.radius if method == HMTL_S else None,
-        OuterLoop(folder, f"{method} {split}"),
-    )
+    radius = settings.radius if method == HMTL_S else None
+    loop = OuterLoop(folder, f"{method} {split}")
     for hyper, report in learn(problem, settings, radius, run=loop):
         if not best or report.value < lowest:
             best, lowest = hyper, report.value

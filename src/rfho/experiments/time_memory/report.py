@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from rfho.runs.pictures import COLOURS, LINES, figure
+from rfho.runs.pictures import figure, legend_above, style
 from rfho.runs.study import grouped, tabulated
 from rfho.runs.table import Table
 
@@ -31,12 +31,9 @@ def tables(rows: Sequence[Row]) -> dict[str, Table]:
     units = {"time": "× plain training", "memory": "kB beyond plain training"}
     found = {
         f"{kind}-by-{sweep}": costs(
-            grouped(rows, "sweep")[sweep],
-            kind,
-            title=f"{kind.capitalize()}, {unit}, by {sweep}",
-            sweep=sweep,
+            alike, kind, title=f"{kind.capitalize()}, {unit}, by {sweep}", sweep=sweep
         )
-        for sweep in (HYPERS, PARAMS)
+        for sweep, alike in grouped(rows, "sweep").items()
         for kind, unit in units.items()
     }
     return found | {"crossing": crossings(rows)}
@@ -122,23 +119,21 @@ def draw(rows: Sequence[Row], held: Mapping[str, str]) -> Figure:
     axes[0, 0].plot([], [], "o", color="grey", fillstyle="none", label="forecast by rfho")
     axes[0, 0].set_ylabel("time, × plain training")
     axes[1, 0].set_ylabel("memory beyond plain training, kB")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    legend_above(drawn, axes[0, 0], 4)
     return drawn
 
 
 def _draw_costs(axis: Axes, rows: Sequence[Row], sweep: str, kind: str) -> None:
     """Measured as lines, forecasts as open circles."""
     scale = 1 if kind == "time" else 1e-3
-    methods = grouped(grouped(rows, "sweep")[sweep], "method")
+    methods = grouped([row for row in rows if row["sweep"] == sweep], "method")
     for number, (name, alike) in enumerate(methods.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        for key, style in ((kind, f".{LINES[number % 4]}"), (f"forecast {kind}", "o")):
+        measured: dict[str, Any] = style(number) | {"marker": ".", "label": name}
+        forecast: dict[str, Any] = style(number) | {"marker": "o", "linestyle": "none"}
+        for key, look in ((kind, measured), (f"forecast {kind}", forecast)):
             known = sorted((row["size"], scale * row[key]) for row in alike if row[key] is not None)
             if known:
-                label = name if key == kind else None
-                x, y = zip(*known, strict=True)
-                axis.plot(x, y, style, color=colour, fillstyle="none", label=label)
+                axis.plot(*zip(*known, strict=True), fillstyle="none", **look)
     axis.set(xscale="log", yscale="log")
     for one in (axis.xaxis, axis.yaxis):
         one.set_major_locator(LogLocator(subs=(1, 2, 5)))
