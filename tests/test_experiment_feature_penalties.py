@@ -15,6 +15,7 @@ from rfho.experiments.feature_penalties import (
     PenaltySettings,
     draw,
     methods,
+    steady_seconds,
     training,
 )
 from rfho.experiments.feature_penalties.data import as_sparse, load_feature_split
@@ -91,6 +92,12 @@ def test_the_seconds_of_compiling_are_not_drawn():
     ]
     (line,) = draw({"a": rows}).axes[0].lines
     np.testing.assert_allclose(line.get_xdata(), [1.5, 2.5, 4.5])
+
+
+def test_steps_of_before_a_resumption_are_taken_to_last_as_long_as_others():
+    rows = [{"seconds": s, "validation loss": 1.0} for s in (None, None, 80.0, 1.0, 3.0, 2.0)]
+    np.testing.assert_allclose(steady_seconds(rows), [2, 2, 2, 1, 3, 2])
+    assert np.isnan(steady_seconds(rows[:3])).all()
 
 
 def test_a_set_that_is_too_small_is_refused(tmp_path):

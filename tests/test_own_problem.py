@@ -36,6 +36,14 @@ def changed(old, new):
     Path("mine.py").write_text(PROBLEM.replace(old, new))
 
 
+def test_a_file_may_define_modules_with_annotations_that_are_read_later(capsys):
+    """Dataclasses, and so modules of Equinox, look in `sys.modules` for the file that they are in."""
+    module = "import equinox as eqx\nclass Net(eqx.Module):\n    w: eqx.Module\n"
+    Path("later.py").write_text(f"from __future__ import annotations\n{module}{PROBLEM}")
+    assert cli.main(["plan", "later.py"]) == 0
+    assert "nothing was allocated" in capsys.readouterr().out
+
+
 def test_tune_shows_every_step_and_the_solution(capsys):
     assert cli.main(["tune", "mine.py:problem", "--set", "goal.a=0.75"]) == 0
     lines = capsys.readouterr().out.splitlines()

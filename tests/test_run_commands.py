@@ -34,20 +34,23 @@ class Counted:
     def __init__(self) -> None:
         self.stop_at: int | None = None
         self.taken: list[int] = []
+        self.replayed: list[int] = []
 
     def __call__(self, settings: Settings, folder: RunFolder, console) -> None:
         ends = []
         with until_interrupted(folder, console):
             for start in (0.5, 2.0):
+                loop = OuterLoop(folder, f"from {start}")
                 for report in rfho.iterate(
                     PROBLEM,
                     {"target": start},
                     optim=optax.adam(settings.rate),
                     steps=STEPS,
                     listeners=[Heard(self)],
-                    run=OuterLoop(folder, f"from {start}"),
+                    run=loop,
                 ):
                     folder.record({"start": start, "step": report.step, "objective": report.value})
+                self.replayed.append(loop.replayed)
                 ends.append((start, float(report.hyper["target"])))
         folder.add_table("ends", make_table("Ends", [Column("start"), Column("λ")], ends))
 
@@ -97,6 +100,7 @@ class TestResume:
         assert here.history() == whole.history()
         assert here.table("ends") == whole.table("ends")
         assert before + len(counted.taken[before:]) == 2 * STEPS
+        assert sum(counted.replayed[-2:]) == before
 
     def test_a_finished_run_is_left_alone(self, command, counted, capsys):
         command("run", "fake", "--out", "here")
@@ -175,12 +179,27 @@ class TestSeveral:
         assert str(STEPS) in lines[1]
 
     @pytest.mark.usefixtures("runs")
+    def test_what_is_no_outer_step_is_not_counted(self, command, capsys):
+        Path("runs/slow/history.jsonl").write_text('{"penalties": 1}\n{"penalties": 8}\n')
+        assert command("list", "runs/slow") == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "runs/slow" in line]
+        assert line.split("finished")[1].split()[1] == "0"
+
+    @pytest.mark.usefixtures("runs")
     def test_a_damaged_one_is_a_row_and_a_sentence(self, command, capsys):
         Path("runs/fast/run.json").write_bytes(b"\xff")
         assert command("list", "runs/fast", "runs/slow") == 0
         output = capsys.readouterr().out
         assert "damaged" in output
         assert "runs/fast/run.json" in output
+
+    @pytest.mark.usefixtures("runs")
+    def test_a_number_that_no_float_can_hold_is_none(self, command):
+        for name in ("fast", "slow"):
+            row = f'{{"step": 1, "objective": {10**400}, "a": 2.0}}\n'
+            Path(f"runs/{name}/history.jsonl").write_text(row)
+        assert command("list", "runs") == command("compare", "runs") == 0
+        assert "a after each outer step" in Path("compare.html").read_text(encoding="utf-8")
 
     @pytest.mark.usefixtures("runs")
     def test_compare_draws_what_they_share(self, command, capsys):

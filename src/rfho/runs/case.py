@@ -83,8 +83,8 @@ def started(hyper: Hyper, assignments: Sequence[str]) -> Hyper:
 
     Args:
         hyper: λ_0.
-        assignments: ``NAME=NUMBER``; the name of a leaf is its path with dots, as a run prints it, and every
-            entry of an array gets the number.
+        assignments: ``NAME=NUMBER``; the name of a leaf is its path with dots, as a run prints it, or ``hyper``
+            where it is all there is; every entry of an array gets the number.
 
     Raises:
         CaseError: there is no such leaf, or no number.
@@ -92,9 +92,11 @@ def started(hyper: Hyper, assignments: Sequence[str]) -> Hyper:
     Example:
         >>> started({"lr": 0.1, "decay": {"first": 1.0}}, ["decay.first=0.5"])
         {'decay': {'first': 0.5}, 'lr': 0.1}
+        >>> started(0.1, ["hyper=0.5"])
+        0.5
     """
     values, structure = jax.tree.flatten(hyper)
-    names = [name for name, _ in named(hyper, "")]
+    names = [name for name, _ in named(hyper, "hyper")]
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
@@ -144,9 +146,9 @@ def _run(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise CaseError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(
-        0, str(path.parent.resolve())
-    )  # what lies beside it can be imported, as by python FILE.py
+    # As by python FILE.py: what lies beside it can be imported, and dataclasses find the module that they are in.
+    sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
     except Exception as error:

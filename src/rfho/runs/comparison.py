@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rfho.runs.lines import Row
+from rfho.runs.lines import Row, as_number
 from rfho.runs.listing import listed
 from rfho.runs.pictures import curves, to_png
 from rfho.runs.report import page
@@ -38,7 +38,7 @@ class Loop(NamedTuple):
     @property
     def steps(self) -> np.ndarray:
         """Of each row."""
-        return np.array([_number(row.get("step")) for row in self.rows])
+        return np.array([as_number(row.get("step")) for row in self.rows])
 
 
 def compared(paths: Sequence[Path]) -> str:
@@ -98,7 +98,9 @@ def _why_not(path: Path, rows: Sequence[Row]) -> str:
 
 
 def _drawn(loops: Sequence[Loop], name: str) -> str:
-    values = {loop.name: np.array([_number(row.get(name)) for row in loop.rows]) for loop in loops}
+    values = {
+        loop.name: np.array([as_number(row.get(name)) for row in loop.rows]) for loop in loops
+    }
     places: Mapping[str, np.ndarray] = {loop.name: loop.steps for loop in loops}
     drawn = curves(values, places, x_label="outer step", y_label=name)
     return base64.b64encode(to_png(drawn)).decode("ascii")
@@ -115,12 +117,5 @@ def _shared(runs: Sequence[Sequence[Loop]]) -> list[str]:
         for name in first
         if name not in _NOT_DRAWN
         and all(name in other for other in others)
-        and any(math.isfinite(_number(row.get(name))) for rows in histories for row in rows)
+        and any(math.isfinite(as_number(row.get(name))) for rows in histories for row in rows)
     ]
-
-
-def _number(value: object) -> float:
-    """NaN for what is none."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return math.nan
-    return float(value)

@@ -13,7 +13,7 @@ from rfho.memory import is_partly_here, on_device
 from rfho.outer import Report, Standing, named, norm
 from rfho.runs.pictures import curves
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.table import Column, make_table
+from rfho.runs.table import make_table
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MOST_PICTURES = 30
@@ -62,18 +62,17 @@ def add_course(folder: RunFolder, standings: Sequence[Standing], findings: Seque
         return
     stride = -(-longest // _DRAWN)
     histories = [one.history[::stride] for one in standings if one.history]
-    drawn = _over_steps(_objectives(histories), stride, 0, label="objective")
+    starts = ["" if len(standings) == 1 else f", start {one[0].member}" for one in histories]
+    drawn = _over_steps(_objectives(histories, starts), stride, 0, label="objective")
     folder.add_picture("objective", drawn, "The objective at each outer step.")
     learned = [[dict(report.learned()) for report in history] for history in histories]
     for number, name in enumerate(list(learned[0][0])[:_MOST_PICTURES]):
-        drawn = _over_steps(_course(learned, name), stride, 1, label=name)
+        drawn = _over_steps(_course(learned, starts, name), stride, 1, label=name)
         folder.add_picture(f"hyper-{number}-{_slug(name)}", drawn, f"{name} after each outer step.")
     folder.add_table("ends", _ends(standings))
     if findings:
         rows = [[finding] for finding in findings]
-        folder.add_table(
-            "findings", make_table("Findings", [Column("what gives rise to doubt")], rows)
-        )
+        folder.add_table("findings", make_table("Findings", ["what gives rise to doubt"], rows))
 
 
 def _over_steps(series: Mapping[str, np.ndarray], stride: int, first: int, *, label: str) -> Figure:
@@ -94,35 +93,33 @@ def _ends(standings: Sequence[Standing]) -> Any:
         ]
         for member, one in enumerate(standings)
     ]
-    return make_table("Where it ended", [Column(name) for name in columns], rows)
+    return make_table("Where it ended", columns, rows)
 
 
-def _objectives(histories: Sequence[Sequence[Report]]) -> dict[str, np.ndarray]:
+def _objectives(
+    histories: Sequence[Sequence[Report]], starts: Sequence[str]
+) -> dict[str, np.ndarray]:
     """A curve of each objective and member."""
     names = [name for name, _ in named(histories[0][0].value, "objective")]
     return {
-        _of_member(name, i, len(histories)): np.array(
+        f"{name}{start}": np.array(
             [float(dict(named(report.value, "objective"))[name]) for report in history]
         )
-        for i, history in enumerate(histories)
+        for start, history in zip(starts, histories, strict=True)
         for name in names
     }
 
 
 def _course(
-    learned: Sequence[Sequence[Mapping[str, np.ndarray]]], name: str
+    learned: Sequence[Sequence[Mapping[str, np.ndarray]]], starts: Sequence[str], name: str
 ) -> dict[str, np.ndarray]:
     """A curve of a number for each member; of an array its quantiles, of the first member alone."""
     arrays = [np.array([numbers[name] for numbers in each]) for each in learned]
     if arrays[0][0].size == 1:
-        return {_of_member(name, i, len(arrays)): np.ravel(array) for i, array in enumerate(arrays)}
+        return {f"{name}{start}": np.ravel(a) for start, a in zip(starts, arrays, strict=True)}
     flat = arrays[0].reshape(len(arrays[0]), -1).astype(float)
     levels = np.quantile(flat, _QUANTILES, axis=1)
     return {f"{100 * level:g} %": line for level, line in zip(_QUANTILES, levels, strict=True)}
-
-
-def _of_member(name: str, i: int, count: int) -> str:
-    return name if count == 1 else f"{name}, start {i}"
 
 
 def _range(name: str, leaf: np.ndarray) -> Row:

@@ -80,6 +80,14 @@ def as_line(row: Mapping[str, object]) -> str:
     return json.dumps({key: _plain(key, value) for key, value in row.items()}, allow_nan=False)
 
 
+def as_number(value: object) -> float:
+    """What a float can hold of a row's value: NaN of what is no number, or too large a one."""
+    try:
+        return float(value) if _is_number(value) else math.nan
+    except OverflowError:
+        return math.nan
+
+
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -31,6 +31,9 @@ class OuterLoop(AbstractRun):
         folder: of the run; this process owns it.
         name: of the loop, which no other one of the experiment has.
 
+    Attributes:
+        replayed: outer steps that an earlier process took: their reports come again at once.
+
     Example:
         An experiment's outer loop looks like this::
 
@@ -42,7 +45,7 @@ class OuterLoop(AbstractRun):
 
     def __init__(self, folder: RunFolder, name: str) -> None:
         self.path = inside(folder.path, _LOOPS, _NOT_PLAIN.sub("-", name.lower()))
-        self._allow = folder.allow
+        self.replayed, self._allow = 0, folder.allow
         self._keeper: Keeper | None = None
 
     def written(self, run: Start, standings: tuple[Standing, ...]) -> tuple[Planned, ...]:
@@ -60,6 +63,7 @@ class OuterLoop(AbstractRun):
         self._keeper, found, _ = taken_over(
             self.path, run, standings, pace=_PACE, allow=self._allow, peers=Peers()
         )
+        self.replayed = max((len(one.history) for one in found or ()), default=0)
         return found
 
     def step(self, report: Report) -> None:

@@ -38,11 +38,11 @@ from rfho.hyper_gradients import (
 )
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.outer_loops import OuterLoop
-from rfho.runs.pictures import COLOURS, LINES, figure, histograms
+from rfho.runs.pictures import curves, histograms
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.settings import above, at_least, between, setting
 from rfho.runs.stopwatch import clock
-from rfho.runs.study import Record, add_tables, grouped, tabulated
+from rfho.runs.study import Record, add_tables, grouped, tabulated, traced
 from rfho.solvers import CG, Neumann, Nystrom
 
 Hyper = Float[Array, " features"]
@@ -147,10 +147,10 @@ def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
     records: list[Record] = []
     for name, hyper in learned.items():
         value, params = rfho.train(anew, hyper)
-        seconds = [row["seconds"] for row in history.get(name, [])][1:]
         found = name, cross_entropy(params, hyper, data.train), value
         right = (100 * accuracy(params, part) for part in (data.valid, data.test))
-        known = (*found, *right, np.median(seconds) if seconds else None)
+        seconds = np.median(steady_seconds(history[name])) if name in history else None
+        known = (*found, *right, seconds)
         records.append(dict(zip(COLUMNS, known, strict=True)))
     note = (
         f"{data.train[0].shape[0]} training, {data.valid[0].shape[0]} validation and "
@@ -191,6 +191,7 @@ def learn(
     """All methods in turn, step by step: each step's name and λ; a method that fails is left out."""
     ends = np.log(settings.penalties)
     domain = rfho.Box(float(ends.min()) - 0.01, float(ends.max()) + 0.01)
+    loops = {name: OuterLoop(folder, name) for name in methods(settings)}
     runs = {
         name: rfho.iterate(
             problem,
@@ -199,7 +200,7 @@ def learn(
             optim=optax.adam(settings.outer_rate),
             domain=domain,
             steps=settings.steps,
-            run=OuterLoop(folder, name),
+            run=loops[name],
         )
         for name, method in methods(settings).items()
     }
@@ -212,7 +213,8 @@ def learn(
                 console.print(f"{name} is left out from outer step {step} on: {error}")
                 del runs[name]
                 continue
-            row = {"method": name, "step": step, "seconds": clock() - begin}
+            seconds = clock() - begin if step > loops[name].replayed else None
+            row = {"method": name, "step": step, "seconds": seconds}
             folder.record(row | {"validation loss": report.value, **report.stats})
             yield name, jnp.asarray(report.hyper)
         if step % 10 == 0:
@@ -228,16 +230,20 @@ def accuracy(params: Params, examples: SparseExamples) -> Float[Array, ""]:
 
 def draw(history: Mapping[str, Sequence[Record]]) -> Figure:
     """Validation loss against seconds, compilation left out."""
-    drawn, axes = figure(height=4.4)
-    axis = axes[0, 0]
-    for number, (name, rows) in enumerate(history.items()):
-        seconds = np.array([row["seconds"] for row in rows])
-        seconds[0] = np.median(seconds[1:]) if len(rows) > 1 else 0.0  # the first one compiles
-        style = {"color": COLOURS[number % 7], "linestyle": LINES[number % 4], "linewidth": 1.8}
-        axis.plot(np.cumsum(seconds), [row["validation loss"] for row in rows], label=name, **style)
-    axis.set(xlabel="CPU seconds of outer steps", ylabel="validation loss (cross-entropy)")
-    axis.legend(frameon=False)
-    return drawn
+    return curves(
+        {name: traced(rows, "validation loss") for name, rows in history.items()},
+        {name: np.cumsum(steady_seconds(rows)) for name, rows in history.items()},
+        x_label="CPU seconds of outer steps",
+        y_label="validation loss (cross-entropy)",
+    )
+
+
+def steady_seconds(rows: Sequence[Record]) -> Float[np.ndarray, " steps"]:
+    """CPU seconds of each outer step: the median where it was compiled, or taken before the run was resumed."""
+    seconds = traced(rows, "seconds")[0]
+    seconds[np.flatnonzero(np.isfinite(seconds))[:1]] = np.nan  # the first one compiles
+    known = seconds[np.isfinite(seconds)]
+    return np.nan_to_num(seconds, nan=np.median(known) if len(known) else np.nan)
 
 
 def add_penalties(folder: RunFolder, learned: Mapping[str, Hyper], data: FeatureSplit) -> None:
