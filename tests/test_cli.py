@@ -164,6 +164,14 @@ class TestOtherCommands:
         assert rfho("--version") == 0
         assert re.fullmatch(r"rfho \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
+    def test_brackets_in_the_name_of_a_folder_are_shown(self, capsys):
+        assert rfho("run", "fake", "--out", "here[rate=1]") == 0
+        said = capsys.readouterr().out
+        assert "writing to here[rate=1]\n" in said
+        assert "finished: here[rate=1]/report.html\n" in said
+        assert rfho("report", "here[rate=1]") == 0
+        assert capsys.readouterr().out == "here[rate=1]/report.html\n"
+
     def test_report_is_made_again(self, capsys):
         rfho("run", "fake", "--out", "here")
         path = Path("here/report.html")

@@ -45,7 +45,7 @@ FAILED_RUN, BAD_INPUT, BY_CTRL_C = 1, 2, 130
 def _version(wanted: bool) -> bool:
     if not wanted:
         return False
-    Console().print(f"rfho {importlib.metadata.version('rfho')}", highlight=False)
+    _show(f"rfho {importlib.metadata.version('rfho')}")
     raise typer.Exit
 
 
@@ -188,7 +188,7 @@ class CommandLine:
         """Go on with a run: outer loops from their last snapshots, and the rest anew."""
         about = open_run_folder(folder).about()
         if about.status == FINISHED:
-            Console().print(f"{folder} is finished", highlight=False, soft_wrap=True)
+            _show(f"{folder} is finished")
             return
         if about.experiment == OWN:
             raise RunFolderError(
@@ -200,8 +200,7 @@ class CommandLine:
 
     def report(self, folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
         """Make the report of a run again, from its folder alone."""
-        path = write_report(open_run_folder(folder))
-        Console().print(str(path), highlight=False, soft_wrap=True)
+        _show(str(write_report(open_run_folder(folder))))
 
     def compare(
         self,
@@ -210,11 +209,11 @@ class CommandLine:
     ) -> None:
         """Draw the histories of runs over each other, on one page."""
         write_file(out, compared(found(folders)).encode())
-        Console().print(str(out), highlight=False, soft_wrap=True)
+        _show(str(out))
 
     def _carry_out(self, experiment: Experiment[Any], settings: object, folder: RunFolder) -> None:
         console = Console()
-        console.print(f"{experiment.title}: writing to {folder.path}", highlight=False)
+        _show(f"{experiment.title}: writing to {folder.path}")
         command = shlex.join(["rfho", *self.arguments])
         with _log_on(console):
             try:
@@ -224,7 +223,7 @@ class CommandLine:
                 raise typer.Exit(
                     _said(f"FAILED: {error}; the report is {page}", FAILED_RUN)
                 ) from error
-        console.print(f"{outcome.status}: {outcome.report}", highlight=False, soft_wrap=True)
+        _show(f"{outcome.status}: {outcome.report}")
         if outcome.status == INTERRUPTED:
             raise typer.Exit(BY_CTRL_C)
 
@@ -275,6 +274,11 @@ def _log_on(console: Console) -> Generator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _show(text: str) -> None:
+    """Prints a line as it is, brackets in the name of a folder too."""
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _said(message: str, code: int) -> int:

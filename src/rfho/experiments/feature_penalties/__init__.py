@@ -7,7 +7,7 @@ Softmax regression with weights W, one row w_j for each feature, minimises
 
 and λ, as long as the list of features, minimises the cross-entropy on the validation set. Every
 method starts at the shared penalty that a grid finds best, with the model trained there. An outer
-step is T inner steps from where the last one ended, and K products with the Hessian (or K steps
+step is T inner steps from where the last one ended, and K products with the Hessian (or the T steps
 back): the methods take turns, so that all of them meet the same machine.
 """
 
@@ -72,7 +72,7 @@ class PenaltySettings:
     noise: int = setting(128, "features without information, added to digits", at_least(0))
     words: int = setting(130_107, "words of newsgroups: the most frequent", at_least(10))
     inner: int = setting(20, "T: inner steps in an outer step", at_least(1))
-    products: int = setting(20, "K: products of a solver, or steps back", at_least(3))
+    products: int = setting(20, "K: products of a solver", at_least(3))
     rate: float = setting(0.5, "of the inner steps", above(0))
     momentum: float = setting(0.9, "of the inner steps", between(0, 1))
     settle: int = setting(500, "inner steps of a training from zero", at_least(1))
@@ -114,14 +114,12 @@ def methods(settings: PenaltySettings) -> dict[str, AbstractHyperGradient]:
         "implicit, Neumann series": Neumann(k, settings.rate),
         "implicit, Nyström": Nystrom(min(k, 64), settings.damping),
     }
-    found: dict[str, AbstractHyperGradient] = {
-        name: ImplicitHyperGradient(solver, audit=None) for name, solver in stationary.items()
+    fixed_point = ImplicitHyperGradient(Neumann(k, 1.0), condition=rfho.FixedPoint(), audit=None)
+    return {
+        **{name: ImplicitHyperGradient(solver, audit=None) for name, solver in stationary.items()},
+        "implicit, fixed point": fixed_point,
+        "reverse": WarmRestartHyperGradient(ReverseHyperGradient()),
     }
-    found["implicit, fixed point"] = ImplicitHyperGradient(
-        Neumann(k, 1.0), condition=rfho.FixedPoint(), audit=None
-    )
-    found["reverse"] = WarmRestartHyperGradient(ReverseHyperGradient())
-    return found
 
 
 def run(settings: PenaltySettings, folder: RunFolder, console: Console) -> None:
@@ -210,7 +208,8 @@ def learn(
             try:
                 report = next(runs[name])
             except rfho.HyperGradientError as error:
-                console.print(f"{name} is left out from outer step {step} on: {error}")
+                said = f"{name} is left out from outer step {step} on: {error}"
+                console.print(said, markup=False)
                 del runs[name]
                 continue
             seconds = clock() - begin if step > loops[name].replayed else None

@@ -132,11 +132,11 @@ def methods(settings: CostSettings) -> dict[str, AbstractHyperGradient]:
         f"reverse, Binomial({settings.slots})": rfho.Binomial(settings.slots),
         "reverse, Anchored": rfho.Anchored(),
     }
-    found: dict[str, AbstractHyperGradient] = {
-        name: ReverseHyperGradient(policy) for name, policy in reverse.items()
+    return {
+        **{name: ReverseHyperGradient(policy) for name, policy in reverse.items()},
+        FORWARD: ForwardHyperGradient(),
+        f"real-time, Δ = {settings.every}": RealTimeHyperGradient(settings.every),
     }
-    found[FORWARD] = ForwardHyperGradient()
-    return found | {f"real-time, Δ = {settings.every}": RealTimeHyperGradient(settings.every)}
 
 
 def measure(problem: rfho.Problem, hyper: Array, settings: CostSettings) -> Iterator[Row]:
