@@ -26,6 +26,7 @@ def write() -> None:
             sections.append(_section(device, part, result))
     sections += [_peers(result) for (_, part), result in of_part.items() if part == "peers"]
     sections += [_long(result) for (_, part), result in of_part.items() if part == "long"]
+    sections += [_programs(result) for (_, part), result in of_part.items() if part == "programs"]
     kept = [result for (_, part), result in of_part.items() if part.startswith("P")]
     problems = [
         result for result in kept if len({row["hyperparameters"] for row in result["rows"]}) == 1
@@ -77,6 +78,11 @@ With m directions forward mode reads and writes m tangents of 2.6 MB at each ste
 the 2 MB of cache that a core has of its own: this traffic, which counting operations leaves out, is what keeps it
 above the least ratio.""",
 }
+
+_MORE_PROGRAMS = """\
+A long reverse run has a program for each part between which it can be stopped: a start, a segment there and back, a
+read-out, the estimate, the update, an evaluation. The automatic method asks the compiler for the memory of those
+among which it chooses. A domain adds no program: that λ lies in it is looked at in the first one."""
 
 _SMALL = 66 * 32 + 32 * 10
 
@@ -158,6 +164,33 @@ def _peers(result: dict[str, Any]) -> str:
             f"| {row['problem']} | {row['name']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {error} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _programs(result: dict[str, Any]) -> str:
+    lines = [
+        "## What a first run compiles",
+        "",
+        (
+            f"{result['device']}; JAX {result['jax']}; `python -m benchmarks.programs`. Softmax with 320 "
+            "features and 80 penalties, T = 200: the first two outer steps in a process of its own. *CPU s* is what "
+            "the first call takes beyond a second, which compiles nothing, the median of three; *compiled* is the "
+            "part of it that XLA takes, by the clock. The three programs are what a run begins with, an outer "
+            "step, and what it ends with."
+        ),
+        "",
+        "| | programs | CPU s | compiled, s | in the second call |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [row_of_programs(row) for row in result["rows"]]
+    return "\n".join([*lines, "", _MORE_PROGRAMS, ""])
+
+
+def row_of_programs(row: dict[str, Any]) -> str:
+    """A line of that table."""
+    return (
+        f"| {row['name']} | {len(row['names'])} | {row['seconds']:.2f} | {row['compiled']:.2f} "
+        f"| {len(row['again'])} |"
+    )
 
 
 def _picture(name: str, caption: str) -> str:

@@ -20,6 +20,9 @@ from rfho._programs.avals import in_space
 from rfho._programs.tracing import is_traced
 from rfho.typing import PyTree, Scalar
 
+_SMALL = 2**16
+"""Bytes of what is fetched to look at it."""
+
 
 def split(tree: PyTree) -> tuple[PyTree, PyTree]:
     """Inexact leaves, and all the rest; `equinox.combine` puts them together again."""
@@ -183,7 +186,7 @@ def path_of(path: tuple[Any, ...], name: str) -> str:
 def first_non_finite(tree: PyTree, name: str) -> str | None:
     """The path of the first leaf with a NaN or an infinity, or None; leaves that are traced count as finite.
 
-    Arrays are reduced where they lie, and one bool of each is fetched.
+    Large arrays are reduced where they lie, and one bool of each is fetched.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if is_inexact_number(leaf) and not is_traced(leaf) and not is_finite(leaf):
@@ -192,12 +195,19 @@ def first_non_finite(tree: PyTree, name: str) -> str | None:
 
 
 def is_finite(leaf: Any) -> bool:
-    """Whether every entry of a leaf with known values is finite: an array is reduced where it lies."""
-    if not isinstance(leaf, Array):
-        return bool(np.isfinite(leaf).all())
+    """Whether every entry of a leaf with known values is finite: a large array is reduced where it lies."""
+    if is_small(leaf):
+        return bool(np.isfinite(np.asarray(leaf)).all())
     # While something else is traced, too: a number that is known is looked at now.
     with jax.ensure_compile_time_eval():
         return bool(_all_finite(leaf))
+
+
+def is_small(leaf: Any) -> bool:
+    """Whether what is known is fetched sooner than a program is compiled that looks at it where it lies."""
+    return not isinstance(leaf, Array) or (
+        leaf.nbytes <= _SMALL and len(leaf.sharding.device_set) == 1
+    )
 
 
 @jax.jit
@@ -245,5 +255,17 @@ def _check_leaf(leaf: Any, where: str) -> None:
 
 def strong(leaf: Any) -> Array:
     """``leaf`` as an array of its own dtype: a weak type would change after an update and retrace everything."""
+    if isinstance(leaf, Array) and not is_traced(leaf):
+        if not leaf.weak_type:
+            return leaf
+        if len(leaf.sharding.device_set) == 1:
+            return jax.device_put(np.array(leaf), leaf.sharding if leaf.committed else None)
+    elif is_number(leaf) and not is_traced(leaf):
+        return known(leaf, jnp.result_type(leaf))
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def known(value: Any, dtype: Any) -> Array:
+    """What the host knows as an array; `jax.numpy.asarray` would compile a program to convert it."""
+    return jax.device_put(np.array(value, dtype))

@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from rfho._programs.trees import is_small
 from rfho.domains.base import AbstractDomain
 
 
@@ -29,7 +31,7 @@ def without_logarithm(x: Any, domain: str, remedy: str) -> str | None:
         domain: which asks for positive ones.
         remedy: what to do instead.
     """
-    smallest = float(_smallest(x))
+    smallest = float(np.min(np.asarray(x), initial=np.inf) if is_small(x) else _smallest(x))
     if smallest > 0:
         return None
     return f"has the entry {smallest}, but {domain} moves in log x, which needs x > 0: {remedy}"

@@ -24,6 +24,9 @@ from rfho.domains.fixed import Fixed
 from rfho.domains.reals import Reals
 from rfho.typing import Hyper, PyTree
 
+_Named = tuple[AbstractDomain, str, Any]
+"""A domain, the path of its leaf, and the leaf."""
+
 
 class Rest(eqx.Module):
     """The leaves of ``hyper`` that are not learned.
@@ -133,27 +136,56 @@ class Space(eqx.Module):
         Raises:
             ValueError: the message names the leaf.
         """
+        self.check_kind(free)
+        known = [each for each in self._bounded(free) if not is_traced(each[2])]
+        inside = _contained([(domain, leaf) for domain, _, leaf in known]) if known else []
+        _refuse_outside(known, inside)
+
+    def check_kind(self, free: Hyper) -> None:
+        """Refuses a start that a domain cannot hold.
+
+        Raises:
+            ValueError: the message names the leaf.
+        """
+        for domain, where, leaf in self._named(free):
+            if not is_traced(leaf):
+                domain.check(leaf, where)
+
+    def contains(self, free: Hyper) -> list[Bool[Array, ""]]:
+        """Whether each leaf that has bounds is within them; `check_inside` says so in words."""
+        return [domain.contains(leaf) for domain, _, leaf in self._bounded(free)]
+
+    def check_inside(self, free: Hyper, inside: list[Bool[Array, ""]]) -> None:
+        """Refuses a start of which `contains` has found that it lies outside.
+
+        Raises:
+            ValueError: the message names the leaf.
+        """
+        _refuse_outside(self._bounded(free), inside)
+
+    def _named(self, free: Hyper) -> list[_Named]:
         domains = jax.tree.leaves(self.domains, is_leaf=_is_domain)
         leaves = jax.tree_util.tree_leaves_with_path(free)
-        known = [
+        return [
             (domain, tree.path_of(path, "hyper"), leaf)
             for domain, (path, leaf) in zip(domains, leaves, strict=True)
-            if not is_traced(leaf)
         ]
-        for domain, where, leaf in known:
-            domain.check(leaf, where)
-        bounded = [each for each in known if not isinstance(each[0], Reals)]
-        inside = _contained([(domain, leaf) for domain, _, leaf in bounded]) if bounded else ()
-        for (domain, where, _), is_in in zip(bounded, jax.device_get(inside), strict=True):
-            if not is_in:
-                raise ValueError(
-                    f"{where} starts outside its domain {domain}: start inside, for example from the "
-                    "domain's project(x)"
-                )
+
+    def _bounded(self, free: Hyper) -> list[_Named]:
+        return [each for each in self._named(free) if not isinstance(each[0], Reals)]
 
     def leafwise(self, function: Callable[..., Any], *trees: PyTree) -> PyTree:
         """``function(domain, leaf, …)`` over all learned leaves."""
         return jax.tree.map(function, self.domains, *trees, is_leaf=_is_domain)
+
+
+def _refuse_outside(bounded: list[_Named], inside: list[Bool[Array, ""]]) -> None:
+    for (domain, where, _), is_in in zip(bounded, jax.device_get(inside), strict=True):
+        if not is_in:
+            raise ValueError(
+                f"{where} starts outside its domain {domain}: start inside, for example from the "
+                "domain's project(x)"
+            )
 
 
 @eqx.filter_jit

@@ -4,9 +4,9 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from rfho._programs import trees as tree
 from rfho.hyper_gradients.segments import Length, advance, pull_back
 from rfho.memory import schedule
 from rfho.problem.moment import AbstractMoment
@@ -124,4 +124,4 @@ class SegmentedRun(NamedTuple):
     def _steps(self, i: int) -> tuple[Step, Length]:
         start = i * self.method.segment
         length = min(self.method.segment, self.problem.horizon - start)
-        return jnp.asarray(start), Length(length)
+        return tree.known(start, np.int32), Length(length)

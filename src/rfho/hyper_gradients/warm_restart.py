@@ -8,13 +8,17 @@ horizon can be short (as the original package's ``warm_start``, and stocBiO, arX
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Int
 
+from rfho._programs import trees as tree
+from rfho._programs.tracing import is_traced
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import HyperGradientError
 from rfho.files import Planned
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode
+from rfho.hyper_gradients.segments import evaluate
 from rfho.hyper_gradients.watch import Watch
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
@@ -120,7 +124,7 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
         """One estimate of the method inside, over the next T steps."""
         inner = problem.going_on(carry.state).later(carry.t)
         estimate, inside = self.method.estimate(inner, hyper, carry.carry)
-        return estimate, WarmRun(estimate.aux.state, carry.t + problem.horizon, inside)
+        return estimate, WarmRun(estimate.aux.state, _later(carry.t, problem.horizon), inside)
 
     def complaint(self, stats: dict[str, float]) -> HyperGradientError | None:
         """That of the method inside."""
@@ -131,7 +135,14 @@ class WarmRestartHyperGradient(AbstractHyperGradient):
     ) -> tuple[PyTree, Params]:
         """The objective where training stands."""
         params = problem.dynamics.output(carry.state)
+        if self.driven_from_python:
+            return evaluate(problem, hyper, params), params
         return problem.evaluate(params, hyper), params
 
     def limit(self, problem: AbstractMoment) -> None:
         """Any number of estimates."""
+
+
+def _later(t: Array, steps: int) -> Array:
+    """On the host where t is known: no program is compiled for a sum."""
+    return t + steps if is_traced(t) else tree.known(int(t) + steps, np.int32)

@@ -22,6 +22,7 @@ from jaxtyping import Array
 from rfho._programs.begun import begun
 from rfho.hyper_gradients import Estimate
 from rfho.memory.shards import to_host
+from rfho.outer.beginning import Reserved
 from rfho.outer.stack import member, stacked, with_member
 from rfho.outer.tuner import Tuner, TunerState
 from rfho.placement import Members
@@ -112,9 +113,10 @@ class InTurn(AbstractGroup):
         past: Sequence[Sequence[TunerState]],
         scales: Sequence[float] | None,
         wait: Wait,
+        reserved: Reserved | None = None,
     ) -> None:
         super().__init__(tuner, problem, past, scales, wait)
-        self._steps = [self._steps_of(i, state) for i, state in enumerate(past[-1])]
+        self._steps = [self._steps_of(i, state, reserved) for i, state in enumerate(past[-1])]
         self._past.extend(map(tuple, past))
 
     def advance(self, running: Sequence[bool]) -> list[Taken]:
@@ -143,9 +145,11 @@ class InTurn(AbstractGroup):
         self._steps[i].close()
         self._steps[i] = self._steps_of(i, state)
 
-    def _steps_of(self, i: int, state: TunerState) -> Generator[tuple[TunerState, Estimate]]:
+    def _steps_of(
+        self, i: int, state: TunerState, reserved: Reserved | None = None
+    ) -> Generator[tuple[TunerState, Estimate]]:
         tuner = self.tuner if self.scales is None else self.tuner.scaled(self.scales[i])
-        return tuner.steps(self.problem, state)
+        return tuner.steps(self.problem, state, reserved)
 
     def release(self) -> None:
         """Frees the reserved memory."""
@@ -227,6 +231,7 @@ def group_of(
     *,
     wait: Wait,
     placement: Members | None = None,
+    reserved: Reserved | None = None,
 ) -> AbstractGroup:
     """The group that fits the number of members and the method.
 
@@ -237,13 +242,14 @@ def group_of(
         scales: what the outer steps of each are multiplied with; None if none is ever to go back.
         wait: waits for a step.
         placement: how members lie over devices; None on one.
+        reserved: the memory of a single member, if there is some already.
 
     Raises:
         ValueError: several members differ in structure.
     """
     alone = len(past[-1]) == 1 and placement is None
     if alone or tuner.method.driven_from_python:
-        return InTurn(tuner, problem, past, scales, wait)
+        return InTurn(tuner, problem, past, scales, wait, reserved)
     return SideBySide(tuner, problem, past, scales, wait, placement)
 
 

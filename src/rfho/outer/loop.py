@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from rfho.checks.diagnosis import HyperGradientWarning
 from rfho.errors import HyperGradientError, Result
+from rfho.outer.how import How
 from rfho.outer.report import Solution
-from rfho.outer.session import How, Rows, Session
+from rfho.outer.session import Rows, Session
 from rfho.outer.signals import StopSignals
 from rfho.problem.problem import Problem
 from rfho.typing import Hyper

@@ -5,10 +5,6 @@ import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
-
-import jax
-import optax
 
 from rfho.checks.diagnosis import Finding
 from rfho.errors import Result, positive_int
@@ -18,74 +14,23 @@ from rfho.memory.shards import to_host
 from rfho.outer.chooser import problem_to_choose_by
 from rfho.outer.estimates import Interruptible
 from rfho.outer.events import (
-    AbstractRun,
     Audience,
-    Listener,
     Standing,
     Start,
     written_by_method,
 )
 from rfho.outer.group import AbstractGroup, Taken, group_of
+from rfho.outer.how import How
 from rfho.outer.peers import peers_of
 from rfho.outer.report import Report, Solution
-from rfho.outer.retry import Retry
 from rfho.outer.signals import StopSignals
-from rfho.outer.tuner import Tuner, TunerState
+from rfho.outer.tuner import Tuner
 from rfho.outer.watched import Watched
-from rfho.placement import Members
 from rfho.problem.problem import Problem
-from rfho.typing import Hyper, PyTree
+from rfho.typing import Hyper
 
 Rows = tuple[Report | None, ...]
 """One report for each member; None for those that have ended."""
-
-
-class How(NamedTuple):
-    """How members are tuned: what all verbs take.
-
-    Attributes:
-        method: how hypergradients are computed.
-        optim: the outer optimiser.
-        domains: of each member.
-        steps: outer steps; 100 if None, or as many as the training run of an online method has.
-        tolerance: a member ends when ‖λ_k - λ_{k-1}‖ <= tolerance · (1 + ‖λ_{k-1}‖).
-        choose: data on which the best step is chosen; None to go by the objective.
-        listeners: who is told.
-        run: what keeps the outer state; None if nothing does.
-        retry: when a member goes back; None if never.
-        placement: how members lie over devices; None on one.
-    """
-
-    method: AbstractHyperGradient
-    optim: optax.GradientTransformation
-    domains: tuple[PyTree, ...]
-    steps: int | None
-    tolerance: float
-    choose: Any
-    listeners: Sequence[Listener]
-    run: AbstractRun | None
-    retry: Retry | None
-    placement: Members | None = None
-
-    def side_by_side(self, members: int) -> int:
-        """How many of so many members one device steps at a time.
-
-        Raises:
-            ValueError: they cannot lie as they should.
-        """
-        if self.placement is None:
-            return 1 if self.method.driven_from_python else members
-        if self.method.driven_from_python:
-            raise ValueError(
-                f"{type(self.method).__name__} steps its members in turn from Python, so that they cannot lie over "
-                "devices: leave placement out, or take a method that runs in one program"
-            )
-        return self.placement.on_each(members)
-
-    def hurry(self) -> None:
-        """Tells the run that it is to end without saving."""
-        if self.run is not None:
-            self.run.hurry()
 
 
 class Session:
@@ -111,19 +56,19 @@ class Session:
         self._signals = signals
         self._how = how
         self._problem = problem
-        side_by_side = how.side_by_side(len(hypers))
         self._start = Start(problem, how.method, tuple(hypers), self.total, how.optim, how.choose)
-        states = tuple(
-            Tuner(how.method, how.optim, domain).init(problem, hyper, members=side_by_side)
-            for domain, hyper in zip(how.domains, hypers, strict=True)
-        )
-        _check_alike(states)
+        states, reserved = how.begin(problem, hypers)
         self._peers = peers_of((problem, states))
         self._watch = Interruptible(self.audience, signals, how.run, self._standings, self._peers)
         watched = Tuner(how.method.watched(self._watch), how.optim)
         scales = None if how.retry is None else [1.0] * len(states)
         group = functools.partial(
-            group_of, watched, problem, wait=self._watch.wait, placement=how.placement
+            group_of,
+            watched,
+            problem,
+            wait=self._watch.wait,
+            placement=how.placement,
+            reserved=reserved,
         )
         self.group: AbstractGroup = group([states], scales)
         judging = problem_to_choose_by(problem, how.choose)
@@ -276,16 +221,6 @@ def outer_steps(method: AbstractHyperGradient, problem: Problem, steps: int | No
             "long, so it would never update: lower every, or raise horizon"
         )
     return limit if steps is None else min(steps, limit)
-
-
-def _check_alike(states: Sequence[TunerState]) -> None:
-    kinds = [jax.tree.structure(state.space) for state in states]
-    for i, kind in enumerate(kinds):
-        if kind != kinds[0]:
-            raise ValueError(
-                f"domains[{i}] differs from domains[0] in its kinds of domain, but members run side by side: give "
-                "all of them the same kinds, with bounds or radii of their own"
-            )
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -12,21 +12,21 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Int
 
 from rfho._programs import trees as tree
 from rfho._programs.begun import begun, begun_in_place
-from rfho._programs.tracing import any_traced
 from rfho.domains import Reals
 from rfho.domains.space import Rest, Space
 from rfho.hyper_gradients import AbstractHyperGradient, Estimate, ReverseHyperGradient
-from rfho.hyper_gradients.room import refuse_what_cannot_fit
 from rfho.memory.shards import is_spread
 from rfho.optim.certain import Certain
+from rfho.outer.beginning import Reserved, beginning
+from rfho.problem.fresh import Fresh
 from rfho.problem.moment import AbstractMoment, Moment
 from rfho.problem.problem import Problem
-from rfho.problem.validate import validate
 from rfho.typing import Hyper, Params, PyTree
 
 REVERSE = ReverseHyperGradient()
@@ -128,34 +128,36 @@ class Tuner(eqx.Module):
             TypeError, ValueError: hyperparameters fit neither problem nor domain; the message says which.
             MemoryError: an estimate would not fit; the message says what does.
         """
+        return self.begin(problem, hyper, members=members, reserves=False)[0]
+
+    def begin(
+        self, problem: Problem, hyper: Hyper, *, members: int = 1, reserves: bool = True
+    ) -> tuple[TunerState, Reserved]:
+        """The same, and the memory that `steps` takes, all made by one program."""
         space = Space.of(self.domain, hyper)
         free, rest = space.split(hyper)
         free = tree.as_hyper(free)
-        space.check(free)
-        carry = self._started(problem.at(0, rest), free, members)
-        # Over several devices not in a program, whose compiler would lay them out as it likes.
-        slots = (_slots if is_spread(free) or any_traced(free) else _slots_compiled)(
-            self.optim, space, free
+        moment = problem.at(0, rest)
+        begun = beginning(
+            self.method, self.optim, space, moment, free, members=members, reserves=reserves
         )
-        return TunerState(
-            free, rest, space, slots, carry, jnp.zeros((), jnp.int32), jnp.asarray(True)
-        )
-
-    def _started(self, moment: Moment, free: Hyper, members: int) -> PyTree:
-        start = _start if any_traced((moment, free)) else _start_compiled
-        return start(self.method, moment, free, members)
+        zero, fine = tree.known(0, np.int32), tree.known(True, np.bool_)
+        state = TunerState(free, rest, space, begun.slots, begun.carry, zero, fine)
+        return state, Reserved(begun.memory)
 
     def step(self, problem: Problem, state: TunerState) -> tuple[TunerState, Estimate]:
         """One estimate, one update, one projection; pure and traceable, and compiled when called eagerly."""
         step = _driven_step if self.method.driven_from_python else _step
         return step(self, problem, state)
 
-    def steps(self, problem: Problem, state: TunerState) -> Generator[tuple[TunerState, Estimate]]:
-        """`step` again and again, without end, in memory that is reserved once.
+    def steps(
+        self, problem: Problem, state: TunerState, reserved: Reserved | None = None
+    ) -> Generator[tuple[TunerState, Estimate]]:
+        """`step` again and again, without end, in memory that is reserved once: by `begin`, or here.
 
         The states that it yields are yours to keep; the estimates' arrays too.
         """
-        memory = _reserve(self, problem, state)
+        memory = _reserve(self, problem, state) if reserved is None else reserved.memory
         while True:
             if memory is None:
                 state, estimate = self.step(problem, state)
@@ -167,23 +169,6 @@ class Tuner(eqx.Module):
         """The objective and the trained parameters with which a run that ends here ends."""
         conclude = _conclude if self.method.driven_from_python else _conclude_compiled
         return conclude(self, problem, state)
-
-
-def _start(method: AbstractHyperGradient, moment: Moment, free: Hyper, members: int) -> PyTree:
-    # Traced once per program, and so is all that is looked at here.
-    validate(moment, free, reaches_start=method.reaches_start(moment))
-    refuse_what_cannot_fit(moment, free, method, members=members)
-    return method.init(moment, free)
-
-
-_start_compiled = eqx.filter_jit(_start)
-
-
-def _slots(optim: optax.GradientTransformation, space: Space, free: Hyper) -> PyTree:
-    return optim.init(space.chart(free))
-
-
-_slots_compiled = eqx.filter_jit(_slots)
 
 
 def _pure_step(
@@ -268,9 +253,16 @@ def _driven_step(tuner: Tuner, problem: Problem, state: TunerState) -> tuple[Tun
     return _updated_compiled(tuner, moment, state, estimate, carry)
 
 
-@eqx.filter_jit
 def _moment(problem: Problem, state: TunerState) -> Moment:
+    draws = any(isinstance(data, Fresh) for data in (problem.train, problem.valid))
+    return (_moment_compiled if draws else _moment_of)(problem, state)
+
+
+def _moment_of(problem: Problem, state: TunerState) -> Moment:
     return problem.at(state.step, state.rest)
+
+
+_moment_compiled = eqx.filter_jit(_moment_of)
 
 
 @begun_in_place
@@ -284,7 +276,8 @@ def _step_in_place(
 
 def _reserve(tuner: Tuner, problem: Problem, state: TunerState) -> PyTree:
     # Over several devices the program lays its tape out itself: what is reserved would lie on one of them.
-    return None if is_spread((problem, state)) else _reserved(tuner, problem, state)
+    one_by_one = tuner.method.driven_from_python or is_spread((problem, state))
+    return None if one_by_one else _reserved(tuner, problem, state)
 
 
 @eqx.filter_jit

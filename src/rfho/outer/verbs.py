@@ -10,10 +10,11 @@ from rfho.hyper_gradients import AbstractHyperGradient
 from rfho.optim.certain import certain
 from rfho.outer.events import AbstractRun, Listener
 from rfho.outer.group import alike
+from rfho.outer.how import How
 from rfho.outer.loop import reported, tuned
 from rfho.outer.report import Report, Solution
 from rfho.outer.retry import Retry
-from rfho.outer.session import How, Rows
+from rfho.outer.session import Rows
 from rfho.outer.tuner import ADAM, REVERSE
 from rfho.placement import Members
 from rfho.problem.problem import Problem

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rfho._programs import trees as tree
@@ -51,13 +52,14 @@ class AbstractMoment(eqx.Module):
             k: the outer step, which validation data and `Fresh` data may depend on.
             rest: the leaves of λ that are not learned, as `rfho.domains.Space` splits them off.
         """
-        k = jnp.asarray(k, jnp.int32)
+        k = tree.known(k, np.int32) if isinstance(k, int) else jnp.asarray(k, jnp.int32)
         rest = self.rest if rest is None else rest
         return self._moment(train=drawn(self.train, k), k=k, rest=rest)
 
     def later(self, t: Step) -> "Moment":
         """The same, with its steps counted from ``t`` steps later on."""
-        return self._moment(t0=self.t0 + jnp.asarray(t, jnp.int32))
+        t = jnp.asarray(t, jnp.int32)
+        return self._moment(t0=t if isinstance(self.t0, int) and self.t0 == 0 else self.t0 + t)
 
     def going_on(self, state: State) -> "Moment":
         """The same, with training that goes on from ``state``, which is taken as given."""
