@@ -28,7 +28,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rfho
 
-STEPS = 6
+FOLDER, KILLS = Path(sys.argv[1]), int(sys.argv[2])
+STEPS = 40 * KILLS or 6
 _ = rfho.Run  # which imports what draws
 
 
@@ -66,7 +67,7 @@ def tuned(**more):
     draw = np.random.default_rng(0)
     inputs, answers = (draw.normal(size=(16, width)).astype(np.float32) for width in (4, 2))
     train = spread(inputs, "d"), spread(answers, "d")
-    dynamics = rfho.Descent(loss, rate, spread(np.zeros((4, 2), np.float32), None, "d"))
+    dynamics = rfho.Descent(loss, rate, spread(np.zeros((4, 2), np.float32), "d"))
     problem = rfho.Problem(dynamics, objective, train, train, horizon=4)
     hyper = {"lr": spread(np.float32(0.1)), "weights": spread(np.zeros(16, np.float32), "d")}
     return rfho.tune(problem, hyper, optim=OUTER, steps=STEPS, **more)
@@ -146,21 +147,25 @@ def forked(work, folder, address, rank):
     os._exit(0)
 
 
+def last(folder):
+    """The last snapshot that the first process has committed."""
+    return max((path.parent.name for path in folder.glob("snapshots/*/commit.json")), default="")
+
+
 def flip(folder):
     """A bit in the second process's part of the last snapshot that the first one has committed; which it is."""
-    last = max(path.parent.name for path in folder.glob("snapshots/*/commit.json"))
-    part = folder / "process-1" / "snapshots" / last / "arrays.safetensors"
+    number = last(folder)
+    part = folder / "process-1" / "snapshots" / number / "arrays.safetensors"
     content = bytearray(part.read_bytes())
     content[-3] ^= 4
     part.write_bytes(content)
-    return int(last)
+    return int(number)
 
 
 def main():
     warnings.simplefilter("ignore")  # JAX does not like forks, but the parent never computes
-    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
-    draw = random.Random(0)
-    for _ in range(kills):
+    folder, draw = FOLDER, random.Random(0)
+    for _ in range(KILLS):
         both = begun(keep, folder)
         time.sleep(draw.uniform(1, 8))
         os.kill(draw.choice(both), signal.SIGKILL)
@@ -168,7 +173,8 @@ def main():
         for process in both:
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
-    if not kills:
+        print(json.dumps({"killed at": last(folder)}), flush=True)  # noqa: T201
+    if not KILLS:
         first, second = begun(lose, folder)
         os.waitpid(second, 0)
         lost = time.monotonic()
