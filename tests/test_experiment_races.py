@@ -216,6 +216,8 @@ def test_tables_with_groups_of_their_own_have_one_race():
     assert list(races_of(settings)) == [("digits", 1), ("digits", 8), ("cancer", 0)]
 
 
-def test_more_groups_than_columns_are_refused():
+def test_more_groups_than_columns_are_refused_before_the_first_race(tmp_path, monkeypatch):
+    monkeypatch.setattr("rfho.experiments.races.watch", lambda *_, **__: pytest.fail("it began"))
+    folder = create_run_folder("races", tmp_path / "run")
     with pytest.raises(SettingsError, match="129 groups, but digits has 128 columns"):
-        race_table("digits", (100, 200), groups=129, seed=0)
+        RACES.run(RaceSettings(penalties=(1, 129)), folder, Console(file=io.StringIO()))
