@@ -9,6 +9,7 @@ import pytest
 
 import rfho
 from rfho import cli
+from rfho.errors import DataNotFoundError
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.outer_loops import OuterLoop
 from rfho.runs.owner import claim
@@ -35,8 +36,11 @@ class Counted:
         self.stop_at: int | None = None
         self.taken: list[int] = []
         self.replayed: list[int] = []
+        self.lacks_data = False
 
     def __call__(self, settings: Settings, folder: RunFolder, console) -> None:
+        if self.lacks_data:
+            raise DataNotFoundError("no such file: set RFHO_DATA")
         ends = []
         with until_interrupted(folder, console):
             for start in (0.5, 2.0):
@@ -101,6 +105,21 @@ class TestResume:
         assert here.table("ends") == whole.table("ends")
         assert before + len(counted.taken[before:]) == 2 * STEPS
         assert sum(counted.replayed[-2:]) == before
+
+    def test_what_cannot_go_on_for_want_of_data_keeps_its_results(self, command, counted, capsys):
+        counted.stop_at = STEPS + 3
+        command("run", "fake", "--out", "here")
+        here = RunFolder(Path("here"))
+        history, contents = here.history(), here.contents()
+        counted.lacks_data = True
+        assert command("resume", "here") == 2
+        assert "set RFHO_DATA" in capsys.readouterr().err
+        assert (here.history(), here.contents()) == (history, contents)
+        assert here.about().status == "failed"
+        assert "set RFHO_DATA" in Path("here/report.html").read_text(encoding="utf-8")
+        counted.lacks_data, counted.stop_at = False, None
+        assert command("resume", "here") == 0
+        assert len(here.history()) == 2 * STEPS
 
     def test_a_finished_run_is_left_alone(self, command, counted, capsys):
         command("run", "fake", "--out", "here")

@@ -196,7 +196,8 @@ class CommandLine:
             )
         experiment = _named(about.experiment, self.experiments)
         settings = changed(experiment.quick, read_toml(folder / "settings.toml"))
-        self._carry_out(experiment, settings, taken_up(folder, allow or ()))
+        with taken_up(folder, allow or ()) as taken:
+            self._carry_out(experiment, settings, taken)
 
     def report(self, folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
         """Make the report of a run again, from its folder alone."""

@@ -6,17 +6,20 @@ between the loops is computed anew.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rfho.errors import Result
-from rfho.files import Planned, inside, make_folder, naming
+from rfho.files import Planned, inside, make_folder, naming, write_file
 from rfho.hyper_gradients import Watch
 from rfho.outer import AbstractRun, Peers, Report, Standing, Start
+from rfho.runs.experiment import USER_ERRORS
 from rfho.runs.forecast import written
 from rfho.runs.keeper import HISTORY, Keeper
 from rfho.runs.owner import claim
 from rfho.runs.pace import Pace
+from rfho.runs.report import write_report
 from rfho.runs.run import MINUTE, taken_over
 from rfho.runs.run_folder import CONTENTS, RunFolder, open_run_folder
 
@@ -95,8 +98,11 @@ class OuterLoop(AbstractRun):
                 keeper.close()
 
 
-def taken_up(path: Path, allow: Sequence[str]) -> RunFolder:
-    """The folder of an experiment that was interrupted, owned by this process and without what it came to.
+@contextmanager
+def taken_up(path: Path, allow: Sequence[str]) -> Generator[RunFolder]:
+    """Around an experiment that goes on: its folder, owned by this process and without what it came to.
+
+    One that cannot go on, for want of its data, say, before it has come to anything leaves the folder's results.
 
     Args:
         path: of the folder.
@@ -108,7 +114,16 @@ def taken_up(path: Path, allow: Sequence[str]) -> RunFolder:
     """
     open_run_folder(path)
     folder = RunFolder(path, claim(path), tuple(allow))
-    for name in (HISTORY, CONTENTS):
-        with naming(path / name):
-            (path / name).unlink(missing_ok=True)
-    return folder
+    places = [inside(path, name) for name in (HISTORY, CONTENTS)]
+    before = {place: place.read_bytes() for place in places if place.exists()}
+    for place in places:
+        with naming(place):
+            place.unlink(missing_ok=True)
+    try:
+        yield folder
+    except USER_ERRORS:
+        if not any(place.exists() for place in places):
+            for place, content in before.items():
+                write_file(place, content)
+            write_report(folder)
+        raise
