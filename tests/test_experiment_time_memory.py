@@ -6,6 +6,7 @@ import equinox as eqx
 import pytest
 from rich.console import Console
 
+import rfho
 from rfho.experiments import time_memory
 from rfho.experiments.time_memory import (
     TIME_MEMORY,
@@ -123,6 +124,11 @@ def test_real_time_hypergradients_are_those_of_one_whole_training_run():
     method = methods(SETTINGS)["real-time, Δ = 4"]
     values, hypergradients = eqx.filter_eval_shape(whole_run(method), problem, hyper)
     assert (values.shape, hypergradients.shape) == ((2,), (2, 3))
+
+
+def test_real_time_hypergradients_look_no_further_than_the_training_run():
+    *_, last = methods(CostSettings(horizon=4, every=9)).items()
+    assert last == ("real-time, Δ = 4", rfho.RealTimeHyperGradient(4))
 
 
 def test_the_crossing_is_where_the_lines_meet():

@@ -124,7 +124,8 @@ def training(settings: CostSettings, m: int, width: int) -> tuple[rfho.Problem, 
 
 
 def methods(settings: CostSettings) -> dict[str, AbstractHyperGradient]:
-    """Reverse mode under five policies, forward mode, and real-time."""
+    """Reverse mode under five policies, forward mode, and real-time, at least once in a training run."""
+    every = min(settings.every, settings.horizon)
     reverse = {
         REVERSE: rfho.StoreAll(),
         "reverse, Replay": rfho.Replay(),
@@ -135,7 +136,7 @@ def methods(settings: CostSettings) -> dict[str, AbstractHyperGradient]:
     return {
         **{name: ReverseHyperGradient(policy) for name, policy in reverse.items()},
         FORWARD: ForwardHyperGradient(),
-        f"real-time, Δ = {settings.every}": RealTimeHyperGradient(settings.every),
+        f"real-time, Δ = {every}": RealTimeHyperGradient(every),
     }
 
 
