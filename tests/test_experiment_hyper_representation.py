@@ -1,6 +1,7 @@
 """Hyper-representation in miniature: what meta-training learns, and that its hypergradient is exact."""
 
 import io
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -23,6 +24,7 @@ from rfho.experiments.hyper_representation.few_shot import (
     nearest,
     represent_episodes,
 )
+from rfho.experiments.hyper_representation.report import add_episode
 from rfho.experiments.parts.convolution import random_convolutions
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
@@ -113,6 +115,18 @@ def test_nearest_drawing_is_right_where_all_drawings_of_a_class_are_one():
 def test_an_episode_has_each_class_and_each_drawing_once(episodes):
     flat = episodes.reshape(2, 12, -1)
     assert all(len(np.unique(episode, axis=0)) == 12 for episode in flat)
+
+
+@pytest.mark.parametrize("drawings", [2, 6])
+def test_an_episode_is_drawn_however_few_are_asked_for(drawings):
+    drawn = []
+    episode = np.arange(3 * drawings, dtype=np.uint8).reshape(3, drawings, 1, 1)
+    add_episode(SimpleNamespace(add_picture=lambda name, figure, _: drawn.append(figure)), episode)
+    axes = [axis for axis in drawn[0].axes if axis.images]
+    shown = min(drawings, 4)
+    assert [axis.get_title() for axis in axes[:4]] == ["class A", "class B", "class C", "A?"]
+    pixels = [round(255 * float(axis.images[0].get_array()[0, 0])) for axis in axes]
+    assert pixels == [drawings * k + number for number in range(shown) for k in range(3)]
 
 
 def test_too_many_classes_are_refused(tmp_path, monkeypatch):

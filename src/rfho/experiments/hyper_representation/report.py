@@ -11,11 +11,12 @@ from rfho.runs.study import grouped, traced
 def add_episode(
     folder: RunFolder, episode: UInt8[np.ndarray, "ways drawings height width"]
 ) -> None:
-    """What an episode of meta-testing shows: one drawing of each class, and three to be recognised."""
-    ways = len(episode)
-    images = np.concatenate([episode[:, 0], *(episode[:, number] for number in (1, 2, 3))])
+    """What an episode of meta-testing shows: one drawing of each class, and up to three to be recognised."""
+    ways, drawings = episode[:, :4].shape[:2]
+    images = np.concatenate(np.swapaxes(episode[:, :drawings], 0, 1))
     letters = [chr(ord("A") + number % 26) for number in range(ways)]
-    captions = [f"class {letter}" for letter in letters] + [f"{letter}?" for letter in 3 * letters]
+    asked = [f"{letter}?" for letter in letters] * (drawings - 1)
+    captions = [f"class {letter}" for letter in letters] + asked
     drawn = image_grid(images / 255, captions, columns=ways)
     folder.add_picture("episode", drawn, _EPISODE)
 
