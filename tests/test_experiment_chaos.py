@@ -9,6 +9,7 @@ from rich.console import Console
 from rfho.experiments.chaos import CHAOS, ChaosSettings, evenly, secants
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,11 @@ def chaos(tmp_path_factory):
     folder = create_run_folder("chaos", tmp_path_factory.mktemp("chaos") / "run")
     execute(CHAOS, settings, folder, command="", console=Console(file=io.StringIO()))
     return folder
+
+
+def test_rates_that_are_no_range_are_refused():
+    with pytest.raises(SettingsError, match="the first must be below the last"):
+        ChaosSettings(rates=(0.1,))
 
 
 def test_in_calm_water_the_hypergradient_is_the_slope(chaos):

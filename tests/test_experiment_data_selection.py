@@ -210,9 +210,16 @@ def test_what_judges_is_clean_and_not_trained_on():
     assert "import" in "".join(found.alphabet[code] for code in every.ravel())
 
 
-def test_more_documents_than_there_are_is_refused():
-    with pytest.raises(SettingsError, match="lower one of them"):
-        load_documents("packages", 50, count=10**6, held_out=10, spoilt=0.5, seed=0)
+@pytest.mark.parametrize(
+    ("count", "spoilt", "message"), [(10**6, 0.5, "lower one of them"), (8, 0.9, "none is clean")]
+)
+def test_documents_that_there_are_not_are_refused(count, spoilt, message):
+    with pytest.raises(SettingsError, match=message):
+        load_documents("packages", 50, count=count, held_out=10, spoilt=spoilt, seed=0)
+
+
+def test_so_few_may_be_spoilt_that_it_is_none():
+    assert not load_documents("packages", 50, count=8, held_out=2, spoilt=0.1, seed=0).kinds.any()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from rfho.experiments.shared_schedules import (
 from rfho.experiments.shared_schedules.contest import Contestant, Trial
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
+from rfho.runs.settings import SettingsError
 
 TINY = SharedSettings(
     train=40,
@@ -52,6 +53,11 @@ def problem():
 
 def lines(folder, name):
     return [line for line in folder.history() if line["schedule"] == name]
+
+
+def test_a_block_has_at_least_one_step():
+    with pytest.raises(SettingsError, match="blocks = 7: must be at most horizon = 6"):
+        SharedSettings(horizon=6)
 
 
 def test_hyperparameters_leave_zero_and_lower_the_loss(folder):

@@ -31,7 +31,7 @@ from rfho.runs.about import INTERRUPTED
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.pictures import COLOURS, figure
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.settings import above, at_least, between, setting
+from rfho.runs.settings import SettingsError, above, at_least, between, setting
 from rfho.runs.study import Record, add_tables, median, tabulated
 from rfho.runs.table import Table
 
@@ -67,6 +67,10 @@ class ChaosSettings:
     growth: float = setting(100.0, "growth of the adjoint that is called chaotic", above(0))
     examined: int = setting(20, "rates among them that rfho.diagnose examines", at_least(0))
     seed: int = setting(0, "of examples and initial network", at_least(0))
+
+    def __post_init__(self) -> None:
+        if self.rates[0] >= self.rates[-1]:
+            raise SettingsError(f"rates = {list(self.rates)}: the first must be below the last")
 
 
 def training(settings: ChaosSettings) -> rfho.Problem:

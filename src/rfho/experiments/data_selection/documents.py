@@ -65,7 +65,7 @@ def load_documents(
         seed: of the draw.
 
     Raises:
-        SettingsError: the text is too short.
+        SettingsError: the text is too short, or no document would be clean.
         DataNotFoundError, DataFormatError: its file is missing or damaged.
     """
     text = load_tiny_shakespeare() if name == "tiny-shakespeare" else of_packages()
@@ -81,8 +81,12 @@ def load_documents(
     kinds = np.zeros(count, np.int64)
     ways = len(KINDS) - 1
     number = round(spoilt * count / ways)
+    if ways * number >= count:
+        raise SettingsError(
+            f"documents = {count}, spoilt = {spoilt}: none is clean; change one of them"
+        )
     kinds[: ways * number] = np.repeat(1 + np.arange(ways), number)
-    for kind, spoil in enumerate((letters, words, language, boilerplate), 1):
+    for kind, spoil in enumerate((letters, words, language, boilerplate) if number else (), 1):
         rows = kinds == kind
         train[rows] = spoil(train[rows], text.alphabet, generator)
     return Documents(train, kinds, valid, test, text.alphabet)

@@ -17,7 +17,7 @@ class SelectionSettings:
     documents: int = setting(128, "documents to train on", at_least(8))
     held_out: int = setting(32, "clean documents to choose by; as many test", at_least(2))
     spoilt: float = setting(0.5, "part of the documents that is spoilt", between(0, 0.9))
-    context: int = setting(32, "characters that the model sees at most", at_least(2))
+    context: int = setting(32, "characters that the model sees at most", at_least(3))
     pieces: int = setting(4, "windows of context + 1 characters in a document", at_least(1))
     width: int = setting(16, "of the transformer", at_least(4))
     heads: int = setting(2, "of the attention; must divide the width", at_least(1))

@@ -42,7 +42,7 @@ from rfho.experiments.shared_schedules.contest import (
 )
 from rfho.runs.experiment import Experiment, until_interrupted
 from rfho.runs.run_folder import RunFolder
-from rfho.runs.settings import above, at_least, setting
+from rfho.runs.settings import SettingsError, above, at_least, setting
 from rfho.runs.stopwatch import clock
 from rfho.runs.study import add_tables, tabulated
 from rfho.runs.table import Table
@@ -72,6 +72,10 @@ class SharedSettings:
     schedules: int = setting(0, "random cosines; 0: what the learning's time allows", at_least(0))
     repeats: int = setting(5, "orders of minibatches that results are averaged over", at_least(2))
     seed: int = setting(0, "of everything", at_least(0))
+
+    def __post_init__(self) -> None:
+        if self.blocks > self.horizon:
+            raise SettingsError(f"blocks = {self.blocks}: must be at most horizon = {self.horizon}")
 
 
 def training(data: ImageSplit, rate: Rate, settings: SharedSettings) -> rfho.Problem:
