@@ -21,7 +21,7 @@ ABOVE = {
     "long reverse": 8,
     "warm long reverse": 8,
     # Asks the compiler for the memory of those among which it chooses.
-    "automatic": 14,
+    "automatic": 11,
 }
 START = jnp.asarray(np.linspace(0.5, -1.0, 3))
 

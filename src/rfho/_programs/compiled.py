@@ -60,8 +60,10 @@ def compiled(function: Callable[..., PyTree], *arguments: PyTree) -> jax.stages.
 
 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``options`` that this release of the compiler has."""
-    return {name: value for name, value in options.items() if _is_known(name, value)}
+    """Those of ``options`` that this release of the compiler has: as a rule all, so that these are tried first."""
+    if _are_known(options):
+        return dict(options)
+    return {name: value for name, value in options.items() if _are_known({name: value})}
 
 
 @functools.cache
@@ -69,10 +71,10 @@ def _cheap() -> dict[str, Any]:
     return known_options(_UNOPTIMISED)
 
 
-def _is_known(name: str, value: Any) -> bool:
+def _are_known(options: Mapping[str, Any]) -> bool:
     nothing = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
     try:
-        nothing.compile(compiler_options={name: value})
+        nothing.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError:
         return False
     return True

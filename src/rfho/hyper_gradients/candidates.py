@@ -103,7 +103,10 @@ def _slots(parts: Parts, limit: int) -> int:
 def _chunk(parts: Parts, limit: int) -> int:
     """The most directions at a time that fit, at least 1: memory is linear in their number."""
     m = parts.m
-    one, all_of_them = (ForwardHyperGradient(chunk).cost(parts).memory for chunk in (1, m))
+    all_of_them = ForwardHyperGradient(m).cost(parts).memory
+    if all_of_them <= limit:
+        return m
+    one = ForwardHyperGradient(1).cost(parts).memory
     slope = (all_of_them - one) / max(1, m - 1)
     fitting = 1 + (limit - one) / slope if slope > 0 else m
     return max(1, min(m, math.floor(fitting)))
