@@ -9,7 +9,7 @@ from killed import TESTS
 from tuned_runs import tune
 
 from rfho.runs import Run
-from rfho.runs.listing import standing
+from rfho.runs.listing import listed
 from rfho.runs.report import render
 from rfho.runs.run_folder import RunFolder
 
@@ -26,7 +26,9 @@ def test_it_is_read(folder):
     found = RunFolder(folder)
     assert found.about().status == "finished"
     assert [row["step"] for row in found.history()] == [1, 2, 3]
-    assert standing(folder).best == min(row["objective"] for row in found.history())
+    table = listed([folder])
+    (row,), columns = table.rows, [column.name for column in table.columns]
+    assert row[columns.index("best")] == min(row["objective"] for row in found.history())
     page = render(found)
     assert "<h1>Golden</h1>" in page
     assert "3 steps" in page

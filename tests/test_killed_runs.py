@@ -33,7 +33,7 @@ def test_killed_in_every_phase_the_end_is_the_same(tmp_path, rounds):
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(3, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+    "rounds", [pytest.param(2, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("signals", [1, 2])

@@ -395,6 +395,7 @@ class TestFolder:
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "interrupted" in page
 
+    @pytest.mark.soak
     def test_the_run_costs_little(self, tmp_path):
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 

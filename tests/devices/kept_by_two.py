@@ -17,8 +17,10 @@ import traceback
 import warnings
 from pathlib import Path
 
+from flags import quickly
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = quickly()
 
 import jax
 import jax.numpy as jnp

@@ -12,10 +12,10 @@ import json
 import os
 import sys
 
+from flags import quickly
+
 # What is compiled runs once: the layout of its arrays and its collectives are the same without optimised code.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = quickly(8)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import equinox as eqx

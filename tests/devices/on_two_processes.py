@@ -9,8 +9,10 @@ import json
 import os
 import sys
 
+from flags import quickly
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = quickly()
 
 import jax
 import jax.numpy as jnp
