@@ -314,7 +314,8 @@ class TestChart:
     def test_unchart_is_its_inverse(self, name, data):
         domain = CASES[name].domain
         p = _project(name)(_draw(data, name))
-        np.testing.assert_allclose(domain.unchart(domain.chart(p)), p, rtol=1e-14)
+        # A part of the smallest normal number is zero: processors are told to leave out those below it.
+        np.testing.assert_allclose(domain.unchart(domain.chart(p)), p, rtol=1e-14, atol=1e-300)
 
     @given(u=st.floats(-600, 600))
     def test_of_positive_is_the_logarithm(self, u):
