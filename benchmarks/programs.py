@@ -11,8 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
 import rfho  # noqa: E402
+from benchmarks.compilations import compilations  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PLAIN, ROUNDS = "plain training", 2
@@ -59,9 +59,6 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 
 
-COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
 class Compiled(NamedTuple):
     """What one call compiled.
 
@@ -74,25 +71,9 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-@contextmanager
-def watching() -> Iterator[list[str]]:
-    """The names of what JAX compiles meanwhile."""
-    names: list[str] = []
-
-    def heard(event: str, seconds: float, **about: Any) -> None:
-        if event == COMPILED:
-            names.append(str(about.get("fun_name", "?")))
-
-    jax.monitoring.register_event_duration_secs_listener(heard)
-    try:
-        yield names
-    finally:
-        jax.monitoring.unregister_event_duration_listener(heard)
-
-
 def compiled_by(call: Callable[[], Any]) -> Compiled:
     """What ``call`` compiles."""
-    with watching() as names:
+    with compilations() as names:
         begin = time.process_time()
         jax.block_until_ready(call())
         return Compiled(names, time.process_time() - begin)

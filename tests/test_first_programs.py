@@ -1,8 +1,5 @@
 """A run of any method compiles three programs: what it begins with, an outer step, and what it ends with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +9,7 @@ from sampled import sampled
 from zoo import ZOO
 
 import rfho
-
-COMPILED = "/jax/core/compile/backend_compile_duration"
+from benchmarks.compilations import compilations
 
 MOST = 3
 ABOVE = {
@@ -24,22 +20,6 @@ ABOVE = {
     "automatic": 11,
 }
 START = jnp.asarray(np.linspace(0.5, -1.0, 3))
-
-
-@contextmanager
-def compiled() -> Iterator[list[str]]:
-    """The names of the programs that are compiled meanwhile."""
-    names: list[str] = []
-
-    def heard(event: str, seconds: float, **about: object) -> None:
-        if event == COMPILED:
-            names.append(str(about.get("fun_name")))
-
-    jax.monitoring.register_event_duration_secs_listener(heard)
-    try:
-        yield names
-    finally:
-        jax.monitoring.unregister_event_duration_listener(heard)
 
 
 def loss(w, hyper, batch):
@@ -69,10 +49,10 @@ def test_a_first_run_compiles_three_programs_and_a_second_none(name):
     kind = ZOO[name]
     problem = problem_of(kind)
     run = lambda: rfho.tune(problem, {"penalty": 0.3}, method=kind.method, optim=OPTIM, steps=2)  # noqa: E731
-    with compiled() as first:
+    with compilations() as first:
         run()
     assert 2 < len(first) <= ABOVE.get(name, MOST), first
-    with compiled() as second:
+    with compilations() as second:
         run()
     assert second == []
 
@@ -80,6 +60,6 @@ def test_a_first_run_compiles_three_programs_and_a_second_none(name):
 def test_training_alone_compiles_one():
     jax.clear_caches()
     problem = problem_of(ZOO["reverse"])
-    with compiled() as names:
+    with compilations() as names:
         rfho.train(problem, {"penalty": 0.3})
     assert len(names) == 1

@@ -16,6 +16,7 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from benchmarks.compilations import compilations
 from rfho.adapters.feature_groups import feature_groups
 from rfho.adapters.grouped_fit import _scales
 from rfho.adapters.sklearn import GroupedClassifier, GroupedRegressor
@@ -79,27 +80,11 @@ def test_the_regressor_is_ridge_under_the_penalties_found():
 def test_a_second_table_of_its_size_compiles_nothing():
     _, _, x, y = table()
     _ = model()
-    with jax.log_compiles(False), count_of_compilations() as programs:
+    with jax.log_compiles(False), compilations() as programs:
         GroupedClassifier(cv=2, max_iter=3, random_state=1).fit(x[:99], y[:99], groups=GROUPS)
         compiled_for_the_fit = len(programs)
         jax.jit(lambda number: number + 41)(1.0)
     assert compiled_for_the_fit == 0 < len(programs)
-
-
-class count_of_compilations:
-    """The names of what JAX compiles meanwhile."""
-
-    def __enter__(self):
-        self.seen = []
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-        return self.seen
-
-    def __exit__(self, *_):
-        jax.monitoring.unregister_event_duration_listener(self._heard)
-
-    def _heard(self, event, seconds, **_):
-        if "backend_compile" in event:
-            self.seen.append(event)
 
 
 def test_sparse_and_dense_tables_are_one_to_it():

@@ -94,21 +94,25 @@ def on_device(tree: PyTree) -> PyTree:
 
 def spec_of(array: Array) -> ArraySpec:
     """What ``array`` is."""
-    impl = None
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        impl, array = jax.random.key_impl(array), jax.random.key_data(array)
-    return ArraySpec(array.shape, array.dtype, array.sharding, array.committed, impl)
+    return _spec_and_data(array)[0]
 
 
 def to_shards(array: Array) -> tuple[ArraySpec, list[Array]]:
     """What ``array`` is, and its shards, which begin their way to the host but are not waited for."""
-    spec = spec_of(array)
-    array = array if spec.impl is None else jax.random.key_data(array)
+    spec, array = _spec_and_data(array)
     held = {_place(shard.index, array.shape): shard.data for shard in array.addressable_shards}
     shards = [held[place] for place in spec.places()]
     for shard in shards:
         shard.copy_to_host_async()
     return spec, shards
+
+
+def _spec_and_data(array: Array) -> tuple[ArraySpec, Array]:
+    """What ``array`` is, and the numbers of which it is made."""
+    impl = None
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        impl, array = jax.random.key_impl(array), jax.random.key_data(array)
+    return ArraySpec(array.shape, array.dtype, array.sharding, array.committed, impl), array
 
 
 def from_shards(spec: ArraySpec, shards: Sequence[np.ndarray]) -> Array:

@@ -41,8 +41,7 @@ def row_of(report: Report, *, with_member: bool) -> Row:
         row |= {name: leaf.item()} if leaf.size == 1 else _range(name, leaf)
     for name, leaf in named(report.hyper, "hyper"):
         if is_partly_here(leaf):
-            lowest, mean, highest, _ = _over_processes(leaf)
-            row |= {f"{name} min": lowest, f"{name} mean": mean, f"{name} max": highest}
+            row |= _named_range(name, _over_processes(leaf)[:3])
     row |= {"retries": report.retries} if report.retries else {}
     gradient = jax.tree.leaves(report.hypergradient)
     last = {
@@ -124,10 +123,12 @@ def _course(
 
 def _range(name: str, leaf: np.ndarray) -> Row:
     numbers = leaf.astype(float)
+    return _named_range(name, [float(numbers.min()), float(numbers.mean()), float(numbers.max())])
+
+
+def _named_range(name: str, numbers: Sequence[float]) -> Row:
     return {
-        f"{name} min": float(numbers.min()),
-        f"{name} mean": float(numbers.mean()),
-        f"{name} max": float(numbers.max()),
+        f"{name} {what}": each for what, each in zip(("min", "mean", "max"), numbers, strict=True)
     }
 
 

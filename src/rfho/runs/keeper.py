@@ -189,10 +189,8 @@ class Keeper:
             # The last one may not have been told, if another listener failed in between.
             for report in one.history[-1:]:
                 self.add(report)
-        sections, state = (
-            self.sections | self._said(standings),
-            [arrays_of(one) for one in standings],
-        )
+        sections = self.sections | self._said(standings)
+        state = [arrays_of(one) for one in standings]
         for i, one in enumerate([] if self._peers.alone else state):
             sections[f"member {i}"][_LAYOUT] = layouts_of(one)
             state[i] = parts_of(one)
