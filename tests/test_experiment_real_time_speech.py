@@ -29,6 +29,7 @@ from rfho.experiments.real_time_speech import (
 from rfho.experiments.real_time_speech import data as frame_data
 from rfho.experiments.real_time_speech.data import load_frame_split
 from rfho.experiments.real_time_speech.network import logits, two_heads
+from rfho.experiments.real_time_speech.report import paired
 from rfho.runs.experiment import execute
 from rfho.runs.run_folder import create_run_folder
 from rfho.runs.settings import SettingsError, changed
@@ -201,5 +202,34 @@ class TestReport:
         rows = [row for row in folder.history() if row["method"] == "vanilla"]
         assert {(row["rate"], row["rho"]) for row in rows} == {(np.float32(0.075).item(), 0.0)}
 
+    def test_methods_are_compared_with_random_search_seed_by_seed(self):
+        right = {
+            "RS": (80.0, 90.0, 70.0),
+            "RTHO": (81.0, 92.0, 73.0),
+            "vanilla": (81.0, 90.0, 69.0),
+        }
+        records = [
+            {"case": seed, "method": name, "test frames %": each, "validation frames %": each}
+            for name, percents in right.items()
+            for seed, each in enumerate(percents)
+        ]
+        vanilla, rtho, *_ = paired(records).rows
+        half = 4.302653 / np.sqrt(3)  # the 97.5 % point of Student's t with two degrees of freedom
+        np.testing.assert_allclose(rtho[2:5], (2, 2 - half, 2 + half), rtol=1e-6)
+        assert rtho[5:] == ("3 of 3", 0.25)
+        np.testing.assert_allclose(vanilla[2:5], (0, -half, half), atol=1e-6)
+        assert vanilla[5:] == ("1 of 3", 1.0)
+
+    def test_one_seed_has_no_interval(self, folder):
+        name, what, mean, *ends = folder.table("paired").rows[1][:5]
+        assert (name, what, ends) == ("RTHO", "test frames %", [None, None])
+        accuracies = {row[0].split(":")[0]: row[1] for row in folder.table("accuracy").rows}
+        np.testing.assert_allclose(mean, accuracies["RTHO"] - accuracies["RS"], atol=1e-9)
+
     def test_there_are_pictures_of_hyperparameters_and_accuracy(self, folder):
-        assert [item.name for item in folder.contents()] == ["hyper", "accuracy", "accuracy"]
+        assert [item.name for item in folder.contents()] == [
+            "hyper",
+            "accuracy",
+            "accuracy",
+            "paired",
+        ]

@@ -1,10 +1,21 @@
 """The guard against penalties that fit the folds: what examples left out are sure of, and what is believed of it."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfho.adapters.penalised_folds import NUMBERS, TWO_CLASSES, Examples, Gain, Place, gain_of
+from rfho.adapters.penalised_folds import (
+    NUMBERS,
+    TWO_CLASSES,
+    Examples,
+    Gain,
+    Place,
+    gain_of,
+    problem_of,
+)
 from rfho.adapters.penalty_search import _believed
 
 
@@ -19,7 +30,7 @@ def folds(y):
 
 
 def place(slope):
-    params = {"W": jnp.full((1, 3, 1), slope), "b": jnp.zeros((3, 1))}
+    params = {"W": jnp.full((3, 1, 1), slope), "b": jnp.zeros((3, 1))}
     return Place(0.0, np.ones((1, 1), np.float32), params)
 
 
@@ -52,6 +63,24 @@ def test_examples_of_repeated_folds_count_once():
     once, again = (gain_of(TWO_CLASSES, place(0.0), place(0.5), part) for part in (data, twice))
     assert again.nats == pytest.approx(once.nats, rel=1e-5)
     assert again.error == pytest.approx(once.error, rel=1e-5)
+
+
+def test_the_table_is_read_row_by_row_by_every_product():
+    rows, columns, models = 20, 7, 3
+    w = {"W": jnp.ones((models, 1, columns)), "b": jnp.zeros((models, 1))}
+    weights = jnp.ones((rows, models))
+    x, y = jnp.ones((rows, columns)), jnp.zeros(rows, jnp.int32)
+    data = Examples(x, y, jnp.zeros(columns, jnp.int32), weights, weights, jnp.zeros(2))
+    problem = problem_of(TWO_CLASSES, w, data)
+    hyper = {"penalties": jnp.ones((1, 1))}
+
+    def product(v):
+        return jax.jvp(jax.grad(lambda w: problem.dynamics.loss(w, hyper, data)), (w,), (v,))[1]
+
+    program = jax.jit(product).lower(w).compile().as_text() or ""
+    dots = set(re.findall(r"= f\d+\[([\d,]+)\]\S* dot\(", program))
+    # Rᵀ x, and never xᵀ R, which takes ten times as long.
+    assert dots == {f"{rows},{models}", f"{models},{columns}"}
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def search(
     ends = jnp.asarray([1e-4, max(1e3, 30 * count)], jnp.float32)
     domain = {"penalties": rfho.LogBox(ends[0], ends[1])}
     start = {
-        "W": jnp.zeros((features, folds, outputs), jnp.float32),
+        "W": jnp.zeros((folds, outputs, features), jnp.float32),
         "b": jnp.zeros((folds, outputs), jnp.float32),
     }
     problem = problem_of(task, start, examples)
@@ -106,7 +106,7 @@ def search(
     state, settled = _settle(tuner, problem, state._replace(free=free))
     params = state.carry.state.params
     scale = np.exp(-0.5 * np.log(penalties))[np.asarray(examples.group)]
-    coef = scale * np.asarray(params["W"][:, -1], float)
+    coef = scale * np.asarray(params["W"][-1].T, float)
     intercept = np.asarray(params["b"][-1], float)
     return Found(penalties, float(np.exp(shared)), coef, intercept, values, settled)
 

@@ -42,6 +42,7 @@ from rfho.experiments.real_time_speech.report import (
     RTHO_NT,
     VANILLA,
     add_pictures,
+    paired,
 )
 from rfho.runs.experiment import Experiment
 from rfho.runs.run_folder import RunFolder
@@ -258,7 +259,7 @@ def run(settings: SpeechSettings, folder: RunFolder, console: Console) -> None:
         f"Δ = {settings.every}, γ = {settings.discount:g}. Compilation is not counted."
     )
     table = study.table(f"Frames named rightly: {settings.data}", records, note)
-    add_tables(folder, console, {"accuracy": table})
+    add_tables(folder, console, {"accuracy": table, "paired": paired(records)})
 
 
 @eqx.filter_jit

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from rfho.runs.pictures import figure, legend_above, style
 from rfho.runs.run_folder import RunFolder
 from rfho.runs.study import Record, grouped
+from rfho.runs.table import Column, Table, make_table
 
 VANILLA, RS, RTHO, RTHO_NT = "vanilla", "RS", "RTHO", "RTHO-NT"
 METHODS = {
@@ -32,6 +33,48 @@ def add_pictures(folder: RunFolder, records: Sequence[Record]) -> None:
     """Of all methods; a record has the ``looks`` of a run."""
     folder.add_picture("hyper", draw_hyper(records), _HYPER)
     folder.add_picture("accuracy", draw_accuracies(records), _ACCURACY)
+
+
+def paired(records: Sequence[Record]) -> Table:
+    """By how many points each method is ahead of random search on the same seed, with an interval.
+
+    Seeds differ in who validates and in the first network, which moves all methods alike: differences on one seed
+    tell more than the deviations of each. The interval holds their mean with 95 % where they are normal (Student's
+    t); the sign test asks of a fair coin how often it would be as one-sided (two-sided p), whatever they are.
+    """
+    rows = []
+    for what in ("test frames %", "validation frames %"):
+        found = {
+            name: {each["case"]: each[what] for each in own}
+            for name, own in grouped(records, "method").items()
+        }
+        for name in METHODS:
+            cases = found.get(RS, {}).keys() & found.get(name, {}).keys()
+            if name != RS and cases:
+                more = np.array([found[name][case] - found[RS][case] for case in cases])
+                rows.append([name, what, *_interval(more), *_signs(more)])
+    columns = [Column("method"), Column("of"), *(Column(name, 2) for name in _PAIRED)]
+    return make_table("More than RS on the same seed, in points", columns, rows)
+
+
+def _interval(more: np.ndarray) -> tuple[float, float | None, float | None]:
+    """The mean of differences and the ends of its 95 % interval; of one difference there is none."""
+    from scipy.stats import t
+
+    mean, count = float(more.mean()), len(more)
+    if count < 2:
+        return mean, None, None
+    half = float(t.ppf(0.975, count - 1) * more.std(ddof=1) / np.sqrt(count))
+    return mean, mean - half, mean + half
+
+
+def _signs(more: np.ndarray) -> tuple[str, float]:
+    """How many are above zero, and p of the sign test; ties count on neither side."""
+    from scipy.stats import binomtest
+
+    above, apart = int((more > 0).sum()), int((more != 0).sum())
+    p = float(binomtest(above, apart).pvalue) if apart else 1.0
+    return f"{above} of {len(more)}", p
 
 
 def draw_hyper(records: Sequence[Record]) -> Figure:
@@ -70,6 +113,7 @@ def _lines(
             yield record["looks"], style(number) | {"label": None if count else name}
 
 
+_PAIRED = ("mean", "from", "to", "ahead", "p")
 _SYMBOLS = {"rate": "rate η", "momentum": "momentum μ", "rho": "weight ρ"}
 _HYPER = "The three hyperparameters while the network is trained, one line for each seed."
 _ACCURACY = (
