@@ -42,6 +42,13 @@ def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, number, signal
     assert lines == ["right"] * rounds, errors
 
 
+@pytest.mark.soak
+def test_killed_in_the_middle_of_a_long_sweep_back_it_goes_on_there(tmp_path):
+    """With few slots: states are run up to again, and segments that were pulled back are not."""
+    lines, _ = carried_out(tmp_path, 30_000, program="killed_long_sweep.py")
+    assert lines[-1] == "same", lines
+
+
 @pytest.mark.slow
 class TestWithinALongProgram:
     """Of an outer step that is one program, by `waiting.py`: the snapshot is there before the program ends."""

@@ -125,6 +125,23 @@ def test_segments_find_what_one_sweep_finds():
     assert len(heard) == 4  # of the estimate alone
 
 
+def test_what_is_measured_against_rounds_nowhere():
+    """Though loss and objectives cast to the dtype of their batch, and training starts from λ."""
+
+    def square(w, hyper, batch):
+        return jnp.sum(((jnp.sin(w) - hyper["aim"]).astype(batch.dtype) - batch) ** 2)
+
+    target = jnp.asarray([0.1, 0.7, 0.3], jnp.float32)
+    start = lambda hyper: jnp.full(3, hyper["aim"] / 3)  # noqa: E731
+    dynamics = rfho.Descent(square, lambda hyper: optax.sgd(hyper["lr"]), start)
+    objective = {"aim": square, "lr": rfho.Objective(square, target / 3)}
+    asked = rfho.Problem(dynamics, objective, target, target / 7, horizon=4), small()[1]
+    exact = rfho.hyper_gradient(*in_float64(*asked)).hypergradient
+    found = rfho.hyper_gradient(*asked, ReverseHyperGradient(precision=EACH["way back in 64 bits"]))
+    gaps = [float(found.hypergradient[name]) - float(exact[name]) for name in exact]
+    assert float(found.error) == pytest.approx(2 * np.linalg.norm(gaps), rel=1e-4)
+
+
 @pytest.mark.soak
 def test_a_probe_of_all_steps_is_the_whole():
     whole, same, half = (found(compute=HALF, **probe) for probe in ({}, {"probe": 6}, {"probe": 3}))

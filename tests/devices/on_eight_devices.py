@@ -51,6 +51,11 @@ METHODS = {
     "HostMemory": ReverseHyperGradient(rfho.StoreAll(encoding=rfho.memory.HostMemory())),
 }
 
+# The same policies with more rows on their tapes: what they need more than those above is tape and nothing else.
+LONGER = 4 * HORIZON
+MORE_ROWS = {name: METHODS[name] for name in ("Recompute", "Replay")}
+MORE_ROWS["Binomial"] = ReverseHyperGradient(rfho.Binomial(20))
+
 
 def put(leaf, *axes):
     return jax.device_put(jnp.asarray(leaf), NamedSharding(MESH, PartitionSpec(*axes)))
@@ -137,9 +142,11 @@ def summary(estimate, expected, problem, hyper):
 def cell(place, method, alone):
     problem, hyper = PLACEMENTS[place]()
     run, program = compiled(problem, hyper, METHODS[method])
+    rows = rows_of(problem, hyper, method, program)
     return {
         **summary(run(problem, hyper), alone[method]["expected"], problem, hyper),
         "share of memory": program.memory_analysis().temp_size_in_bytes / alone[method]["memory"],
+        "share of rows": rows and rows / alone[method]["rows"],
         "largest collective": largest_collective(program.as_text()),
         "whole rows": whole_rows(program.as_text(), MATRICES),
     }
@@ -151,7 +158,22 @@ def reference(method):
     estimate = jax.device_get(run(problem, hyper))
     memory = program.memory_analysis().temp_size_in_bytes
     assert whole_rows(program.as_text(), MATRICES)
-    return {"expected": (estimate.value, estimate.hypergradient), "memory": memory}
+    rows = rows_of(problem, hyper, method, program)
+    return {
+        "expected": (estimate.value, estimate.hypergradient),
+        "memory": memory,
+        "rows": rows,
+    }
+
+
+def rows_of(problem, hyper, method, program):
+    """Bytes by which the memory of a device grows where there are more rows; None where it is not asked."""
+    if method not in MORE_ROWS:
+        return None
+    longer = problem.at(0).under(problem.dynamics, LONGER)
+    _, more = compiled(longer, hyper, MORE_ROWS[method])
+    least = program.memory_analysis().temp_size_in_bytes
+    return more.memory_analysis().temp_size_in_bytes - least
 
 
 class Watched(rfho.HostShelf):

@@ -83,11 +83,14 @@ def read(problem: AbstractMoment, hyper: Hyper, state: State) -> Reading:
     dynamics = problem.dynamics
     if isinstance(dynamics, InPrecision):
         state, hyper = dynamics.wide((state, hyper))
+        problem = problem.validated_in(dynamics.wide)
     return problem.read(state, hyper)
 
 
 def through_init(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Sweep:
     """Adds α_0 ∂Φ_0/∂λ."""
+    if isinstance(problem.dynamics, InPrecision):
+        hyper = problem.dynamics.wide(hyper)
     start, vjp = jax.vjp(lambda h: tree.inexact(problem.init(h)), hyper)
     # Adjoints may be in more digits than states.
     (by_init,) = over_objectives(problem, vjp)(optax.tree.cast_like(swept.adjoint, start))

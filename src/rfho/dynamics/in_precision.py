@@ -25,8 +25,11 @@ class InPrecision(AbstractDynamics):
     Attributes:
         taken: whose steps are taken.
         pulled: whose steps are pulled back; a state of one is a state of the other.
-        states: the dtype of the floating-point leaves of states; None as they come.
+        states: the dtype of the floating-point leaves of states, λ and batches on the way forward; None as given.
         adjoints: the dtype in which steps are pulled back, and what is pulled back is carried; None as they come.
+
+    Whoever computes in more digits is given λ and the batch in them too: a loss may cast what it computes to the
+    dtype of either.
     """
 
     taken: AbstractDynamics
@@ -36,10 +39,11 @@ class InPrecision(AbstractDynamics):
 
     def init(self, hyper: Hyper) -> State:
         """Φ_0(λ), in the dtype of states."""
-        return floats_as(self.taken.init(hyper), self.states)
+        return floats_as(self.taken.init(floats_as(hyper, self.states)), self.states)
 
     def step(self, state: State, hyper: Hyper, batch: Batch) -> State:
         """Φ̃(s, λ, b), in the dtypes of s."""
+        hyper, batch = floats_as((hyper, batch), self.states)
         return _like(self.taken.step(state, hyper, batch), state)
 
     def output(self, state: State) -> Params:
@@ -65,13 +69,14 @@ class InPrecision(AbstractDynamics):
             )
 
         def remember(state: State, hyper: Hyper, batch: Batch) -> tuple[State, PyTree]:
+            hyper, batch = floats_as((hyper, batch), self.states)
             after, memory = taken.remember(state, hyper, batch)
             return _like(after, state), memory
 
         def pull_back(
             adjoint: PyTree, state: State, memory: PyTree, hyper: Hyper, batch: Batch
         ) -> tuple[PyTree, PyTree]:
-            adjoint, state, memory, hyper = self.wide((adjoint, state, memory, hyper))
+            adjoint, state, memory, hyper, batch = self.wide((adjoint, state, memory, hyper, batch))
             return pulled.pull_back(adjoint, state, memory, hyper, batch)
 
         return Way(remember, pull_back, taken.invert if same else None, taken.again)

@@ -69,6 +69,18 @@ class AbstractMoment(eqx.Module):
         """The same, with ``batch`` as its validation data."""
         return self._moment(valid=batch)
 
+    def validated_in(self, cast: Callable[[Batch], Batch]) -> "Moment":
+        """The same, whose objectives are given ``cast`` of their data of this outer step."""
+
+        def own(objective: Any) -> Any:
+            if not isinstance(objective, Objective):
+                return objective
+            data = cast(self._of_this_step(objective.data))
+            return eqx.tree_at(lambda one: one.data, objective, data)
+
+        objectives = jax.tree.map(own, self.objective, is_leaf=is_objective)
+        return self._moment(objective=objectives, valid=cast(self.valid_batch()))
+
     def under(self, dynamics: AbstractDynamics, horizon: int | None = None) -> "Moment":
         """The same under other dynamics, whose states are of the same structure; of its first steps alone."""
         return self._moment(dynamics=dynamics, horizon=self.horizon if horizon is None else horizon)
