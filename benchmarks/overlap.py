@@ -1,9 +1,10 @@
-"""How much of the copying of a shelf is hidden behind computing: `python -m benchmarks.overlap [SHARE]`.
+"""How much of the copying of a shelf is hidden behind computing: `python -m benchmarks.overlap [SHARE [UNEVEN]]`.
 
     hidden = 1 - (way with slow copies - way without copies) / time of the copies
 
 on the way forward, where states are laid down, and on the way back, where they are taken up.
-Copies sleep for a time that is known, ``SHARE`` (0.5 by default) of what a segment takes forward, each way; what
+Copies sleep for a time that is known, ``SHARE`` (0.5 by default) of what a segment takes forward, each way; with
+``UNEVEN`` from 0 to 1 every second copy takes longer by that part of it and the others less, as a disk may. What
 they hide behind is a segment's own work. They go through the thread and the hand-over of `HostShelf` and
 `DiskShelf`, and take no processor time. Runs with and without copies are taken in turn, and the least of each
 counts.
@@ -31,10 +32,10 @@ class Slow(AbstractShelf):
     """A `HostShelf` whose copies take ``seconds`` each way.
 
     Attributes:
-        seconds: of a copy.
+        seconds: of copies into slots of even and of odd number.
     """
 
-    seconds: float
+    seconds: tuple[float, float]
 
     def open(self, like: Any) -> HostSlots:
         """No states yet."""
@@ -46,7 +47,7 @@ class Slow(AbstractShelf):
 
         def job() -> None:
             arrived = copy.arrived()
-            time.sleep(self.seconds)
+            time.sleep(self.seconds[slot % 2])
             handle.copies[slot] = arrived
 
         handle.copier.begin(job)
@@ -55,7 +56,7 @@ class Slow(AbstractShelf):
         """Copies to the device, slowly."""
         TURNED.append(time.perf_counter())
         handle.copier.wait()
-        time.sleep(self.seconds)
+        time.sleep(self.seconds[slot % 2])
         return handle.copies[slot].state()
 
     def close(self, handle: HostSlots) -> None:
@@ -80,23 +81,24 @@ def problem() -> tuple[rfho.Problem, Any]:
     return asked, jnp.asarray(0.99)
 
 
-def run(seconds: float) -> tuple[float, float]:
-    """Seconds of the way forward and of the way back."""
+def run(*seconds: float) -> tuple[float, float]:
+    """Seconds of the way forward and of the way back, with copies that take so many."""
     asked, hyper = problem()
     moment = asked.at(0)
-    method = rfho.LongReverseHyperGradient(SEGMENT, shelf=Slow(seconds))
+    method = rfho.LongReverseHyperGradient(SEGMENT, shelf=Slow((seconds[0], seconds[-1])))
     TURNED.clear()
     begun = time.perf_counter()
     jax.block_until_ready(method.estimate(moment, hyper, None)[0].hypergradient)
     return TURNED[0] - begun, time.perf_counter() - TURNED[0]
 
 
-def main(share: float = 0.5) -> None:
+def main(share: float = 0.5, uneven: float = 0.0) -> None:
     """Prints a line for each way."""
     run(0.0)
     segment = min(run(0.0)[0] for _ in range(3)) / SEGMENTS
     copies = SEGMENTS * share * segment
-    runs = [(run(0.0), run(share * segment)) for _ in range(REPEATS)]
+    each = share * segment * (1 - uneven), share * segment * (1 + uneven)
+    runs = [(run(0.0), run(*each)) for _ in range(REPEATS)]
     for way, name in enumerate(("laying down", "taking up")):
         without, with_copies = (min(one[kind][way] for one in runs) for kind in (0, 1))
         hidden = 100 - 100 * (with_copies - without) / copies

@@ -144,6 +144,16 @@ def _long(result: dict[str, Any]) -> str:
         f"| {row['resident_megabytes']:.1f} |"
         for row in result["rows"]
     ]
+    elsewhere = [
+        row for row in result["rows"] if row.get("device", result["device"]) != result["device"]
+    ]
+    lines += [
+        "",
+        *(
+            f"T = {row['T']}: on {row['device']}, whose other core was busy too."
+            for row in elsewhere
+        ),
+    ]
     return "\n".join([*lines, ""])
 
 

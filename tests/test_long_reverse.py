@@ -10,7 +10,12 @@ import optax
 import pytest
 
 import rfho
-from rfho.hyper_gradients import LongReverseHyperGradient, ReverseHyperGradient
+from rfho.hyper_gradients import (
+    LongReverseHyperGradient,
+    ReverseHyperGradient,
+    segmented_run,
+    segments,
+)
 
 TARGETS = np.random.default_rng(0).normal(size=(23, 3))
 HYPER = {"lr": 0.05, "momentum": 0.8}
@@ -52,6 +57,25 @@ def test_states_may_lie_on_disk(exact, tmp_path):
     method = LongReverseHyperGradient(5, shelf=rfho.DiskShelf(tmp_path))
     agree(rfho.hyper_gradient(ON_DEVICE, HYPER, method), exact)
     assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
+
+
+def test_the_device_has_its_next_segment_before_a_state_is_laid_down(monkeypatch):
+    """A copy that takes longer than a segment is hidden too, if those beside it are short."""
+    seen = []
+
+    class Noted(rfho.HostShelf):
+        def put(self, handle, slot, state):
+            seen.append(("put", slot))
+            super().put(handle, slot, state)
+
+    def advance(problem, hyper, state, start, length):
+        seen.append(("begun", int(start) // 5))
+        return segments.advance(problem, hyper, state, start, length)
+
+    monkeypatch.setattr(segmented_run, "advance", advance)
+    rfho.hyper_gradient(ON_DEVICE, HYPER, LongReverseHyperGradient(5, shelf=Noted()))
+    later = [("begun", 0), *((what, i) for i in range(1, 5) for what in ("begun", "put"))]
+    assert seen == [("put", 0), *later]
 
 
 def test_data_may_come_from_the_host(exact):

@@ -36,9 +36,12 @@ class SegmentedRun(NamedTuple):
         self.method.shelf.put(handle, 0, state)
         first, state = self._found(handle, state)
         for i in range(first, self.segments):
+            after = self._begun(state, i)
+            # The device has its next segment before a shelf makes us wait for its last copy.
             if self.method.slots is None and i > first:
                 self.method.shelf.put(handle, i, state)
-            state = self.advanced(state, i)
+            self.method.watch.wait(state)
+            state = after
             self._tell(i + 1)
             if self.method.watch.is_due():
                 self._keep(handle, i)
@@ -117,9 +120,12 @@ class SegmentedRun(NamedTuple):
 
         One is under way at a time: progress and Ctrl-C mean what they say, and states do not pile up.
         """
-        after = advance(self.problem, self.hyper, state, *self._steps(i))
+        after = self._begun(state, i)
         self.method.watch.wait(state)
         return after
+
+    def _begun(self, state: State, i: int) -> State:
+        return advance(self.problem, self.hyper, state, *self._steps(i))
 
     def _steps(self, i: int) -> tuple[Step, Length]:
         start = i * self.method.segment
