@@ -48,6 +48,10 @@ def reverse(key):
     return rfho.ReverseHyperGradient()
 
 
+def forward(key):
+    return rfho.ForwardHyperGradient()
+
+
 def along_two(key):
     return rfho.RandomForwardHyperGradient(2, key)
 
@@ -76,8 +80,9 @@ def truth(keys):
     return estimates(reverse, keys, jnp.float64)[0]
 
 
-def test_rounding_is_below_what_exact_methods_say(keys, truth):
-    found, error = estimates(reverse, keys, jnp.float32)
+@pytest.mark.parametrize("method_of", [reverse, forward])
+def test_rounding_is_below_what_exact_methods_say(method_of, keys, truth):
+    found, error = estimates(method_of, keys, jnp.float32)
     assert np.all(gaps(found, truth) <= error)
     assert np.median(error / sizes(truth)) < 1e-3
 

@@ -9,7 +9,15 @@ from scipy.optimize import lsq_linear
 from sklearn.linear_model import ElasticNet, Lasso
 
 import rfho
-from rfho.dynamics import Proximal, elastic_net, group_lasso, lasso, within
+from rfho.dynamics import (
+    Proximal,
+    elastic_net,
+    group_lasso,
+    lasso,
+    left_out,
+    within,
+    working_set,
+)
 from rfho.hyper_gradients import OnSupport
 from rfho.solvers import GMRES
 
@@ -120,3 +128,33 @@ def test_only_proximal_descent_has_a_support():
         rfho.hyper_gradient(problem, {"common": 0.2}, METHOD)
     with pytest.raises(ValueError, match="positive number"):
         Proximal(squares, lasso(common), 0.0, init=jnp.zeros(D))
+
+
+def test_a_working_set_that_leaves_nothing_out_has_the_solution_of_all_features():
+    x = np.random.default_rng(1).normal(size=(15, 60))
+    y, weight = x[:, :3].sum(axis=1), np.linspace(0.1, 0.3, 60)
+    w, seen = np.zeros(60), []
+    for _ in range(6):
+        slope = x.T @ (x @ w - y) / 15
+        rows = working_set(slope / weight, 8)
+        w = np.zeros(60)
+        # With a weight for each feature: scikit-learn's Lasso of scaled features.
+        scaled = Lasso(1.0, fit_intercept=False, tol=1e-12).fit(x[:, rows] / weight[rows], y)
+        w[rows] = scaled.coef_ / weight[rows]
+        seen.append(left_out(x.T @ (x @ w - y) / 15, rows, weight))
+        if seen[-1] <= 1:
+            break
+    assert seen[0] > 1 >= seen[-1]
+    whole = Lasso(1.0, fit_intercept=False, tol=1e-12).fit(x / weight, y).coef_ / weight
+    np.testing.assert_allclose(w, whole, atol=1e-8)
+
+
+def test_each_problem_has_a_working_set_of_its_own():
+    slope = np.array([[0.1, -3.0, 2.0, 0.5], [4.0, 1.0, -1.5, 0.0]])
+    rows = working_set(slope, 2)
+    assert [sorted(row) for row in rows.tolist()] == [[1, 2], [0, 2]]
+    assert left_out(slope, rows, 1.0) == 1.0
+    assert left_out(slope, rows, np.array([1.0, 0.5, 1.0, 1.0])) == 2.0
+    assert left_out(slope, working_set(slope, 4), 1.0) == 0
+    with pytest.raises(ValueError, match="there are 4 features"):
+        working_set(slope, 5)

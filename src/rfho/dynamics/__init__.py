@@ -17,6 +17,7 @@ from rfho.dynamics.proximal import Proximal, ProximalState
 from rfho.dynamics.reversible import ReversibleDescent, ReversibleState
 from rfho.dynamics.variables import Variables
 from rfho.dynamics.with_value import DescentWithValue
+from rfho.dynamics.working_set import left_out, working_set
 
 __all__ = [
     "AbstractDescent",
@@ -43,7 +44,9 @@ __all__ = [
     "grad",
     "group_lasso",
     "lasso",
+    "left_out",
     "reversal_error",
     "steps_undone_within",
     "within",
+    "working_set",
 ]

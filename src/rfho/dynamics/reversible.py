@@ -106,6 +106,11 @@ class ReversibleDescent(AbstractDescent):
         self.smooth = HeavyBall(loss, rate, momentum, init=init)
         self.fraction_bits = fraction_bits
 
+    @property
+    def width(self) -> float:
+        """The largest rounding of a step: of parameters and velocity, and of the momentum to 31 places."""
+        return 2.0 ** -min(self.fraction_bits, 32)
+
     def init(self, hyper: Hyper) -> ReversibleState:
         """s_0: initial parameters at rest, an empty buffer."""
         smooth = self.smooth.init(hyper)

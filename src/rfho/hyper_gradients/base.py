@@ -26,6 +26,7 @@ from rfho.files import Planned
 from rfho.hyper_gradients.watch import Watch
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment
+from rfho.problem.objective import Reading
 from rfho.typing import Hyper, Params, PyTree, Scalar, State
 
 _ROUNDINGS = 16
@@ -74,8 +75,8 @@ class Estimate(NamedTuple):
     def error(self) -> Scalar | None:
         """‖ĝ - ∇f‖ as far as the method knows it, so that no coordinate is wrong by more; None if it says nothing.
 
-        A bound where there is a finite one; otherwise what the method estimates of its bias, its scatter (one
-        standard error), or its rounding.
+        A bound where there is a finite one; otherwise what the method estimates of its bias, or its scatter (one
+        standard error). Never less than what it knows of its rounding.
         """
         names = ("error_bound", "error", "standard_error", "rounding")
         known = [self.aux.stats[name] for name in names if name in self.aux.stats]
@@ -84,7 +85,7 @@ class Estimate(NamedTuple):
         *better, error = known
         for one in reversed(better):
             error = jnp.where(jnp.isfinite(one), one, error)
-        return jnp.asarray(error)
+        return jnp.maximum(error, self.aux.stats.get("rounding", 0.0))
 
 
 class AbstractHyperGradient(eqx.Module):
@@ -186,15 +187,28 @@ def estimated(problem: AbstractMoment, hyper: Hyper, swept: Sweep) -> Estimate:
 
 
 def rounding(
-    problem: AbstractMoment, hypergradient: Hyper, stats: dict[str, Scalar]
+    problem: AbstractMoment, hypergradient: Hyper, stats: dict[str, Scalar], *, width: float = 0.0
 ) -> Float[Array, ""]:
     """What arithmetic may have left of an exact hypergradient, in norm: an estimate, not a bound.
 
     So many roundings per step, over T steps, grown as the adjoint has grown. It takes no account of terms that
-    cancel each other, as they do where λ has nearly arrived.
+    cancel each other, as they do where λ has nearly arrived. ``width`` is that of the states, where it is more
+    than that of floats.
     """
-    leaves = jax.tree.leaves(hypergradient)
-    width = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
     seed, adjoint = stats["seed_norm"], stats["adjoint_norm"]
     grown = jnp.maximum(1, jnp.where(seed > 0, adjoint / jnp.where(seed > 0, seed, 1), 1))
-    return _ROUNDINGS * width * math.sqrt(problem.horizon) * grown * tree.norm(hypergradient)
+    return _rounded(problem, hypergradient, width) * grown * tree.norm(hypergradient)
+
+
+def rounding_along(
+    problem: AbstractMoment, hypergradient: Hyper, reading: Reading, tangent_norm: Scalar
+) -> Float[Array, ""]:
+    """The same of tangents that were pushed along: by the longest that ∂_sE Z_T + ∂_λE could be."""
+    longest = tree.norm(reading.by_state) * tangent_norm + tree.norm(reading.by_hyper)
+    return _rounded(problem, hypergradient, 0.0) * longest
+
+
+def _rounded(problem: AbstractMoment, hypergradient: Hyper, width: float) -> float:
+    leaves = jax.tree.leaves(hypergradient)
+    width = max(width, *(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves))
+    return _ROUNDINGS * width * math.sqrt(problem.horizon)

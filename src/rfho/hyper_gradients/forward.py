@@ -9,7 +9,14 @@ from rfho._engines.forward import coordinates, push_steps, read_along, start
 from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
+from rfho.hyper_gradients.base import (
+    AbstractHyperGradient,
+    Estimate,
+    Mode,
+    aux_of,
+    evaluated,
+    rounding_along,
+)
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
 
@@ -30,7 +37,7 @@ class ForwardHyperGradient(AbstractHyperGradient):
         rounding. Needs dynamics that can be differentiated in forward mode.
 
     Aux:
-        ``stats["tangent_norm"]``: ‖Z_T‖.
+        ``stats["tangent_norm"]``: ‖Z_T‖. ``stats["rounding"]``: what arithmetic may leave of the hypergradient.
 
     Example:
         >>> import rfho
@@ -67,29 +74,31 @@ class ForwardHyperGradient(AbstractHyperGradient):
         chunks = -(-axes.number // chunk)
         index = jnp.arange(chunks * chunk).reshape(chunks, chunk)
 
-        def along(index: Array) -> tuple[Array, Array, Array, State]:
+        def along(index: Array) -> tuple[Array, Array, Array, Array, State]:
             directions = axes.directions(index)
             pushed = start(problem, hyper, directions)
             pushed = push_steps(
                 problem, hyper, pushed, directions=directions, count=problem.horizon
             )
             reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
-            squared = tree.norm(pushed.tangent) ** 2
-            return reading.value, derivatives, squared, pushed.state
+            length = tree.norm(pushed.tangent)
+            left = rounding_along(problem, hyper, reading, length)
+            return reading.value, derivatives, length, left, pushed.state
 
         if chunks == 1:
-            value, derivatives, squared, state = along(index[0])
+            value, derivatives, length, left, state = along(index[0])
         else:
             # All chunks train alike: only the last one's value and state are held, not all of them.
             def one(_: PyTree, index: Array) -> tuple[PyTree, PyTree]:
-                value, derivatives, squared, state = along(index)
-                return (value, state), (derivatives, squared)
+                value, *found, state = along(index)
+                return (value, state), tuple(found)
 
             (value, state), _ = jax.eval_shape(one, None, index[0])
             last = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, state))
-            (value, state), (derivatives, squared) = jax.lax.scan(one, last, index)
+            (value, state), (derivatives, length, left) = jax.lax.scan(one, last, index)
             derivatives = _joined(derivatives)[..., : axes.number]
-        aux = aux_of(problem, state, {"tangent_norm": jnp.sqrt(jnp.sum(squared))})
+        stats = {"tangent_norm": jnp.linalg.norm(length), "rounding": jnp.linalg.norm(left)}
+        aux = aux_of(problem, state, stats)
         hypergradient = axes.assemble(problem, derivatives)
         return Estimate(problem.values(value), hypergradient, aux), carry
 

@@ -22,7 +22,14 @@ from rfho._engines.forward import coordinates, push_steps, read_along, start
 from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
+from rfho.hyper_gradients.base import (
+    AbstractHyperGradient,
+    Estimate,
+    Mode,
+    aux_of,
+    evaluated,
+    rounding_along,
+)
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State
 
@@ -51,7 +58,8 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
 
     Aux:
         ``stats["standard_error"]``: an estimate of the root mean square of ‖ĝ - ∇f‖, over all
-        objectives if there are several; ``stats["tangent_norm"]``: ‖Z_T‖ over all directions.
+        objectives if there are several; ``stats["rounding"]``: what arithmetic may leave;
+        ``stats["tangent_norm"]``: ‖Z_T‖ over all directions.
 
     Example:
         >>> import rfho
@@ -100,7 +108,7 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
         # Zeros fill the last chunk up: they derive to zero.
         rows = jnp.pad(drawn, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, axes.number)
 
-        def along(rows: Float[Array, "chunk m"]) -> tuple[Array, Array, Array, State]:
+        def along(rows: Float[Array, "chunk m"]) -> tuple[Array, Array, Array, Array, State]:
             _, unravel = ravel_pytree(axes.hyper)
             directions = jax.vmap(unravel)(rows)
             pushed = start(problem, hyper, directions)
@@ -110,23 +118,26 @@ class RandomForwardHyperGradient(AbstractHyperGradient):
             reading, derivatives = read_along(problem, hyper, pushed, directions=directions)
             # ĝ is a sum over directions, so that chunks only have to be added up.
             estimate = axes.number / count * derivatives @ rows.astype(derivatives.dtype)
-            squared = tree.norm(pushed.tangent) ** 2
-            return reading.value, estimate, squared, pushed.state
+            length = tree.norm(pushed.tangent)
+            left = axes.number / count * rounding_along(problem, hyper, reading, length)
+            return reading.value, estimate, length**2, left**2, pushed.state
 
         if rows.shape[0] == 1:
-            value, estimate, squared, state = along(rows[0])
+            value, estimate, squared, left, state = along(rows[0])
         else:
             # All chunks train alike: only the last one's value and state are held, not all of them.
             def one(sums: PyTree, rows: Float[Array, "chunk m"]) -> tuple[PyTree, None]:
-                value, estimate, squared, state = along(rows)
-                return (value, sums[1] + estimate, sums[2] + squared, state), None
+                value, *found, state = along(rows)
+                added = jax.tree.map(jnp.add, sums[1:-1], tuple(found))
+                return (value, *added, state), None
 
             blank = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)  # noqa: E731
             sums = jax.tree.map(blank, jax.eval_shape(along, rows[0]))
-            (value, estimate, squared, state), _ = jax.lax.scan(one, sums, rows)
+            (value, estimate, squared, left, state), _ = jax.lax.scan(one, sums, rows)
         stats = {
             # ‖ĝ‖² is m/b ‖∇f‖² on average, so that this squared is the variance on average.
             "standard_error": jnp.sqrt(1 - count / axes.number) * jnp.linalg.norm(estimate),
+            "rounding": jnp.sqrt(left),
             "tangent_norm": jnp.sqrt(squared),
         }
         hypergradient = axes.assemble(problem, estimate)

@@ -16,7 +16,14 @@ from rfho.dynamics import Keep, ReversibleDescent, ReversibleState
 from rfho.dynamics.exact_momentum import Digits, Plan, Turn, words_at_risk
 from rfho.dynamics.integers import SPILLED
 from rfho.errors import HyperGradientError, Result
-from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, Mode, aux_of, evaluated
+from rfho.hyper_gradients.base import (
+    AbstractHyperGradient,
+    Estimate,
+    Mode,
+    aux_of,
+    evaluated,
+    rounding,
+)
 from rfho.problem.moment import AbstractMoment
 from rfho.problem.tasks import TaskDynamics
 from rfho.typing import Batch, Hyper, Params, PyTree, Step
@@ -51,8 +58,8 @@ class ReversibleHyperGradient(AbstractHyperGradient):
         ``stats["bits"]``: bits per parameter and step that the run put into the buffer;
         ``stats["fits"]``: whether they had room; ``stats["returned"]``: whether the initial state
         came back to the bit (1 or 0, and the hypergradient is NaN where either is 0);
-        ``stats["seed_norm"]`` and ``stats["adjoint_norm"]`` as in `ReverseHyperGradient`,
-        of parameters and velocity.
+        ``stats["seed_norm"]``, ``stats["adjoint_norm"]`` and ``stats["rounding"]`` as in
+        `ReverseHyperGradient`, of parameters and velocity, and of their fixed point.
 
     Example:
         >>> import jax.numpy as jnp, rfho
@@ -130,6 +137,7 @@ class ReversibleHyperGradient(AbstractHyperGradient):
             "seed_norm": tree.norm(swept.seed),
             "adjoint_norm": tree.norm(swept.adjoint),
         }
+        stats["rounding"] = rounding(problem, hypergradient, stats, width=run.dynamics.width)
         aux = aux_of(problem, ended.state, stats)
         estimate = Estimate(problem.values(swept.value), hypergradient, aux)
         return estimate, None if carry is None else ended.tape
