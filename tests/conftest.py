@@ -88,9 +88,10 @@ def as_users_compile(path: Path, marks: str) -> bool:
 def _programs_of_the_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compiled programs are given back after each file: each maps memory, of whose pieces Linux allows 65530."""
     all_passes = as_users_compile(request.path, request.config.getoption("-m"))
-    from compiler import compiling_quickly  # it imports rfho, which waits for the hook
+    import compiler  # it imports rfho, which waits for the hook
 
-    with contextlib.nullcontext() if all_passes else compiling_quickly():
+    passes = contextlib.nullcontext() if all_passes else compiler.compiling_quickly()
+    with compiler.compiling_once(), passes:
         yield
     jax.clear_caches()
 

@@ -33,11 +33,18 @@ def test_killed_in_every_phase_the_end_is_the_same(tmp_path, rounds):
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(2, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+    ("signals", "number", "rounds"),
+    [
+        pytest.param(1, signal.SIGTERM, 2, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGINT, 2, marks=pytest.mark.slow),
+        *(
+            pytest.param(signals, number, 100, marks=pytest.mark.soak)
+            for signals in (1, 2)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        ),
+    ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("signals", [1, 2])
-def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, number, signals, rounds):
+def test_told_to_stop_at_any_moment_it_saves_and_leaves(tmp_path, signals, number, rounds):
     lines, errors = carried_out("stop", tmp_path, rounds, int(number), signals)
     assert lines == ["right"] * rounds, errors
 

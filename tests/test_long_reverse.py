@@ -103,7 +103,7 @@ def test_tune_runs_segments_from_python():
 
 
 IN_A_CHILD = """
-import gc, sys
+import gc
 from pathlib import Path
 import jax, jax.numpy as jnp, optax, rfho
 
@@ -113,25 +113,23 @@ def loss(w, hyper, batch):
 dynamics = rfho.Descent(
     loss, lambda hyper: optax.sgd(hyper["lr"], momentum=hyper["momentum"]), jnp.zeros(100_000)
 )
-problem = rfho.Problem(dynamics, loss, None, None, horizon=int(sys.argv[2]))
-methods = {
-    "long": rfho.LongReverseHyperGradient(25, slots=3),
-    "all": rfho.ReverseHyperGradient(),
-}
+segments, whole = rfho.LongReverseHyperGradient(25, slots=3), rfho.ReverseHyperGradient()
 hyper = {"lr": 0.05, "momentum": 0.8}
-for _ in range(int(sys.argv[3])):
-    rfho.hyper_gradient(problem, hyper, methods[sys.argv[1]])
-gc.collect()  # what threads of JAX have let go is freed here, or by its next program
-kept = [array for array in jax.live_arrays() if array.size >= 100_000]
-# The peak of this program alone: getrusage has that of the process which it was forked from, too.
-status = Path("/proc/self/status").read_text()
-print(status.split("VmHWM:")[1].split()[0], len(kept))
+for method, horizon, estimates in [(segments, 200, 1), (segments, 200, 10), (segments, 1000, 1), (whole, 1000, 1)]:
+    problem = rfho.Problem(dynamics, loss, None, None, horizon)
+    for _ in range(estimates):
+        rfho.hyper_gradient(problem, hyper, method)
+    gc.collect()  # what threads of JAX have let go is freed here, or by its next program
+    kept = [array for array in jax.live_arrays() if array.size >= 100_000]
+    # The peak of this program alone: getrusage has that of the process which it was forked from, too.
+    status = Path("/proc/self/status").read_text()
+    print(status.split("VmHWM:")[1].split()[0], len(kept))
 """
 
 
-def child(method, horizon, estimates=1):
-    """The peak of memory in MB, and how many arrays of a state's size are left, in a process of its own."""
-    command = [sys.executable, "-c", IN_A_CHILD, method, str(horizon), str(estimates)]
+@pytest.fixture(scope="module")
+def grown():
+    """The peak of memory in MB, and how many arrays of a state's size are left, one after the other in a process."""
     # glibc keeps what is freed in as many arenas as there are threads, and how much it keeps is chance:
     # in one arena that gives everything back, ten peaks of the same program lie within 10 MB.
     frugal = {
@@ -140,23 +138,21 @@ def child(method, horizon, estimates=1):
         "MALLOC_MMAP_THRESHOLD_": "65536",
     }
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **frugal}
+    command = [sys.executable, "-c", IN_A_CHILD]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    kilobytes, kept = map(int, done.stdout.split())
-    return kilobytes / 1000, kept
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return [(int(kilobytes) / 1000, int(kept)) for kilobytes, kept in lines]
 
 
-def test_memory_does_not_grow_with_the_horizon():
+def test_memory_does_not_grow_with_the_horizon(grown):
     """A state has 0.8 MB: a thousand of them would show, as they do where all are kept."""
-    short, _ = child("long", 50)
-    long, _ = child("long", 1000)
-    everything, _ = child("all", 1000)
+    _, (short, _), (long, _), (everything, _) = grown
     assert long < short + 50
     assert everything > short + 500
 
 
-def test_memory_does_not_grow_with_the_number_of_estimates():
-    once, kept_of_one = child("long", 200)
-    often, kept_of_many = child("long", 200, estimates=10)
+def test_memory_does_not_grow_with_the_number_of_estimates(grown):
+    (once, kept_of_one), (often, kept_of_many), *_ = grown
     assert often < once + 40
     assert kept_of_many == kept_of_one == 1, "the initial parameters"
