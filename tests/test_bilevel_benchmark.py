@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from benchmarks.bilevel.peers import Rates, products, seeds
+from benchmarks.bilevel.ours import on_all_data
+from benchmarks.bilevel.peers import Rates, products, seeds, soba, under
 from benchmarks.bilevel.problems import Batches, quadratic
 from benchmarks.bilevel.recursive import PEERS
 from benchmarks.bilevel.value import Error, Quadratic
@@ -64,3 +66,28 @@ def test_what_the_opponents_descend_is_the_hypergradient(task, value):
     _, by_w, by_x = products(*args)
     np.testing.assert_allclose(by_w, seed, rtol=1e-4)
     np.testing.assert_allclose(direct - by_x, value.slope_of(x), rtol=1e-4)
+
+
+def test_an_opponent_under_gradient_descent_is_itself(task):
+    peer, rates = soba(task.sides), Rates(0.1, 0.3)
+    other, key = under(peer, optax.sgd), jax.random.key(0)
+    start = jnp.array([0.3, -0.2, 0.5]), task.w + 0.1
+    once = jax.jit(lambda x, w: peer.step(peer.start(x, w), key, rates))(*start)
+    again = jax.jit(lambda x, w: other.step(other.start(x, w), key, rates))(*start)
+    for mine, theirs in zip(again[:3], once, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert np.all(np.asarray(again[0]) != np.asarray(start[0]))
+
+
+def test_newton_on_all_data_descends_the_value_function(task, value):
+    peer = on_all_data(task)
+
+    @jax.jit
+    def after(key):
+        step = lambda i, carry: peer.step(carry, key, RATES)  # noqa: E731
+        return jax.lax.fori_loop(0, 60, step, begun)
+
+    begun = peer.start(task.x, task.w)
+    ended = after(jax.random.key(0))
+    begin = value(np.asarray(task.x, np.float64), None)
+    assert value(np.asarray(ended.free, np.float64), None) < 0.1 * begin

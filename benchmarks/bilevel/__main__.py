@@ -13,11 +13,14 @@ if __name__ == "__main__":
     one_thread()
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
+import optax
 
-from benchmarks.bilevel.ours import METHODS, as_peer
-from benchmarks.bilevel.problems import TASKS, Task
+from benchmarks.bilevel.ours import METHODS, as_peer, on_all_data
+from benchmarks.bilevel.peers import Peer, under
+from benchmarks.bilevel.problems import TASKS, Task, grid
 from benchmarks.bilevel.race import Found, raced
 from benchmarks.bilevel.recursive import PEERS
 from benchmarks.bilevel.value import measure_of
@@ -26,7 +29,7 @@ from benchmarks.bilevel.value import measure_of
 def row(name: str, found: Found) -> str:
     """Of the page's table."""
     gaps = " | ".join(f"{gap:.2e}" for gap in found.gaps)
-    rates = f"{found.rates.inner:g} | {found.rates.outer:g}"
+    rates = "– | –" if found.rates is None else f"{found.rates.inner:g} | {found.rates.outer:g}"
     return f"| {name} | {gaps} | {found.worst:.2e} | {rates} | {found.steps} |"
 
 
@@ -37,21 +40,38 @@ def head(seconds: tuple[float, ...]) -> str:
     return "| " + " | ".join(cells) + " |\n|" + "---|" * len(cells)
 
 
-def race(task: Task, words: list[str], seconds: tuple[float, ...], runs: int) -> None:
+def entrants(task: Task, *, adam: bool) -> dict[str, Callable[[], Peer]]:
+    """Ours and theirs by name."""
+    if adam:
+        return {
+            f"{name}, written from its paper, Adam outside": lambda peer=peer: under(
+                peer(task.sides), optax.adam
+            )
+            for name, peer in PEERS.items()
+        }
+    entries = {
+        f"rfho: {name}": lambda make=make: as_peer(make, task) for name, make in METHODS.items()
+    }
+    entries["rfho: Implicit on all data (HOAG)"] = lambda: on_all_data(task)
+    return entries | {
+        f"{name}, written from its paper": lambda peer=peer: peer(task.sides)
+        for name, peer in PEERS.items()
+    }
+
+
+def race(
+    task: Task, words: list[str], seconds: tuple[float, ...], runs: int, *, adam: bool
+) -> None:
     """Prints a row for each method."""
+    if adam:
+        inner = {one.inner: None for one in task.rates}
+        task = task._replace(rates=grid(tuple(inner), (0.03, 0.3)))
     measure = measure_of(task)
     print(
         f"at the start {measure(np.asarray(task.x), np.asarray(task.w)):.2e}\n\n{head(seconds)}",
         flush=True,
     )
-    entries = {
-        f"rfho: {name}": lambda make=make: as_peer(make, task) for name, make in METHODS.items()
-    }
-    entries |= {
-        f"{name}, written from its paper": lambda peer=peer: peer(task.sides)
-        for name, peer in PEERS.items()
-    }
-    for name, peer in entries.items():
+    for name, peer in entrants(task, adam=adam).items():
         if not words or any(word in name for word in words):
             found = raced(peer(), task, measure, seconds=seconds, runs=runs)
             print(row(name, found), flush=True)
@@ -63,12 +83,13 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="methods in whose names one of these words is")
     parser.add_argument("--problem", action="append", choices=TASKS, help="all by default")
     parser.add_argument("--seconds", nargs="+", type=float, default=[0.5, 1.0])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--adam", action="store_true", help="opponents alone, with Adam outside")
     given = parser.parse_args()
     for name in given.problem or TASKS:
         task = TASKS[name]()
         print(f"\n{name}: {TASKS[name].__doc__}\n", flush=True)
-        race(task, given.words, tuple(given.seconds), given.runs)
+        race(task, given.words, tuple(given.seconds), given.runs, adam=given.adam)
 
 
 if __name__ == "__main__":

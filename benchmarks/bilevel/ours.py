@@ -11,6 +11,7 @@ import rfho
 from benchmarks.bilevel.peers import Peer, Rates
 from benchmarks.bilevel.problems import Task
 from rfho.hyper_gradients import SARAH, AbstractHyperGradient
+from rfho.solvers import CG
 
 Make = Callable[[Any], AbstractHyperGradient]
 """A method of an inner rate, which may be a function of the outer step."""
@@ -28,6 +29,27 @@ METHODS: dict[str, Make] = {
     "FirstOrder (F2SA)": lambda rate: rfho.FirstOrderHyperGradient(penalty=10.0, every=10),
     "DynamicBarrier (BOME)": lambda rate: rfho.DynamicBarrierHyperGradient(rate, every=10),
 }
+
+
+def on_all_data(task: Task) -> Peer:
+    """HOAG with Newton's method inside and Rprop outside, every step on all examples.
+
+    Rprop chooses its own rates, beginning at 2; so there is none to try.
+    """
+    dynamics = rfho.dynamics.Newton(task.loss, task.w, products=10)
+    data = task.train.arrays, task.valid.arrays
+    problem = rfho.Problem(dynamics, task.objective, *data, horizon=1)
+    method = rfho.ImplicitHyperGradient(CG(max_products=10), tolerance=0.01, audit=None)
+
+    tuner = rfho.Tuner(method, optax.rprop(2.0), rfho.Box(-12.0, 4.0))
+
+    def start(x: jax.Array, w: jax.Array) -> Any:
+        return tuner.init(problem, jnp.array(x))
+
+    def step(carry: Any, key: jax.Array, rates: Rates) -> Any:
+        return tuner.step(problem, carry)[0]
+
+    return Peer(start, step, rated=False)
 
 
 def as_peer(make: Make, task: Task) -> Peer:

@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 Batch = tuple[Array, ...]
+
+
+BOUNDS = -12.0, 1.0
 
 
 class Sides(NamedTuple):
@@ -35,12 +39,34 @@ class Rates(NamedTuple):
 class Peer(NamedTuple):
     """``start(x, w) -> carry`` and ``step(carry, key, rates) -> carry``, which begins with the outer variable.
 
-    ``trained`` is where in the carry the parameters are that the loss alone has trained.
+    ``trained`` is where in the carry the parameters are that the loss alone has trained; ``rated`` whether rates
+    make a difference.
     """
 
     start: Callable[[Array, Array], Any]
     step: Callable[[Any, Array, Rates], Any]
     trained: int = 1
+    rated: bool = True
+
+
+def under(peer: Peer, optim: Callable[[Any], optax.GradientTransformation]) -> Peer:
+    """The same method with another optimiser outside: at an outer rate of 1 it moves x by its gradient.
+
+    x is kept within ``BOUNDS``, as fast optimisers reach penalties at which the inner rates diverge.
+    """
+
+    def start(x: Array, w: Array) -> Any:
+        begun = peer.start(x, w)
+        return (*begun, optim(1.0).init(x))
+
+    def step(carry: Any, key: Array, rates: Rates) -> Any:
+        *before, slots = carry
+        after = peer.step(tuple(before), key, Rates(rates.inner, 1.0))
+        updates, slots = optim(rates.outer).update(before[0] - after[0], slots)
+        moved = jnp.clip(optax.apply_updates(before[0], updates), *BOUNDS)
+        return (moved, *after[1:], slots)
+
+    return Peer(start, step, peer.trained)
 
 
 def products(sides: Sides, x: Array, w: Array, q: Array, batch: Batch) -> tuple[Array, ...]:

@@ -21,13 +21,13 @@ class Found(NamedTuple):
     Attributes:
         gaps: medians after each number of seconds.
         worst: the largest after the last of them.
-        rates: the best of those that were tried.
+        rates: the best of those that were tried; None if there are none.
         steps: outer steps, median.
     """
 
     gaps: tuple[float, ...]
     worst: float
-    rates: Rates
+    rates: Rates | None
     steps: int
 
 
@@ -92,7 +92,8 @@ def raced(
 ) -> Found:
     """The best rates by one run each, then several runs at those with other keys."""
     racer = Racer(peer, task)
-    ends = [(measure(*racer.run(r, 0, seconds[:1])[0][-1]), r) for r in task.rates]
+    tried = task.rates if peer.rated else task.rates[:1]
+    ends = [(measure(*racer.run(r, 0, seconds[:1])[0][-1]), r) for r in tried]
     _, rates = min(ends, key=lambda end: (not np.isfinite(end[0]), end[0]))
     gaps, steps = [], []
     for seed in range(1, runs + 1):
@@ -100,4 +101,5 @@ def raced(
         gaps.append([measure(*one) for one in seen])
         steps.append(done)
     medians = tuple(float(median) for median in np.median(gaps, axis=0))
-    return Found(medians, max(gap[-1] for gap in gaps), rates, int(np.median(steps)))
+    best = rates if peer.rated else None
+    return Found(medians, max(gap[-1] for gap in gaps), best, int(np.median(steps)))
