@@ -144,16 +144,13 @@ def _long(result: dict[str, Any]) -> str:
         f"| {row['resident_megabytes']:.1f} |"
         for row in result["rows"]
     ]
-    elsewhere = [
-        row for row in result["rows"] if row.get("device", result["device"]) != result["device"]
-    ]
-    lines += [
-        "",
-        *(
-            f"T = {row['T']}: on {row['device']}, whose other core was busy too."
-            for row in elsewhere
-        ),
-    ]
+    here = result["device"]
+    elsewhere = [row for row in result["rows"] if row.get("device", here) != here]
+    for row in elsewhere:
+        lines += [
+            "",
+            f"T = {row['T']}: on {row['device']}, with much other work; CPU seconds of both.",
+        ]
     return "\n".join([*lines, ""])
 
 
