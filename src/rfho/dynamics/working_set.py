@@ -53,7 +53,7 @@ def left_out(
     rows: Int[Any, "*problems room"],
     weight: Any,
 ) -> float:
-    """The largest |∂_j L| / λ_j outside of a working set: up to 1, nothing was missed.
+    """The largest slope outside of a working set, by size, in units of λ_j: up to 1, nothing was missed.
 
     Args:
         slope: ∂L at the minimum over ``rows``.
