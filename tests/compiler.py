@@ -50,9 +50,9 @@ class Compiled(NamedTuple):
 executables: dict[bytes, Compiled] = {}
 """What was compiled in this process, by a digest of the program's text and of the compiler's options."""
 
-SHORT, MOST = 20_000, 4000
-"""Programs of at most so many characters outlive their file, and no more than so many executables: each maps
-memory, of whose pieces Linux allows a process 65,530."""
+SHORT, MOST = 20_000, 1000
+"""Programs of at most so many characters outlive their file, and no more than so many executables: each takes a
+quarter of a megabyte, and maps memory, of whose pieces Linux allows a process 65,530."""
 
 
 @contextlib.contextmanager
