@@ -57,7 +57,7 @@ quarter of a megabyte, and maps memory, of whose pieces Linux allows a process 6
 
 @contextlib.contextmanager
 def compiling_once() -> Iterator[None]:
-    """The same program is not compiled again: of those in a run of all tests two thirds were there before.
+    """The same program is not compiled again: of 1555 in four files of tests 566 were different.
 
     JAX's own caches know a program by the Python function it was traced from, which is another one in each
     test. A program that calls back into Python has that call's address in its text, and is compiled anew.
