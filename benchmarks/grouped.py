@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import log_loss
 
+from benchmarks.compilations import compilations
 from rfho.adapters.sklearn import GroupedClassifier
 from rfho.experiments.races.tables import race_table
 
@@ -138,16 +138,12 @@ def wide(seed: int, *, rows: int = 50_000, columns: int = 1_000, groups: int = 5
 
 def large() -> None:
     """Prints a line for each of two fits of one shape, and one for the other tool on the second."""
-    compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
-    )
     for seed in (0, 1):
         case = wide(seed)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        compiled.clear()
         model = GroupedClassifier()
-        loss, seconds = fitted(case, model)
+        with compilations() as compiled:
+            loss, seconds = fitted(case, model)
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
             f"{' x '.join(map(str, case.x.shape))}, {len(model.groups_)} groups: {seconds:.0f} CPU s, "

@@ -86,7 +86,7 @@ def as_users_compile(path: Path, marks: str) -> bool:
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_the_module(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compiled programs are given back after each file: each maps memory, of whose pieces Linux allows 65530."""
+    """Programs but short ones are given back after each file: each maps memory, and Linux allows 65530 pieces."""
     all_passes = as_users_compile(request.path, request.config.getoption("-m"))
     import compiler  # it imports rfho, which waits for the hook
 
