@@ -2,21 +2,23 @@
 
 MNIST (of the folder that RFHO_DATA names), plain momentum 0.9 at rate 0.01 on minibatches of 64. Three kinds of
 truth: weights at 0 in the same order of batches, with 2 % and with half of the examples left out; and retraining
-on the half in other orders. Without a flag it is 1000 examples, 16 queries and a few minutes of one core;
-``--part`` is softmax by the published protocol (5000 examples, 50 epochs, means of 5 retrainings) with fewer queries
-and subsets; ``--full`` is all of it.
+on the half in other orders. Without a flag it is 1000 examples, 16 queries and some ten minutes of one core;
+``--part`` is softmax by the published protocol (5000 examples, 50 epochs, 100 subsets, means of 5 retrainings) with
+16 queries; ``--full`` is all of it. Words choose other models. ``--queries``, ``--subsets``, ``--runs`` and
+``--retrain`` change how much is done, and ``--keep FOLDER`` does it in pieces: what was found stays there.
 `docs/explanation/influence.md` quotes what it prints.
 """
-
-import sys
 
 from benchmarks.threads import one_thread
 
 if __name__ == "__main__":
     one_thread()
 
+import argparse
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -27,20 +29,23 @@ import optax
 
 import rfho
 from benchmarks.rivals import Sides, implicit, neighbours, one_step, tracin
-from rfho.attribution import Validation, influence, weighted
-from rfho.attribution.validation import correlations
+from rfho.attribution import influence, weighted
+from rfho.attribution.examples import examples_of
+from rfho.attribution.sweep import Asked
+from rfho.attribution.validation import correlations, validated
 from rfho.datasets import load_mnist
 
 BATCH, RATE, DECAY = 64, 0.01, 0.9
+GENTLER = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 
 class Scale(NamedTuple):
-    """How much of it is done."""
+    """How much of it is done: ``runs`` are averaged on halves, a quarter of so many at weight 1/8."""
 
     examples: int
     queries: int
     subsets: int
-    halves: int
+    runs: int
     retrain: int
 
 
@@ -73,9 +78,9 @@ class Losses(eqx.Module):
         return x @ weights + bias
 
 
-REDUCED = Scale(examples=1000, queries=16, subsets=30, halves=8, retrain=4)
-PART = Scale(examples=5000, queries=16, subsets=30, halves=4, retrain=5)
-FULL = Scale(examples=5000, queries=500, subsets=100, halves=16, retrain=5)
+REDUCED = Scale(examples=1000, queries=16, subsets=30, runs=8, retrain=4)
+PART = Scale(examples=5000, queries=16, subsets=100, runs=64, retrain=5)
+FULL = Scale(examples=5000, queries=500, subsets=100, runs=64, retrain=5)
 
 
 def models(epochs: int) -> tuple[Model, ...]:
@@ -89,18 +94,43 @@ def models(epochs: int) -> tuple[Model, ...]:
     )
 
 
+class Kept(NamedTuple):
+    """Arrays that were found, in a folder if there is one, so that a later call goes on from there."""
+
+    folder: Path | None
+    prefix: str
+
+    def __call__(self, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
+        """What was kept as ``name``, or what ``find`` finds now."""
+        if self.folder is None:
+            return find()
+        file = self.folder / (re.sub(r"\W+", "-", f"{self.prefix} {name}") + ".npz")
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.savez(file, **find())
+        return dict(np.load(file))
+
+
 def main() -> None:
     """Prints a table for each model."""
-    part = "--part" in sys.argv
-    scale = FULL if "--full" in sys.argv else PART if part else REDUCED
-    wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
-    for model in models(15 if scale is REDUCED else 50)[: 1 if part and not wanted else None]:
-        if not wanted or any(word in model.name for word in wanted):
-            report(model, scale)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attribution", description=__doc__)
+    parser.add_argument("models", nargs="*", help="words of the names of models")
+    parser.add_argument("--part", action="store_const", dest="scale", const=PART, default=REDUCED)
+    parser.add_argument("--full", action="store_const", dest="scale", const=FULL)
+    for name in ("queries", "subsets", "runs", "retrain"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--keep", type=Path, help="a folder")
+    given = parser.parse_args()
+    changed = {n: getattr(given, n) for n in Scale._fields if getattr(given, n, None)}
+    epochs = 15 if given.scale is REDUCED else 50
+    only = 1 if given.scale is PART and not given.models else None
+    for model in models(epochs)[:only]:
+        if not given.models or any(word in model.name for word in given.models):
+            report(model, given.scale._replace(**changed), given.keep)
 
 
-def report(model: Model, scale: Scale) -> None:
-    """The scores of every way to tell, against each kind of truth."""
+def report(model: Model, scale: Scale, folder: Path | None) -> None:
+    """The scores of every way to tell, against each kind of truth, and what each has cost."""
     problem, each = problem_of(model, scale)
     sides = Sides(each, problem.train.data, problem.valid)
     checkpoints = trained(problem, model.epochs)
@@ -111,38 +141,90 @@ def report(model: Model, scale: Scale) -> None:
         f"\n{model.name}: {problem.horizon} steps, {float(accuracy):.0%} of queries right",
         flush=True,
     )
+    kept = Kept(folder, f"{model.name} {scale.examples} {scale.queries}")
+    truths = truths_of(problem, each, scale, kept)
+    print(f"{'':<48}" + "".join(f"{truth:>18}" for truth in truths) + f"{'CPU s':>9}", flush=True)
     begin = time.process_time()
-    one = influence(problem, queries=each)
-    spent = time.process_time() - begin
-    averaged = influence(problem, queries=each, runs=scale.halves, fraction=0.5, key=1)
-    print(f"one run {spent:.0f} CPU s with compiling, {one.memory / 1e6:.0f} MB", flush=True)
-    subsets = scale.subsets
-    truths = {
-        "2 %, same order": one.validate(subsets=subsets, fraction=0.02, key=2),
-        "half, same order": one.validate(subsets=subsets, key=3),
-        "half, retrained": one.validate(subsets=subsets, retrain=scale.retrain, key=3),
-    }
-    told = {
-        "influence, one run": one.mean,
-        f"influence, {scale.halves} runs on halves": averaged.mean,
-        "implicit, damping 0.01": implicit(sides, checkpoints[-1], damping=0.01, products=20),
-        "TracIn, each epoch": tracin(sides, checkpoints),
-        "last gradient": one_step(sides, checkpoints[-1]),
-        "nearest neighbours": neighbours(sides),
-    }
-    print(f"{'':<32}" + "".join(f"{truth:>18}" for truth in truths))
-    for name, scores in told.items():
-        row = "".join(f"{score(truth, np.asarray(scores)):>18.2f}" for truth in truths.values())
-        print(f"{name:<32}{row}")
-    print(f"{'ceiling':<32}" + "".join(f"{t.ceiling:>18.2f}" for t in truths.values()), flush=True)
+    for name, scores in told(model, scale, kept, sides, checkpoints):
+        row = "".join(f"{score(truth, scores):>18.2f}" for truth in truths.values())
+        print(f"{name:<48}{row}{time.process_time() - begin:>9.0f}", flush=True)
+        begin = time.process_time()
+    ceilings = "".join(f"{truth['ceiling']:>18.2f}" for truth in truths.values())
+    print(f"{'ceiling':<48}{ceilings}", flush=True)
 
 
-def score(truth: Validation, scores: np.ndarray) -> float:
+def truths_of(
+    problem: rfho.Problem, each: Losses, scale: Scale, kept: Kept
+) -> dict[str, dict[str, np.ndarray]]:
+    """What came of leaving out examples."""
+    examples = examples_of(problem.train)
+    asked = Asked(problem.at(0), None, each, examples, problem.horizon)
+
+    def truth(fraction: float, retrain: int, key: int) -> dict[str, np.ndarray]:
+        def find() -> dict[str, Any]:
+            found = validated(
+                asked,
+                lambda masks: np.zeros((len(masks), scale.queries)),
+                subsets=scale.subsets,
+                fraction=fraction,
+                retrain=retrain,
+                key=key,
+            )
+            return {name: getattr(found, name) for name in ("left_out", "answers", "ceiling")}
+
+        return kept(f"truth {scale.subsets} {fraction} {retrain}", find)
+
+    return {
+        "2 %, same order": truth(0.02, 0, key=2),
+        "half, same order": truth(0.5, 0, key=3),
+        "half, retrained": truth(0.5, scale.retrain, key=3),
+    }
+
+
+def told(
+    model: Model, scale: Scale, kept: Kept, sides: Sides, checkpoints: list[Any]
+) -> Iterator[tuple[str, Any]]:
+    """Every way to tell, and what it says: averages after 1, 4, 16, … runs, and rivals."""
+    problem, _ = problem_of(model, scale)
+
+    def averages(name: str, runs: int, **options: Any) -> Iterator[tuple[str, np.ndarray]]:
+        counts = sorted({*(4**p for p in range(9) if 4**p < runs), runs})
+
+        def find() -> dict[str, Any]:
+            found = influence(problem, queries=sides.each, runs=runs, **options)
+            some = lambda k: found._replace(by_run=found.by_run[:k], drawn=found.drawn[:k])  # noqa: E731
+            return {str(count): some(count).mean for count in counts}
+
+        found = kept(f"{runs} {name}", find)
+        yield from ((f"influence, {name}, runs: {k}", found[str(k)]) for k in counts)
+
+    def by_curvature(checkpoints: list[Any]) -> np.ndarray:
+        return implicit(sides, checkpoints[-1], damping=0.01, products=20)
+
+    for weight in (1.0, *GENTLER):
+        yield from averages(f"at weight {weight:g}", 1, weight=weight)
+    yield from averages("other orders, weight 0.125", max(2, scale.runs // 4), weight=1 / 8, key=1)
+    gentle = trained(problem_of(model, scale, rate=RATE / 8)[0], model.epochs)
+    rivals = {
+        "implicit, damping 0.01": lambda: by_curvature(checkpoints),
+        "implicit, trained at rate / 8": lambda: by_curvature(gentle),
+        "TracIn, each epoch": lambda: tracin(sides, checkpoints),
+        "last gradient": lambda: one_step(sides, checkpoints[-1]),
+        "nearest neighbours": lambda: neighbours(sides),
+    }
+    for name, find in rivals.items():
+        yield name, kept(name, lambda find=find: {"scores": find()})["scores"]
+    yield from averages("on halves", scale.runs, fraction=0.5, key=1)
+
+
+def score(truth: dict[str, np.ndarray], scores: Any) -> float:
     """The linear datamodelling score of ``scores`` against what came of leaving out."""
-    return float(np.mean(correlations(-(truth.left_out @ scores.T), truth.answers)))
+    return float(
+        np.mean(correlations(-(truth["left_out"] @ np.asarray(scores).T), truth["answers"]))
+    )
 
 
-def problem_of(model: Model, scale: Scale) -> tuple[rfho.Problem, Losses]:
+def problem_of(model: Model, scale: Scale, rate: float = RATE) -> tuple[rfho.Problem, Losses]:
     """Training on the first examples; queries are losses on the first of the test set."""
     data, each = load_mnist(), Losses(model.activation)
     train, valid = (
@@ -156,7 +238,7 @@ def problem_of(model: Model, scale: Scale) -> tuple[rfho.Problem, Losses]:
 
     init = [layer(i, o) for i, o in zip(model.sizes[:-1], model.sizes[1:], strict=True)]
     loss = weighted(each)
-    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(RATE, momentum=DECAY), init)
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(rate, momentum=DECAY), init)
     horizon = model.epochs * (scale.examples // BATCH)
     return rfho.Problem(dynamics, loss, rfho.Stream(train, BATCH, key=0), valid, horizon), each
 

@@ -109,12 +109,12 @@ def retrained(asked, points):
     return jax.vmap(lambda weights: answered(asked, weights))(points)
 
 
-def by_finite_differences(asked):
-    """dE_j/dε_i of retraining with the weight 1 ± h."""
+def by_finite_differences(asked, weight=1.0):
+    """dE_j/dε_i of retraining with one weight moved by ± h."""
     number = asked.examples.number
 
     def moved(h):
-        return retrained(asked, 1 + h * jnp.eye(number))
+        return retrained(asked, weight + h * jnp.eye(number))
 
     return np.asarray(derivative(moved, 2e-16, step=0.05).value).T
 
@@ -276,8 +276,18 @@ def test_runs_on_random_subsets_are_averaged_over_those_that_had_the_example():
     np.testing.assert_allclose(found.mean, found.by_run.sum(axis=0) / had)
     same = influence(problem, queries=squares, runs=4, fraction=1 / 3, key=2)
     np.testing.assert_array_equal(same.by_run, found.by_run)
-    error = found.predict([0, 1]).error
-    assert np.all(error > 0)
+    by_others = []
+    for others in np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]):
+        had = np.maximum((found.drawn[others] > 0).sum(axis=0), 1)
+        by_others.append((found.by_run[others].sum(axis=0) / had)[:, :2].sum(axis=1))
+    expected = np.std(by_others, axis=0) * np.sqrt(3)
+    np.testing.assert_allclose(found.predict([0, 1]).error, expected)
+
+
+def test_at_a_smaller_weight_it_is_the_derivative_of_gentler_training():
+    found = influence(small(a_stream), queries=squares, weight=0.25)
+    expected = by_finite_differences(found.asked, weight=0.25)
+    np.testing.assert_allclose(found.mean, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.soak
@@ -430,6 +440,7 @@ REFUSED = {
         "all runs would be the same",
     ),
     "all left out": (lambda: influence(small(), fraction=1.0), ValueError, "between 0 and 1"),
+    "no weight": (lambda: influence(small(), weight=0.0), ValueError, "weight=0.0"),
     "no chunk": (lambda: influence(small(), chunk=0), ValueError, "chunk=0"),
     "too few subsets": (
         lambda: influence(small()).validate(subsets=2),

@@ -41,7 +41,8 @@ class Influence(NamedTuple):
     influence has helped it, one with a positive influence has harmed it.
 
     Attributes:
-        values: what the trained model answers to each query, averaged over the runs; shape (q,).
+        values: what the trained model answers to each query, averaged over the runs, with examples of the weight
+            that was asked for; shape (q,).
         by_run: dE_j/dε_i of each run; shape (runs, q, n).
         drawn: how often each run had each example in a batch; shape (runs, n).
         memory: bytes that one run took beside the problem's own arrays, as predicted.
@@ -85,8 +86,10 @@ class Influence(NamedTuple):
         if runs == 1:
             return Prediction(change, np.full_like(change, np.nan))
         # Leave one run out (jackknife), as examples are missing from some of them.
-        without = [np.arange(runs) != run for run in range(runs)]
-        others = np.stack([-(masks @ _mean(self.by_run[w], self.drawn[w]).T) for w in without])
+        total, had = self.by_run.sum(axis=0), np.sum(self.drawn > 0, axis=0)
+        without = zip(self.by_run, self.drawn > 0, strict=True)
+        rest = ((total - run) / np.maximum(had - own, 1) for run, own in without)
+        others = np.stack([-(masks @ other.T) for other in rest])
         spread = np.sum((others - others.mean(axis=0)) ** 2, axis=0)
         return Prediction(change, np.sqrt((runs - 1) / runs * spread))
 

@@ -1,5 +1,6 @@
 """Which training examples caused this: the question."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from rfho.attribution.examples import Examples, examples_of
 from rfho.attribution.plan import planned
 from rfho.attribution.sweep import Asked, Queries, Swept, reaches, swept, times_drawn
 from rfho.attribution.validation import number_left_out
-from rfho.errors import HyperGradientError, Result, positive_int
+from rfho.errors import HyperGradientError, Result, positive_int, positive_number
 from rfho.memory import AbstractCheckpoint, Recompute
 from rfho.problem import Fresh
 from rfho.problem.fresh import drawn
@@ -30,6 +31,7 @@ def influence(
     *,
     runs: int = 1,
     fraction: float = 0.0,
+    weight: float = 1.0,
     key: Any = 0,
     chunk: int | None = None,
     checkpoint: AbstractCheckpoint = Recompute(),
@@ -42,7 +44,8 @@ def influence(
     exact for the run at hand, whatever the optimiser. All queries share one run, its tape, and whatever of the
     way back does not depend on them. One run tells what *it* owes to each example; another order or another
     start tells something else where training is not smooth. Averages over runs, each on a random subset, tell
-    what holds for all: ask for those before you leave out half of the data.
+    what holds for all. At ε = 1 it tells what *begins* to happen as weights fall: before you leave out many
+    examples, ask at the weight that they will have on average, or less, ``weight=0.25``.
 
     Args:
         problem: its loss must be `weighted`, its ``train`` arrays, a `rfho.Stream` or a `rfho.Indexed` (also
@@ -54,6 +57,9 @@ def influence(
             draw k = 0, 1, … of `rfho.Fresh`.
         fraction: of the examples, that each run leaves out at random; it then takes as many epochs on what is
             left. 0 for none.
+        weight: ε of all examples that are trained on, where the derivative is taken. Less than 1 is gentler
+            training, as a smaller rate would be, whose derivatives hold further; an optimiser that divides by
+            the size of gradients, as Adam does, sees no difference.
         key: a JAX key or an integer, for orders and subsets.
         chunk: how many queries go back at a time; by default as many as are fastest and fit.
         checkpoint: the memory policy.
@@ -64,7 +70,7 @@ def influence(
     Cost:
         For each run one training with what the policy adds, and for each query the part of a step's
         Hessian-vector product that depends on it. Memory: the tape, ``chunk`` adjoints, one number for each
-        pair of example and query.
+        pair of example and query; on the host, one such number for each run.
 
     Raises:
         TypeError: the loss is not weighted, or nobody knows which example is in which batch.
@@ -88,6 +94,7 @@ def influence(
         Ilyas and Engstrom, "MAGIC: near-optimal data attribution for deep learning", arXiv 2504.16430.
     """
     runs = positive_int(runs, "runs", "influence")
+    positive_number(weight, "weight", "influence")
     if chunk is not None:
         positive_int(chunk, "chunk", "influence")
     examples = examples_of(drawn(problem.train, 0))
@@ -99,38 +106,52 @@ def influence(
     _check_that_weights_reach(asked)
     plan = planned(asked, checkpoint=checkpoint, chunk=chunk)
     for_orders, for_subsets = jax.random.split(tree.as_key(key, "influence"))
-    found = []
-    for run in range(runs):
+    anew = bool(out) or (runs > 1 and not isinstance(problem.train, Fresh))
+
+    def of_run(run: int) -> tuple[Swept, Float[Array, " n"]]:
         order = jax.random.fold_in(for_orders, run)
         subset = jax.random.permutation(jax.random.fold_in(for_subsets, run), examples.number)
-        anew = bool(out) or (runs > 1 and not isinstance(problem.train, Fresh))
         chosen = jnp.sort(subset[:kept]) if anew else None
-        one = _of_one_run(
-            asked, problem.train, jnp.asarray(run), (chosen, order), checkpoint, plan.chunk, horizon
+        which = jnp.asarray(run), jnp.asarray(float(weight))
+        return _of_one_run(
+            asked, problem.train, which, (chosen, order), checkpoint, plan.chunk, horizon
         )
-        found.append(jax.device_get(one))
-    values = np.stack([one.values for one, _ in found])
-    by_run = np.stack([one.influence.T for one, _ in found])
+
+    values, by_run, times = _gathered(of_run, runs)
     _check_finite(values, by_run)
-    return Influence(
-        values.mean(axis=0), by_run, np.stack([counts for _, counts in found]), plan.memory, asked
-    )
+    return Influence(values.mean(axis=0), by_run, times, plan.memory, asked)
+
+
+def _gathered(
+    of_run: Callable[[int], tuple[Swept, Float[Array, " n"]]], runs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Answers, influence and draws of every run, on the host: one copy, and not a list and its stack."""
+    first, times = jax.device_get(of_run(0))
+    numbers = first.values, first.influence.T, times
+    found = tuple(np.empty((runs, *each.shape), each.dtype) for each in numbers)
+    for run in range(runs):
+        if run:
+            one, times = jax.device_get(of_run(run))
+            numbers = one.values, one.influence.T, times
+        for all_runs, each in zip(found, numbers, strict=True):
+            all_runs[run] = each
+    return found[0], found[1], found[2]
 
 
 @eqx.filter_jit
 def _of_one_run(
     asked: Asked,
     train: Any,
-    run: Array,
+    which: tuple[Array, Array],
     anew: tuple[Int[Array, " kept"] | None, Array],
     checkpoint: AbstractCheckpoint,
     chunk: int,
     horizon: int,
 ) -> tuple[Swept, Float[Array, " n"]]:
-    chosen, order = anew
+    (run, weight), (chosen, order) = which, anew
     examples = examples_of(drawn(train, run))
     examples = examples if chosen is None else examples.anew(chosen, order)
-    weights = jnp.ones(examples.number)
+    weights = weight * jnp.ones(examples.number)
     found = swept(asked.on(examples, horizon), weights, checkpoint=checkpoint, chunk=chunk)
     return found, times_drawn(examples, horizon)
 
