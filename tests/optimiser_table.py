@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from compiler import OLD_EMITTERS
+from compiler import CHEAPLY
 from jax.flatten_util import ravel_pytree
 from optimiser_rows import ROWS, Row
 
@@ -136,7 +136,7 @@ def _evaluated(
     # Not with the backend's optimisation off as well: derivatives of maxima come out wrong where the arguments,
     # computed twice and rounded differently, no longer equal the maximum.
     traced = jax.jit(everything).trace(alive, points, around)
-    claims, values = traced.lower().compile(compiler_options=OLD_EMITTERS)(alive, points, around)
+    claims, values = traced.lower().compile(compiler_options=CHEAPLY)(alive, points, around)
     shape = (*points.shape, len(_steps(1.0)))
     single = "f32" in str(traced.jaxpr)
     return jax.tree.map(np.asarray, claims), np.asarray(values).reshape(shape), single

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from flags import quickly
 from killed import TESTS
 
 
@@ -15,7 +16,7 @@ def carried_out(*arguments: object, program: str = "killed_tuning.py") -> tuple[
     command = [sys.executable, str(TESTS / program), *map(str, arguments)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": quickly(),
     }
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

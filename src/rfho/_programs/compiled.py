@@ -18,6 +18,7 @@ from rfho.typing import PyTree
 _UNOPTIMISED: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
     "xla_cpu_use_fusion_emitters": False,  # gone from JAX 0.12
 }
 
