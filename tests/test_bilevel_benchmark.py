@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.bilevel.ours import on_all_data
-from benchmarks.bilevel.peers import Rates, products, seeds, soba, under
+from benchmarks.bilevel.ours import on_all_data, single_loop_on_all_data
+from benchmarks.bilevel.peers import Peer, Rates, products, seeds, soba, under
 from benchmarks.bilevel.problems import Batches, quadratic
 from benchmarks.bilevel.recursive import PEERS
-from benchmarks.bilevel.value import Error, Quadratic
+from benchmarks.bilevel.value import CLEANEST, Cleaned, Error, Quadratic
 
 RATES = Rates(0.1, 0.1)
 
@@ -91,3 +91,32 @@ def test_newton_on_all_data_descends_the_value_function(task, value):
     ended = after(jax.random.key(0))
     begin = value(np.asarray(task.x, np.float64), None)
     assert value(np.asarray(ended.free, np.float64), None) < 0.1 * begin
+
+
+def test_a_gradient_below_the_rounding_of_the_outer_variable_is_not_lost():
+    peer = Peer(
+        lambda x, w: (x, w), lambda carry, key, rates: (carry[0] - rates.outer * 1e-9, carry[1])
+    )
+    signs = under(peer, optax.sign_sgd, (-12.0, 12.0))
+    carry = signs.start(jnp.array([5.0]), jnp.zeros(1))
+    assert signs.step(carry, jax.random.key(0), Rates(0.1, 2.0))[0] == 3.0
+
+
+def test_the_value_function_of_data_cleaning_is_that_of_the_minimiser(task, value):
+    # Quadratics, whose minimiser is known.
+    low, high = np.linalg.eigvalsh(value.curved)[[0, -1]]
+    cleaned = Cleaned(task, (float(low), float(high)))
+    for x in (np.array([0.3, -0.2, 0.5]), np.zeros(3)):
+        found = cleaned(x, None) + CLEANEST
+        np.testing.assert_allclose(found, value(x, None) + value.minimum, atol=1e-5)
+    assert cleaned(np.full(3, np.nan), None) == float("inf")
+
+
+def test_signs_on_all_data_come_nearer_to_the_minimum(task, value):
+    peer = single_loop_on_all_data(task, 0.1)
+    carry = peer.start(jnp.full(3, -9.0), task.w)
+    before = value(np.asarray(carry.free), None)
+    step = jax.jit(lambda carry: peer.step(carry, jax.random.key(0), RATES))
+    for _ in range(30):
+        carry = step(carry)
+    assert value(np.asarray(carry.free), None) < before

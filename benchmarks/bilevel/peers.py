@@ -16,7 +16,8 @@ from jax import Array
 Batch = tuple[Array, ...]
 
 
-BOUNDS = -12.0, 1.0
+LARGE = 1e6
+"""An outer rate at which what moves x is far larger than x."""
 
 
 class Sides(NamedTuple):
@@ -49,10 +50,14 @@ class Peer(NamedTuple):
     rated: bool = True
 
 
-def under(peer: Peer, optim: Callable[[Any], optax.GradientTransformation]) -> Peer:
-    """The same method with another optimiser outside: at an outer rate of 1 it moves x by its gradient.
+def under(
+    peer: Peer,
+    optim: Callable[[Any], optax.GradientTransformation],
+    bounds: tuple[float, float] = (-12.0, 1.0),
+) -> Peer:
+    """The same method with another optimiser outside, which is given what moves x.
 
-    x is kept within ``BOUNDS``, as fast optimisers reach penalties at which the inner rates diverge.
+    x is kept within ``bounds``, as fast optimisers reach penalties at which the inner rates diverge.
     """
 
     def start(x: Array, w: Array) -> Any:
@@ -61,9 +66,10 @@ def under(peer: Peer, optim: Callable[[Any], optax.GradientTransformation]) -> P
 
     def step(carry: Any, key: Array, rates: Rates) -> Any:
         *before, slots = carry
-        after = peer.step(tuple(before), key, Rates(rates.inner, 1.0))
-        updates, slots = optim(rates.outer).update(before[0] - after[0], slots)
-        moved = jnp.clip(optax.apply_updates(before[0], updates), *BOUNDS)
+        # Small gradients are not to be lost in the rounding of x.
+        after = peer.step(tuple(before), key, Rates(rates.inner, LARGE))
+        updates, slots = optim(rates.outer).update((before[0] - after[0]) / LARGE, slots)
+        moved = jnp.clip(optax.apply_updates(before[0], updates), *bounds)
         return (moved, *after[1:], slots)
 
     return Peer(start, step, peer.trained)

@@ -25,17 +25,25 @@ class Batches(eqx.Module):
     """Number i of the batches of some examples, or a random one for a step."""
 
     arrays: tuple[jax.Array, ...]
+    size: int = eqx.field(static=True, default=BATCH)
 
     @property
     def number(self) -> int:
-        return len(self.arrays[0]) // BATCH
+        return len(self.arrays[0]) // self.size
+
+    def sized(self, size: int) -> "Batches":
+        """The same examples in batches of another size, or all in one if there are fewer."""
+        return Batches(self.arrays, min(size, len(self.arrays[0])))
 
     def batch(self, i: Any) -> tuple[jax.Array, ...]:
-        return tuple(jax.lax.dynamic_slice_in_dim(a, i * BATCH, BATCH) for a in self.arrays)
+        if self.number == 1:
+            return self.arrays
+        start = i * self.size
+        return tuple(jax.lax.dynamic_slice_in_dim(a, start, self.size) for a in self.arrays)
 
     def listed(self) -> rfho.Indexed:
         """The same batches with their numbers, in a new order in every epoch."""
-        index = np.arange(self.number * BATCH).reshape(-1, BATCH)
+        index = np.arange(self.number * self.size).reshape(-1, self.size)
         return rfho.Indexed(self.arrays, index, key=0)
 
     def __call__(self, t: Any) -> tuple[jax.Array, ...]:
@@ -52,6 +60,8 @@ class Task(NamedTuple):
         w, x: where both begin.
         rates: to choose from.
         test: examples on which the error is told, where h cannot be had within seconds.
+        bounds: of the outer variable, for optimisers that might run away.
+        curvatures: between which those of the loss lie, where h is to be had by gradient descent.
     """
 
     train: Batches
@@ -62,6 +72,12 @@ class Task(NamedTuple):
     x: jax.Array
     rates: tuple[Rates, ...]
     test: Batches | None = None
+    bounds: tuple[float, float] = (-12.0, 1.0)
+    curvatures: tuple[float, float] | None = None
+
+    def sized(self, size: int) -> "Task":
+        """The same with batches of another size."""
+        return self._replace(train=self.train.sized(size), valid=self.valid.sized(size))
 
     @property
     def sides(self) -> Sides:
@@ -166,9 +182,10 @@ def cleaning() -> Task:
         weights = jax.nn.sigmoid(x[batch[2]])
         return jnp.mean(weights * entropies(w, batch)) + 0.2 * jnp.sum(w**2)
 
-    rates = grid((0.1,), (300.0, 3000.0))
+    rates = grid((0.4, 0.1, 0.03, 0.01), (3000.0, 30000.0))
     w, x = jnp.zeros((784, 10)), jnp.zeros(20000)
-    return Task(noisy, clean, loss, objective, w, x, rates, test)
+    # The penalty adds 0.4; the largest at weights of a half is 2.44, and at most doubles.
+    return Task(noisy, clean, loss, objective, w, x, rates, test, (-12.0, 12.0), (0.4, 4.9))
 
 
 def _factors(rng: np.random.Generator, count: int, at_w: int, at_x: int) -> list[np.ndarray]:

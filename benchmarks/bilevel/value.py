@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bilevel.problems import Batches, Task
@@ -12,6 +14,9 @@ NOWHERE = float("inf")
 
 MINIMUM = 0.203627
 """Of h on ijcnn1 within |x| <= 30, by L-BFGS in float64 from the best point that any method has seen."""
+
+CLEANEST = 0.71502
+"""Of h in data cleaning within |x| <= 12, after hundreds of outer steps on all examples, in single precision."""
 
 Measure = Callable[[np.ndarray, Any], float]
 """Of the outer variable and of the parameters where training stands."""
@@ -80,6 +85,41 @@ class Penalised:
         return float(np.mean(np.logaddexp(0, -vy * (vx @ w)))) - MINIMUM
 
 
+class Cleaned:
+    """h of data cleaning, by accelerated gradient descent that begins where it last ended.
+
+    The curvatures lie so near to each other that the gradient falls to rounding in a few dozen steps.
+    """
+
+    def __init__(self, task: Task, curvatures: tuple[float, float]) -> None:
+        self.w, train, valid = task.w, task.train.arrays, task.valid.arrays
+        low, high = curvatures
+        momentum = (high**0.5 - low**0.5) / (high**0.5 + low**0.5)
+        slope = jax.grad(task.loss)
+
+        @jax.jit
+        def solved(w: Any, x: Any) -> tuple[Any, Any]:
+            def step(at: Any) -> Any:
+                w, ahead, _, count = at
+                down = slope(ahead, x, train)
+                after = ahead - down / high
+                return after, after + momentum * (after - w), jnp.linalg.norm(down), count + 1
+
+            def goes_on(at: Any) -> Any:
+                return (at[2] > 3e-6) & (at[3] < 200)
+
+            w = jax.lax.while_loop(goes_on, step, (w, w, jnp.inf, 0))[0]
+            return w, task.objective(w, x, valid)
+
+        self.solved = solved
+
+    def __call__(self, x: np.ndarray, w: Any) -> float:
+        if not np.isfinite(x).all():
+            return NOWHERE
+        self.w, value = self.solved(self.w, jnp.asarray(x, jnp.float32))
+        return float(value) - CLEANEST
+
+
 class Error:
     """The share of examples that a linear model classifies wrongly."""
 
@@ -92,8 +132,10 @@ class Error:
         return float(np.mean(np.argmax(self.x @ np.asarray(w), axis=1) != self.y))
 
 
-def measure_of(task: Task) -> Measure:
-    """What the benchmark tells of this problem."""
+def measure_of(task: Task, *, error: bool = False) -> Measure:
+    """What is told of this problem; the ``error`` on test examples where that is asked for or all there is."""
+    if task.curvatures is not None and not error:
+        return Cleaned(task, task.curvatures)
     if task.test is not None:
         return Error(task.test)
     # A labelled example is two arrays, a quadratic six.

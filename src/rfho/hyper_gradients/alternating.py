@@ -19,6 +19,7 @@ from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
 from rfho.hyper_gradients.single_loop import (
+    TOGETHER,
     AdjointRun,
     Schedule,
     at_step,
@@ -64,7 +65,7 @@ class AbstractAlternating(AbstractHyperGradient):
         state = roll(problem.later(carry.t), hyper, carry.state, span=span)
         run = self.solved(problem, hyper, AdjointRun(state, carry.t + self.every, carry.adjoint))
         here = self.condition(problem.train_batch(run.t))
-        look = looked(here, problem, hyper, run=run)
+        look = TOGETHER(lambda run: looked(here, problem, hyper, run=run))(run)
         after = run._replace(t=run.t + 1)
         aux = aux_of(problem, state, look.stats | {"t": after.t})
         return Estimate(look.value, look.hypergradient, aux), after
@@ -147,7 +148,7 @@ class AlternatingHyperGradient(AbstractAlternating):
             return tree.add(q, tree.scale(rate, residual))
 
         begin = run.adjoint if self.warm_start else jax.tree.map(jnp.zeros_like, run.adjoint)
-        q = jax.lax.fori_loop(0, self.products, one, begin)
+        q = jax.lax.fori_loop(0, self.products, TOGETHER(one), begin)
         return AdjointRun(run.state, run.t + self.products, q)
 
 

@@ -19,12 +19,26 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from rfho._implicit.penalty import check_penalty, difference, pulled_on, slopes_of, spread
+from rfho._implicit.penalty import (
+    Difference,
+    Slopes,
+    check_penalty,
+    difference,
+    pulled_on,
+    slopes_of,
+    spread,
+)
 from rfho._programs import trees as tree
 from rfho.choice.forecast import Forecast, Parts
 from rfho.errors import positive_int
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
-from rfho.hyper_gradients.single_loop import Schedule, at_step, check_schedule, trained_further
+from rfho.hyper_gradients.single_loop import (
+    TOGETHER,
+    Schedule,
+    at_step,
+    check_schedule,
+    trained_further,
+)
 from rfho.problem.moment import AbstractMoment
 from rfho.typing import Hyper, Params, PyTree, State, Step
 
@@ -143,13 +157,18 @@ class FirstOrderHyperGradient(AbstractHyperGradient):
             )
             return PenalisedRuns(state, runs.t, full, half)
 
-        runs = jax.lax.fori_loop(0, self.every, step, carry)
+        runs = jax.lax.fori_loop(0, self.every, TOGETHER(step), carry)
         batch = problem.train_batch(carry.t + self.every)
-        plain = slopes_of(problem, hyper, runs.state.params, batch)
-        full, half = (
-            difference(problem, hyper, run, batch=batch, penalty=penalty, plain=plain)
-            for run, penalty in ((runs.full, sigma), (runs.half, sigma / 2))
-        )
+
+        def looked(runs: PenalisedRuns) -> tuple[Slopes, Difference, Difference]:
+            plain = slopes_of(problem, hyper, runs.state.params, batch)
+            full, half = (
+                difference(problem, hyper, run, batch=batch, penalty=penalty, plain=plain)
+                for run, penalty in ((runs.full, sigma), (runs.half, sigma / 2))
+            )
+            return plain, full, half
+
+        plain, full, half = TOGETHER(looked)(runs)
         bias = tree.subtract(full.hypergradient, half.hypergradient)
         hypergradient = tree.add(full.hypergradient, bias)
         after = runs._replace(t=carry.t + self.every + 1)

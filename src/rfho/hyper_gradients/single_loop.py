@@ -19,7 +19,9 @@ from jaxtyping import Int
 from rfho._engines.reverse import roll
 from rfho._implicit.condition import AbstractCondition, Stationary
 from rfho._programs import trees as tree
+from rfho._programs.shared_products import SharedProducts
 from rfho.choice.forecast import Forecast, Parts
+from rfho.dynamics import AbstractDescent
 from rfho.hyper_gradients.base import AbstractHyperGradient, Estimate, aux_of
 from rfho.memory import Span
 from rfho.problem.moment import AbstractMoment, select
@@ -27,6 +29,9 @@ from rfho.typing import Batch, Hyper, Params, PyTree, Scalar, State, Step
 
 Schedule = float | Callable[[Step], Scalar | float]
 """A number, or a function of the outer step k = 0, 1, …"""
+
+TOGETHER = SharedProducts()
+"""Training, its derivative along q and other runs multiply the same batch: those products become one."""
 
 
 class AdjointRun(NamedTuple):
@@ -134,11 +139,19 @@ class SingleLoopHyperGradient(AbstractHyperGradient):
         """One look at everything, then one step of everything."""
         run = carry.run
         batch = problem.train_batch(run.t)
-        look = looked(self.condition(batch), problem, hyper, run=run)
+
+        def everything(run: AdjointRun, hyper: Hyper) -> tuple[Look, State]:
+            look = looked(self.condition(batch), problem, hyper, run=run)
+            dynamics, whole = problem.dynamics, problem.whole(hyper)
+            # The gradient is there already.
+            if self.condition is Stationary and isinstance(dynamics, AbstractDescent):
+                return look, dynamics.update(run.state, look.slope, whole)
+            return look, dynamics.step(run.state, whole, batch)
+
+        look, state = TOGETHER(everything)(run, hyper)
         # q ← q + ρ (v - H q)
         rate = at_step(self.rate, problem.k)
         adjoint = tree.add(run.adjoint, tree.scale(rate, look.residual))
-        state = problem.dynamics.step(run.state, problem.whole(hyper), batch)
         # The first of them is all there is of a mean.
         weight = jnp.where(run.t == 0, 1.0, at_step(self.average, problem.k))
         newer = tree.subtract(look.hypergradient, carry.mean)
@@ -164,12 +177,14 @@ class Look(NamedTuple):
         value: the objectives.
         hypergradient: ∂_λE - (∂²_λwL_b) q, of each leaf's own objective.
         residual: ∂_wE - H_b q, with a leading axis if there are several objectives.
+        slope: ∂_wL_b, or what else is to be 0.
         stats: how far training and q are from where they should be.
     """
 
     value: PyTree
     hypergradient: Hyper
     residual: PyTree
+    slope: PyTree
     stats: dict[str, Scalar]
 
 
@@ -216,7 +231,7 @@ def looked(
     hypergradient, residual, relative = one(seed, reading.by_hyper, run.adjoint)
     stats = {"residual": jnp.max(relative), "stationarity": tree.norm(system.slope)}
     hypergradient = select(problem, hyper, hypergradient)
-    return Look(problem.values(reading.value), hypergradient, residual, stats)
+    return Look(problem.values(reading.value), hypergradient, residual, system.slope, stats)
 
 
 def trained_further(
