@@ -13,7 +13,7 @@ from rich.console import Console
 
 import rfho
 from rfho.experiments.data_selection import DATA_SELECTION
-from rfho.experiments.data_selection.choices import lowest, moved, order, unlikeness
+from rfho.experiments.data_selection.choices import Rule, lowest, moved, order, unlikeness
 from rfho.experiments.data_selection.documents import (
     KINDS,
     boilerplate,
@@ -57,7 +57,8 @@ class TestRun:
     def test_every_method_has_its_row_and_learns_something(self, folder):
         rows = {row[0].partition(":")[0]: row for row in folder.table("loss").rows}
         assert list(rows) == [
-            *("uniform", "perplexity filter", "similarity", "2 steps", "whole run", "clean alone")
+            *("uniform", "perplexity filter", "similarity", "2 steps", "whole run"),
+            *("whole run, by size", "clean alone"),
         ]
         assert all(1 < row[1] < math.log2(96) for row in rows.values())
 
@@ -82,10 +83,17 @@ class TestRun:
         clean = next(row for row in folder.table("loss").rows if row[0].startswith("clean"))
         assert list(clean[3:6]) == [100, 100, 0]
 
+    def test_one_run_a_round_has_as_many_runs(self, folder):
+        by_size = [row for row in folder.history() if row["method"] == "whole run, by size"]
+        assert [row["round"] for row in by_size] == [1, 2]
+        spent = {row[0].partition(":")[0]: row[2] for row in folder.table("loss").rows}
+        assert spent["whole run, by size"] == spent["whole run"]
+
     def test_the_whole_run_agrees_with_itself(self, folder):
         rows = {row[0]: row for row in folder.table("horizons").rows}
-        assert rows["whole run"][1] == 1
-        assert rows["2 steps"][1] < 1
+        assert rows["whole run"][2] == 1
+        assert all(-1 < row[1] < 1 for row in rows.values())
+        assert rows["2 steps"][2] < 1
 
 
 class TestDerivative:
@@ -117,12 +125,8 @@ class TestDerivative:
 
     def test_a_piece_takes_what_came_before_as_given(self, documents, whole):
         pieces = derivative(self.problem(documents, 2))
-        method = rfho.TruncatedHyperGradient(window=2)
-        problem = self.problem(documents, 4)
-        cut = rfho.hyper_gradient(problem, jnp.ones(8), method).hypergradient
         # The last piece is judged where the whole run is, by the same documents.
-        np.testing.assert_allclose(pieces[4:], cut[4:], rtol=1e-9)
-        np.testing.assert_allclose(whole[4:], cut[4:], rtol=1e-9)
+        np.testing.assert_allclose(pieces[4:], whole[4:], rtol=1e-9)
         assert np.abs(pieces[:4] / whole[:4] - 1).min() > 0.01
 
     def test_operations_are_counted(self, documents):
@@ -138,12 +142,23 @@ class TestDerivative:
 
 
 class TestChoices:
+    ONE = Rule(starts=1, share=1.0, trust=0.0)
+
     def test_counts_go_against_the_sign_of_the_largest(self):
-        after = moved(np.array([1, 0, 1, 2, 1]), np.array([3.0, 0.0, -2.0, 1.0, 0.5]), 0.6)
+        found = np.array([[3.0, 0.0, -2.0, 1.0, 0.5]])
+        after = moved(np.array([1, 0, 1, 2, 1]), found, self.ONE._replace(share=0.6))
         assert after.tolist() == [0, 0, 2, 1, 1]
 
+    @pytest.mark.parametrize(
+        ("trust", "expected"), [(0.0, [0, 0, 2]), (1.0, [0, 1, 2]), (3.0, [0, 1, 1])]
+    )
+    def test_what_is_not_sure_does_not_move(self, trust, expected):
+        # Means of 3, 1 and -2, errors of 0.5, 2 and 1.
+        found = np.array([[2.5, -1.0, -1.0], [3.5, 3.0, -3.0]])
+        assert moved(np.ones(3, int), found, Rule(2, 1.0, trust)).tolist() == expected
+
     def test_a_step_that_would_leave_nothing_is_not_taken(self):
-        assert moved(np.array([1, 1]), np.array([1.0, 2.0]), 1.0).tolist() == [1, 1]
+        assert moved(np.array([1, 1]), np.array([[1.0, 2.0]]), self.ONE).tolist() == [1, 1]
 
     def test_the_lowest_scores_are_kept(self):
         assert lowest(np.array([2.0, -1.0, 0.0]), 2).tolist() == [0, 1, 1]
@@ -227,6 +242,7 @@ def test_so_few_may_be_spoilt_that_it_is_none():
     [
         ({"width": 9, "heads": 2}, "must divide it"),
         ({"horizons": (5,)}, "5 must divide horizon = 8"),
+        ({"starts": 1}, "says nothing of its error"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message, tmp_path):

@@ -4,13 +4,17 @@ Some documents are spoilt, and nobody says which. The derivative of the loss on 
 every document, through the whole of training,
 
 .. math:: g_i = \frac{d E(w_T)}{d \lambda_i}\Big|_{\lambda = 1}, \qquad
-          c_i \leftarrow \max(0, c_i - \mathrm{sign}\, g_i),
+          c_i \leftarrow \max(0, c_i - \mathrm{sign}\, \bar g_i)
+          \;\text{ where }\; |\bar g_i| > \tau s_i,
 
-says which documents to drop and which to repeat; the model is trained anew on the counts c, and so on. Beside it
-stand filters, and derivatives that go back a few steps only. All have the same number of operations, what they
-take to choose included: who chooses for less trains longer.
+says which documents to drop and which to repeat; the model is trained anew on the counts c, and so on. One
+derivative says as much of the order in which its run saw the documents as of these: so :math:`\bar g` is the mean
+over a few runs, s its error, and a document moves whose sign is sure. Beside it stand filters, derivatives that go
+back a few steps only, and as many rounds of one run each in which the half of the largest derivatives moves. All
+have the same number of operations, what they take to choose included: who chooses for less trains longer.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +22,7 @@ import numpy as np
 from rich.console import Console
 
 import rfho
+from rfho.experiments.data_selection.choices import Rule
 from rfho.experiments.data_selection.documents import KINDS
 from rfho.experiments.data_selection.settings import SelectionSettings
 from rfho.experiments.data_selection.trials import Trials
@@ -33,6 +38,8 @@ SIMPLE = {
     "perplexity filter": "lowest loss of a model of held-out text",
     "similarity": "n-grams as in held-out text",
 }
+ONE_BY_ONE = "whole run, by size"
+HALF = Rule(starts=1, share=0.5, trust=0.0)
 ORACLE = {"clean alone": "told, not chosen"}
 GROUPS = ("easy", "hard", *KINDS[1:])
 BITS = "test loss, bits per character"
@@ -57,10 +64,12 @@ def run(settings: SelectionSettings, folder: RunFolder, console: Console) -> Non
         for method, (counts, spent) in trials.simple().items():
             yield judged(trials, method, counts, spent)
         for window in (*settings.horizons, settings.horizon):
-            yield descended(trials, window, folder)
+            yield descended(trials, named(window, settings), window, rule_of(settings), folder)
+        yield descended(trials, ONE_BY_ONE, settings.horizon, HALF, folder)
 
     windows = (*settings.horizons, settings.horizon)
-    methods = SIMPLE | {named(window, settings): "" for window in windows} | ORACLE
+    methods = SIMPLE | {named(window, settings): "" for window in windows}
+    methods |= {ONE_BY_ONE: f"{settings.rounds * settings.starts} rounds of one run"} | ORACLE
     cases = range(settings.seed, settings.seed + settings.repeats)
     study = Study(methods, cases, on_seed, COLUMNS)
     records = study.carry_out(folder, console)
@@ -76,15 +85,25 @@ def named(window: int, settings: SelectionSettings) -> str:
     return "whole run" if window == settings.horizon else f"{window} steps"
 
 
-def descended(trials: Trials, window: int, folder: RunFolder) -> Record:
+def rule_of(settings: SelectionSettings) -> Rule:
+    """What a step moves."""
+    return Rule(settings.starts, settings.share, settings.trust)
+
+
+def descended(trials: Trials, method: str, window: int, rule: Rule, folder: RunFolder) -> Record:
     """The record of metagradient descent with a horizon, and what its first round found."""
-    method, rounds = named(window, trials.settings), list(trials.descent(window))
+    settings = trials.settings
+    rounds = list(trials.descent(window, rule, settings.rounds * settings.starts // rule.starts))
     for number, (counts, _, _) in enumerate(rounds, 1):
         left = {"documents": int((counts > 0).sum())}
         folder.record({"seed": trials.seed, "method": method, "round": number} | left)
     first, (counts, _, spent) = rounds[0][1], rounds[-1]
-    wanted = {group: 100 * np.mean(first[rows] < 0) for group, rows in trials.groups().items()}
-    return judged(trials, method, counts, spent) | {"horizon": window, "first": first} | wanted
+    record = judged(trials, method, counts, spent)
+    if method == ONE_BY_ONE:
+        return record
+    mean = first.mean(axis=0)
+    wanted = {group: 100 * np.mean(mean[rows] < 0) for group, rows in trials.groups().items()}
+    return record | {"horizon": window, "first": mean, "as another run": alike(first)} | wanted
 
 
 def judged(trials: Trials, method: str, counts: np.ndarray, spent: float) -> dict[str, Any]:
@@ -114,9 +133,17 @@ def of_horizons(records: Sequence[Record], settings: SelectionSettings) -> Table
         for r in records
         if "horizon" in r and r["case"] in whole
     ]
-    columns = {"horizon": None, "as the whole run": 2} | dict.fromkeys(GROUPS, 0)
+    columns = {"horizon": None, "as another run": 2, "as the whole run": 2} | dict.fromkeys(
+        GROUPS, 0
+    )
     note = "% of the documents of a kind whose derivative is negative in the first round: more of them is wanted."
     return tabulated("What is chosen, by horizon", rows, columns, by="horizon", note=note)
+
+
+def alike(derivatives: np.ndarray) -> float | None:
+    """The mean agreement of every two runs."""
+    pairs = [agreement(*pair) for pair in itertools.combinations(derivatives, 2)]
+    return float(np.mean(pairs)) if pairs else None
 
 
 def agreement(found: np.ndarray, whole: np.ndarray) -> float:
@@ -157,7 +184,8 @@ def described(settings: SelectionSettings) -> str:
     """What was run, for the note of the table."""
     return (
         f"{settings.documents} documents, {settings.spoilt:.0%} of them spoilt; the whole run has "
-        f"T = {settings.horizon} steps, {settings.rounds} rounds; filters are told how many documents are clean."
+        f"T = {settings.horizon} steps; rounds = {settings.rounds}, starts = {settings.starts}; "
+        "filters are told how many documents are clean."
     )
 
 
@@ -182,7 +210,7 @@ DATA_SELECTION = Experiment(
         rate=0.001,
         horizon=2048,
         horizons=(2, 16, 128),
-        rounds=3,
+        starts=4,
         final=4096,
         repeats=5,
     ),

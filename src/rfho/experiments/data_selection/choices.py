@@ -1,5 +1,7 @@
 """Which documents to train on: how often each, by a derivative or by a simpler score."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -10,23 +12,45 @@ Counts = Int[np.ndarray, " n"]
 """How often each document stands in what is trained on."""
 
 
-def moved(counts: Counts, derivative: Float[np.ndarray, " n"], share: float) -> Counts:
-    """One step of metagradient descent: counts go by one against the sign of the derivative, down to 0.
+class Rule(NamedTuple):
+    """Which documents a step of metagradient descent moves.
+
+    Attributes:
+        starts: R, runs that a derivative is the mean of, each from a start and in an order of its own.
+        share: of the documents, those of the largest mean by size, that may move.
+        trust: of those, what moves has a mean of more than so many errors.
+    """
+
+    starts: int
+    share: float
+    trust: float
+
+
+def moved(counts: Counts, derivatives: Float[np.ndarray, "R n"], rule: Rule) -> Counts:
+    r"""One step of metagradient descent: counts go by one against a sign that is sure, down to 0.
+
+    .. math:: \bar g_i = \frac1R \sum_r g_i^r, \qquad s_i^2 = \frac1{R (R - 1)} \sum_r (g_i^r - \bar g_i)^2, \qquad
+              c_i \leftarrow \max(0, c_i - \mathrm{sign}\, \bar g_i) \;\text{ where }\; |\bar g_i| > \tau s_i
 
     A step that would leave nothing is not taken.
 
     Args:
         counts: as they were; a document that was dropped has the derivative 0, and stays away.
-        derivative: of the held-out loss by the weight of each document.
-        share: of the documents, those of the largest derivative by size, that move.
+        derivatives: of the held-out loss by the weight of each document, run by run.
+        rule: what moves; with one run nothing is known of errors.
 
     Example:
-        >>> moved(np.array([1, 1, 1, 2]), np.array([3.0, -2.0, 0.1, 1.0]), 0.75)
+        >>> derivatives = np.array([[3.0, -2.0, 0.1, 1.0], [1.0, -3.0, -0.3, 1.0]])
+        >>> moved(np.array([1, 1, 1, 2]), derivatives, Rule(starts=2, share=1.0, trust=1.0))
         array([0, 2, 1, 1])
     """
-    largest = np.argsort(-np.abs(derivative), kind="stable")[: round(share * len(counts))]
+    runs, mean = len(derivatives), derivatives.mean(axis=0)
+    error = derivatives.std(axis=0, ddof=1) / np.sqrt(runs) if runs > 1 else 0.0
+    sure = np.abs(mean) > rule.trust * error
+    largest = np.argsort(-np.abs(mean), kind="stable")[: round(rule.share * len(counts))]
+    moving = largest[sure[largest]]
     after = counts.copy()
-    after[largest] -= np.sign(derivative[largest]).astype(counts.dtype)
+    after[moving] -= np.sign(mean[moving]).astype(counts.dtype)
     after = np.maximum(after, 0)
     return after if after.any() else counts
 

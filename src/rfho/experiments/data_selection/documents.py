@@ -4,6 +4,7 @@ A document is a piece of a real text. Each kind of `KINDS` but the first spoils 
 """
 
 import ast
+import functools
 import importlib.metadata
 import itertools
 from collections.abc import Callable, Iterator
@@ -130,6 +131,7 @@ def boilerplate(clean: Codes, alphabet: str, generator: np.random.Generator) -> 
     return notices[which[:, None], places]
 
 
+@functools.cache
 def of_packages() -> Text:
     """Three texts of one length, one after the other: sources, documentation, licences of installed packages.
 

@@ -27,7 +27,13 @@ class SelectionSettings:
     horizon: int = setting(64, "training steps T of the whole run", at_least(1))
     horizons: tuple[int, ...] = setting((16,), "shorter horizons; each must divide T", at_least(1))
     rounds: int = setting(1, "of metagradient descent", at_least(1))
-    share: float = setting(0.5, "of the documents, what moves in a round", between(0, 1))
+    starts: int = setting(2, "runs that a derivative is the mean of", at_least(1))
+    share: float = setting(
+        1.0, "of the documents, those of the largest derivatives, that may move", between(0, 1)
+    )
+    trust: float = setting(
+        1.0, "errors of the mean that what moves must exceed; 0 for any sign", at_least(0)
+    )
     final: int = setting(
         128, "steps of the last model of the dearest method; others take more", at_least(LOOKS)
     )
@@ -40,3 +46,8 @@ class SelectionSettings:
                 raise SettingsError(
                     f"horizons = {list(self.horizons)}: {horizon} must divide horizon = {self.horizon}"
                 )
+        if self.trust and self.starts == 1:
+            raise SettingsError(
+                f"trust = {self.trust}, starts = 1: one derivative says nothing of its error; "
+                "set trust = 0, or more starts"
+            )

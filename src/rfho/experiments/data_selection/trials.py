@@ -1,5 +1,6 @@
 """One seed: the documents, what chooses among them, and models trained anew on what was chosen."""
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -10,7 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 import rfho
-from rfho.experiments.data_selection.choices import Counts, lowest, moved, order, unlikeness
+from rfho.experiments.data_selection.choices import (
+    Counts,
+    Rule,
+    lowest,
+    moved,
+    order,
+    unlikeness,
+)
 from rfho.experiments.data_selection.documents import KINDS, load_documents
 from rfho.experiments.data_selection.learning import (
     blank_weights,
@@ -50,7 +58,7 @@ class Trials:
         firsts = [self._problem(self._everything, settings.horizon, k, run=0) for k in windows]
         self.costs = costs(firsts[0])
         dearest = max(self.costs.of_derivative(first) for first in firsts)
-        self.budget = settings.rounds * dearest + settings.final * self.costs.step
+        self.budget = settings.rounds * settings.starts * dearest + settings.final * self.costs.step
         self.reference = self._reference_losses()
 
     def groups(self) -> dict[str, Bool[np.ndarray, " n"]]:
@@ -78,16 +86,19 @@ class Trials:
             "clean alone": (clean.astype(np.int64), 0.0),
         }
 
-    def descent(self, window: int) -> Iterator[tuple[Counts, Float[np.ndarray, " n"], float]]:
-        """Round by round: counts, the derivative that they follow, and the operations so far."""
-        settings = self.settings
+    def descent(
+        self, window: int, rule: Rule, rounds: int
+    ) -> Iterator[tuple[Counts, Float[np.ndarray, "R n"], float]]:
+        """Round by round: counts, the derivatives that they follow, and the operations so far."""
         counts, spent = self._everything, 0.0
-        for number in range(settings.rounds):
-            problem = self._problem(counts, settings.horizon, window, run=number)
-            found = derivative(problem)[: settings.documents]
-            spent += self.costs.of_derivative(problem)
-            counts = moved(counts, found, settings.share)
-            yield counts, found, spent
+        for number in range(rounds):
+            found = []
+            for run in range(number * rule.starts, (number + 1) * rule.starts):
+                problem = self._problem(counts, self.settings.horizon, window, run=run)
+                found.append(derivative(problem)[: self.settings.documents])
+                spent += self.costs.of_derivative(problem)
+            counts = moved(counts, np.stack(found), rule)
+            yield counts, np.stack(found), spent
 
     def trained(self, counts: Counts, spent: float) -> dict[str, np.ndarray]:
         """A model trained anew on what was chosen, for all operations of the budget that are left.
@@ -125,7 +136,7 @@ class Trials:
         begin = problem.init(blank_weights(problem))
         steps = jnp.asarray(self.settings.horizon)
         state = went_on(problem, begin, jnp.asarray(0), steps)
-        return np.asarray(losses_of(self._losses(), state, jnp.asarray(self.documents.train)))
+        return np.asarray(losses_of(self._losses, state, jnp.asarray(self.documents.train)))
 
     def _problem(self, counts: Counts, rows: int, window: int, *, run: int) -> rfho.Problem:
         """Trained on documents of the counts, the held-out ones after those to train on; anew for each ``run``."""
@@ -152,10 +163,11 @@ class Trials:
             key=jax.random.fold_in(jax.random.key(self.seed), run),
         )
 
+    @functools.cached_property
     def _losses(self) -> Losses:
         model = self._model(0)
         return Losses(eqx.filter(model, eqx.is_array, inverse=True), self.settings.context + 1)
 
     def _bits(self, state: object, part: str) -> float:
         documents = jnp.asarray(getattr(self.documents, part))
-        return float(jnp.mean(losses_of(self._losses(), state, documents))) / math.log(2)
+        return float(jnp.mean(losses_of(self._losses, state, documents))) / math.log(2)
