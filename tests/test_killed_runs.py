@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from flags import quickly
+from devices.flags import quickly
 from killed import TESTS
 
 
