@@ -40,7 +40,7 @@ GENTLER = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 
 class Scale(NamedTuple):
-    """How much of it is done: ``runs`` are averaged on halves, a quarter of so many at weight 1/8."""
+    """How much of it is done: ``runs`` are averaged on halves, at most 16 at weight 1/8."""
 
     examples: int
     queries: int
@@ -203,7 +203,7 @@ def told(
 
     for weight in (1.0, *GENTLER):
         yield from averages(f"at weight {weight:g}", 1, weight=weight)
-    yield from averages("other orders, weight 0.125", max(2, scale.runs // 4), weight=1 / 8, key=1)
+    yield from averages("other orders, weight 0.125", min(scale.runs, 16), weight=1 / 8, key=1)
     gentle = trained(problem_of(model, scale, rate=RATE / 8)[0], model.epochs)
     rivals = {
         "implicit, damping 0.01": lambda: by_curvature(checkpoints),
