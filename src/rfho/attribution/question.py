@@ -45,7 +45,7 @@ def influence(
     way back does not depend on them. One run tells what *it* owes to each example; another order or another
     start tells something else where training is not smooth. Averages over runs, each on a random subset, tell
     what holds for all. At ε = 1 it tells what *begins* to happen as weights fall: before you leave out many
-    examples, ask at the weight that they will have on average, or less, ``weight=0.25``.
+    examples, ask at the weight that they will have on average, or less.
 
     Args:
         problem: its loss must be `weighted`, its ``train`` arrays, a `rfho.Stream` or a `rfho.Indexed` (also
@@ -57,8 +57,9 @@ def influence(
             draw k = 0, 1, … of `rfho.Fresh`.
         fraction: of the examples, that each run leaves out at random; it then takes as many epochs on what is
             left. 0 for none.
-        weight: ε of all examples that are trained on, where the derivative is taken. Less than 1 is gentler
-            training, as a smaller rate would be, whose derivatives hold further; an optimiser that divides by
+        weight: ε of all examples that are trained on, where the derivative is taken. If half of the examples
+            will be left out, 0.5 has the sizes of changes right. Less is gentler training, as a smaller rate
+            would be, whose derivatives rank subsets better, in sizes of their own. An optimiser that divides by
             the size of gradients, as Adam does, sees no difference.
         key: a JAX key or an integer, for orders and subsets.
         chunk: how many queries go back at a time; by default as many as are fastest and fit.
