@@ -29,7 +29,7 @@ demo: $(VENV)/.installed-demo  ## race hypergradients against random search and 
 
 test: $(VENV)/.installed-test  ## run the whole test suite (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
-	RFHO_ANNOTATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ANNOTATED)
+	RFHO_ANNOTATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile=few $(ANNOTATED)
 
 test-newest: $(END)/.installed  ## run the tests that depend on the release of JAX with the newest Python there is
 	RFHO_ANNOTATIONS=1 $(END)/bin/python -m pytest -n $(WORKERS) --durations=10 $(ENDS)

@@ -22,6 +22,8 @@ import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# A tenth of tracing, for what nobody reads.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 if os.environ.get("RFHO_ANNOTATIONS") == "1":
     jaxtyping.install_import_hook("rfho", "beartype.beartype")
@@ -39,6 +41,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("local"), derandomize=True, database=None
 )
+hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("ci"), max_examples=3)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
