@@ -6,7 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.bilevel.ours import on_all_data, single_loop_on_all_data
+from benchmarks.bilevel.ours import (
+    on_all_data,
+    single_loop_on_all_data,
+    single_loop_under_adam,
+)
 from benchmarks.bilevel.peers import Peer, Rates, products, seeds, soba, under
 from benchmarks.bilevel.problems import Batches, quadratic
 from benchmarks.bilevel.recursive import PEERS
@@ -120,3 +124,11 @@ def test_signs_on_all_data_come_nearer_to_the_minimum(task, value):
     for _ in range(30):
         carry = step(carry)
     assert value(np.asarray(carry.free), None) < before
+
+
+def test_what_is_in_batches_differs_from_run_to_run(task):
+    peer = single_loop_under_adam(task, 32)
+    begun = peer.start(jnp.zeros(3), task.w)
+    step = jax.jit(lambda carry, key: peer.step(carry, key, RATES))
+    one, other = (step(step(begun, key), key) for key in jax.random.split(jax.random.key(0)))
+    assert np.any(np.asarray(one.carry.run.adjoint) != np.asarray(other.carry.run.adjoint))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from benchmarks.bilevel.ours import METHODS, as_peer, on_all_data, single_loop_on_all_data
+from benchmarks.bilevel.ours import METHODS, as_peer, of_its_own, on_all_data
 from benchmarks.bilevel.peers import Peer, under
 from benchmarks.bilevel.problems import TASKS, Task, grid
 from benchmarks.bilevel.race import Found, raced
@@ -62,9 +62,7 @@ def entrants(task: Task, *, outside: str | None) -> dict[str, Callable[[], Peer]
         f"rfho: {name}": lambda make=make: as_peer(make, task) for name, make in METHODS.items()
     }
     entries["rfho: Implicit on all data (HOAG)"] = lambda: on_all_data(task)
-    if task.curvatures is not None:
-        name = "rfho: SingleLoop on all data, signs outside"
-        entries[name] = lambda: single_loop_on_all_data(task, 0.4)
+    entries |= {f"rfho: {name}": make for name, make in of_its_own(task).items()}
     return entries | {
         f"{name}, written from its paper": lambda peer=peer: peer(task.sides)
         for name, peer in PEERS.items()

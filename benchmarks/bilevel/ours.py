@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 import rfho
 from benchmarks.bilevel.peers import Peer, Rates
-from benchmarks.bilevel.problems import Task
+from benchmarks.bilevel.problems import Batches, Task
 from rfho.hyper_gradients import SARAH, AbstractHyperGradient
 from rfho.solvers import CG
 
@@ -41,17 +42,55 @@ def single_loop_on_all_data(task: Task, rate: float) -> Peer:
     data = task.train.arrays, task.valid.arrays
     problem = rfho.Problem(dynamics, task.objective, *data, horizon=1)
     method, domain = rfho.SingleLoopHyperGradient(rate), rfho.Box(*task.bounds)
-    return stepped(problem, rfho.Tuner(method, optax.sign_sgd(2.0), domain))
+    return stepped(lambda key: problem, rfho.Tuner(method, optax.sign_sgd(2.0), domain))
 
 
-def stepped(problem: rfho.Problem, tuner: rfho.Tuner) -> Peer:
-    """A tuner whose rates are fixed."""
+def single_loop_under_adam(task: Task, size: int) -> Peer:
+    """SOBA with Adam inside at a falling rate, larger batches, and signs outside.
+
+    Adam brings a badly scaled loss down where no single rate suits all parameters; signs bring penalties to
+    where they should be at any size of their slopes.
+    """
+    task = task.sized(size)
+
+    def optim(hyper: Any) -> optax.GradientTransformation:
+        return optax.adam(lambda t: 0.02 / (1 + t / 1000))
+
+    def problem_of(key: jax.Array) -> rfho.Problem:
+        dynamics = rfho.Descent(task.loss, optim, task.w)
+        train, valid = (
+            Partial(_drawn, side, one)
+            for side, one in zip((task.train, task.valid), jax.random.split(key), strict=True)
+        )
+        return rfho.Problem(dynamics, task.objective, train, rfho.Fresh(valid), horizon=1)
+
+    method, domain = rfho.SingleLoopHyperGradient(0.01), rfho.Box(*task.bounds)
+    return stepped(problem_of, rfho.Tuner(method, optax.sign_sgd(0.5), domain))
+
+
+def _drawn(side: Batches, key: jax.Array, t: Any) -> tuple[jax.Array, ...]:
+    """A batch by the key of the race's own step, so that runs differ."""
+    return side.batch(jax.random.randint(key, (), 0, side.number))
+
+
+def of_its_own(task: Task) -> dict[str, Callable[[], Peer]]:
+    """What suits data cleaning, and what suits covtype."""
+    if task.curvatures is not None:
+        return {"SingleLoop on all data, signs outside": lambda: single_loop_on_all_data(task, 0.4)}
+    if task.test is not None:
+        name = "SingleLoop, batches of 256, Adam inside, signs outside"
+        return {name: lambda: single_loop_under_adam(task, 256)}
+    return {}
+
+
+def stepped(problem_of: Callable[[jax.Array], rfho.Problem], tuner: rfho.Tuner) -> Peer:
+    """A tuner whose rates are fixed, on the problem of a key."""
 
     def start(x: jax.Array, w: jax.Array) -> Any:
-        return tuner.init(problem, jnp.array(x))
+        return tuner.init(problem_of(jax.random.key(0)), jnp.array(x))
 
     def step(carry: Any, key: jax.Array, rates: Rates) -> Any:
-        return tuner.step(problem, carry)[0]
+        return tuner.step(problem_of(key), carry)[0]
 
     return Peer(start, step, rated=False)
 
@@ -65,7 +104,7 @@ def on_all_data(task: Task) -> Peer:
     data = task.train.arrays, task.valid.arrays
     problem = rfho.Problem(dynamics, task.objective, *data, horizon=1)
     method = rfho.ImplicitHyperGradient(CG(max_products=10), tolerance=0.01, audit=None)
-    return stepped(problem, rfho.Tuner(method, optax.rprop(2.0), rfho.Box(-12.0, 4.0)))
+    return stepped(lambda key: problem, rfho.Tuner(method, optax.rprop(2.0), rfho.Box(-12.0, 4.0)))
 
 
 def as_peer(make: Make, task: Task) -> Peer:
