@@ -59,8 +59,8 @@ def influence(
             left. 0 for none.
         weight: ε of all examples that are trained on, where the derivative is taken. If half of the examples
             will be left out, 0.5 has the sizes of changes right. Less is gentler training, as a smaller rate
-            would be; where training is not smooth its derivatives rank subsets better, in sizes of their own. An optimiser that divides by
-            the size of gradients, as Adam does, sees no difference.
+            would be: where training is not smooth its derivatives rank subsets better, in sizes of their own.
+            An optimiser that divides by the size of gradients, as Adam does, sees no difference.
         key: a JAX key or an integer, for orders and subsets.
         chunk: how many queries go back at a time; by default as many as are fastest and fit.
         checkpoint: the memory policy.
