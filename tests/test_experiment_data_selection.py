@@ -243,6 +243,7 @@ def test_so_few_may_be_spoilt_that_it_is_none():
         ({"width": 9, "heads": 2}, "must divide it"),
         ({"horizons": (5,)}, "5 must divide horizon = 8"),
         ({"starts": 1}, "says nothing of its error"),
+        ({"share": 0.0}, "no document would move"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message, tmp_path):

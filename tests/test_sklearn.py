@@ -180,6 +180,9 @@ def test_misuse_is_a_sentence():
         GroupedClassifier().fit(x[:5], ["ash"] * 5)
     with pytest.raises(ValueError, match="all examples are zero"):
         GroupedClassifier().fit(x, y, sample_weight=np.zeros(100))
+    for spread in (0, -1.0, np.nan, "wide"):
+        with pytest.raises(ValueError, match=r"spread=.*must be a positive number"):
+            GroupedClassifier(spread=spread).fit(x, y)
     with pytest.raises(NotFittedError):
         GroupedClassifier().predict(x)
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from rfho.adapters.feature_groups import feature_groups
 from rfho.adapters.grouped_fit import Fitted, Folds, fitted
 from rfho.adapters.penalised_folds import CLASSES, NUMBERS, TWO_CLASSES, Task
+from rfho.errors import positive_number
 
 _NUMBERS = (np.float64, np.float32)
 """What tables hold; others are converted to the first, and single precision is not copied."""
@@ -53,6 +54,9 @@ class _Grouped(BaseEstimator):
     def _fit(
         self, task: Task, x: Any, y: np.ndarray, *, outputs: int, groups: Any, weights: Any
     ) -> Fitted:
+        # A search over settings hands on NumPy's numbers.
+        spread = self.spread.item() if isinstance(self.spread, np.generic) else self.spread
+        positive_number(spread, "spread", type(self).__name__)
         names = getattr(self, "feature_names_in_", None)
         grouped = feature_groups(groups, None if names is None else list(names), x.shape[1])
         folds = self._folds(x, y)
@@ -66,7 +70,7 @@ class _Grouped(BaseEstimator):
             outputs=outputs,
             per_output=self.per_output,
             scale=self.scale,
-            spread=self.spread,
+            spread=spread,
             steps=self.max_iter,
         )
         self.groups_ = grouped.names

@@ -160,5 +160,6 @@ def not_finite(
         Result.NON_FINITE_HYPERGRADIENT,
         f"{bad} is not finite {at} though the objective is: a derivative is infinite (√ or a norm at 0: "
         "add a small number under the root, and in steps that you write yourself put rfho.optim.safe_roots around "
-        "the optimiser) or the adjoint overflowed; rfho.diagnose names the step and the leaf",
+        "the optimiser) or the adjoint overflowed (lower the rate of training, and that of the method if it has "
+        "one: below 2 by the largest curvature); rfho.diagnose names the step and the leaf",
     )

@@ -180,7 +180,10 @@ def _fitted(past: Sequence[Seen], k: int) -> list[Finding]:
 def _dot(one: Hyper, other: Hyper) -> float:
     """On the host, where it is: no program for it, unless both lie over several processes."""
     pairs = zip(*map(jax.tree.leaves, on_device((one, other))), strict=True)
-    return float(sum((a * b).sum().real for a, b in pairs))
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # of a run that diverges: what is said then is said elsewhere
+        return float(sum((a * b).sum().real for a, b in pairs))
 
 
 def _finite(seen: Seen) -> bool:

@@ -46,6 +46,10 @@ class SelectionSettings:
                 raise SettingsError(
                     f"horizons = {list(self.horizons)}: {horizon} must divide horizon = {self.horizon}"
                 )
+        if self.share == 0:
+            raise SettingsError(
+                "share = 0: no document would move; it must be above 0, and at most 1"
+            )
         if self.trust and self.starts == 1:
             raise SettingsError(
                 f"trust = {self.trust}, starts = 1: one derivative says nothing of its error; "
