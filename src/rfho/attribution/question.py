@@ -127,13 +127,11 @@ def _gathered(
     of_run: Callable[[int], tuple[Swept, Float[Array, " n"]]], runs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Answers, influence and draws of every run, on the host: one copy, and not a list and its stack."""
-    first, times = jax.device_get(of_run(0))
-    numbers = first.values, first.influence.T, times
-    found = tuple(np.empty((runs, *each.shape), each.dtype) for each in numbers)
+    found: list[np.ndarray] = []
     for run in range(runs):
-        if run:
-            one, times = jax.device_get(of_run(run))
-            numbers = one.values, one.influence.T, times
+        one, times = jax.device_get(of_run(run))
+        numbers = one.values, one.influence.T, times
+        found = found or [np.empty((runs, *each.shape), each.dtype) for each in numbers]
         for all_runs, each in zip(found, numbers, strict=True):
             all_runs[run] = each
     return found[0], found[1], found[2]

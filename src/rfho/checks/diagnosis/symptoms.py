@@ -180,9 +180,8 @@ def _fitted(past: Sequence[Seen], k: int) -> list[Finding]:
 def _dot(one: Hyper, other: Hyper) -> float:
     """On the host, where it is: no program for it, unless both lie over several processes."""
     pairs = zip(*map(jax.tree.leaves, on_device((one, other))), strict=True)
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # of a run that diverges: what is said then is said elsewhere
+    # Of a run that diverges more is said elsewhere.
+    with np.errstate(over="ignore", invalid="ignore"):
         return float(sum((a * b).sum().real for a, b in pairs))
 
 
