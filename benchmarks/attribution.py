@@ -4,8 +4,9 @@ MNIST (of the folder that RFHO_DATA names), plain momentum 0.9 at rate 0.01 on m
 truth: weights at 0 in the same order of batches, with 2 % and with half of the examples left out; and retraining
 on the half in other orders. Without a flag it is 1000 examples, 16 queries and some ten minutes of one core;
 ``--part`` is softmax by the published protocol (5000 examples, 50 epochs, 100 subsets, means of 5 retrainings) with
-16 queries; ``--full`` is all of it. Words choose other models. ``--queries``, ``--subsets``, ``--runs`` and
-``--retrain`` change how much is done, and ``--keep FOLDER`` does it in pieces: what was found stays there.
+16 queries; ``--full`` is all of it. Words choose other models; ``transformer`` is one of characters, on the 3921
+windows of tiny Shakespeare. ``--queries``, ``--subsets``, ``--runs`` and ``--retrain`` change how much is done, and
+``--keep FOLDER`` does it in pieces: what was found stays there.
 `docs/explanation/influence.md` quotes what it prints.
 """
 
@@ -21,77 +22,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 import rfho
-from benchmarks.rivals import Sides, implicit, neighbours, one_step, tracin
-from rfho.attribution import influence, weighted
+from benchmarks.attribution_cases import MODELS, Case, Gentler, Scale, digits, text
+from benchmarks.rivals import implicit, one_step, tracin
+from rfho.attribution import influence
 from rfho.attribution.examples import examples_of
 from rfho.attribution.sweep import Asked
 from rfho.attribution.validation import correlations, validated
-from rfho.datasets import load_mnist
-
-BATCH, RATE, DECAY = 64, 0.01, 0.9
-GENTLER = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
-
-
-class Scale(NamedTuple):
-    """How much of it is done: ``runs`` are averaged on halves, at most 16 at weight 1/8."""
-
-    examples: int
-    queries: int
-    subsets: int
-    runs: int
-    retrain: int
-
-
-class Model(NamedTuple):
-    """Layers, what stands between them, for how many epochs they are trained, and the size of a pixel.
-
-    Standardised pixels (1 / 0.3081) are what others train on; there the rate is at the edge of what is stable.
-    """
-
-    name: str
-    sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array]
-    epochs: int
-    pixel: float = 1 / 0.3081
-
-
-class Losses(eqx.Module):
-    """Cross-entropies of a network of dense layers."""
-
-    activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
-
-    def __call__(self, params: Any, hyper: Any, batch: Any) -> jax.Array:
-        logits = self.logits(params, batch[0])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
-
-    def logits(self, params: Any, x: jax.Array) -> jax.Array:
-        *layers, (weights, bias) = params
-        for a, b in layers:
-            x = self.activation(x @ a + b)
-        return x @ weights + bias
-
 
 REDUCED = Scale(examples=1000, queries=16, subsets=30, runs=8, retrain=4)
 PART = Scale(examples=5000, queries=16, subsets=100, runs=64, retrain=5)
 FULL = Scale(examples=5000, queries=500, subsets=100, runs=64, retrain=5)
-
-
-def models(epochs: int) -> tuple[Model, ...]:
-    sizes = (784, 128, 64, 10)
-    return (
-        Model("softmax", (784, 10), jax.nn.relu, epochs),
-        Model("softmax, pixels in [0, 1]", (784, 10), jax.nn.relu, epochs, 1.0),
-        Model("network, GELU, pixels in [0, 1]", sizes, jax.nn.gelu, epochs, 1.0),
-        Model("network, GELU", sizes, jax.nn.gelu, epochs),
-        Model("network, ReLU", sizes, jax.nn.relu, epochs),
-    )
+WINDOWS = Scale(examples=3921, queries=8, subsets=30, runs=4, retrain=4)
+_FOUND = "left_out", "answers", "ceiling", "smoothness"
 
 
 class Kept(NamedTuple):
@@ -122,43 +68,49 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder")
     given = parser.parse_args()
     changed = {n: getattr(given, n) for n in Scale._fields if getattr(given, n, None)}
-    epochs = 15 if given.scale is REDUCED else 50
-    only = 1 if given.scale is PART and not given.models else None
-    for model in models(epochs)[:only]:
-        if not given.models or any(word in model.name for word in given.models):
-            report(model, given.scale._replace(**changed), given.keep)
+    for case, scale in cases(given.models, given.scale, changed):
+        report(case, scale, given.keep)
 
 
-def report(model: Model, scale: Scale, folder: Path | None) -> None:
+def cases(words: list[str], scale: Scale, changed: dict[str, int]) -> Iterator[tuple[Case, Scale]]:
+    """The models whose names have one of the words; the networks of digits if there are none."""
+    wanted = lambda name: any(word in name for word in words)  # noqa: E731
+    epochs = 15 if scale is REDUCED else 50
+    of_digits = MODELS[:1] if scale is PART else MODELS
+    for model in MODELS if words else of_digits:
+        if not words or wanted(model.name):
+            asked = scale._replace(**changed)
+            yield digits(model, asked, epochs), asked
+    if wanted("transformer"):
+        asked = WINDOWS._replace(**changed)
+        yield text(asked, epochs=3), asked
+
+
+def report(case: Case, scale: Scale, folder: Path | None) -> None:
     """The scores of every way to tell, against each kind of truth, and what each has cost."""
-    problem, each = problem_of(model, scale)
-    sides = Sides(each, problem.train.data, problem.valid)
-    checkpoints = trained(problem, model.epochs)
-    accuracy = jnp.mean(
-        jnp.argmax(each.logits(checkpoints[-1], sides.valid[0]), 1) == sides.valid[1]
-    )
-    print(
-        f"\n{model.name}: {problem.horizon} steps, {float(accuracy):.0%} of queries right",
-        flush=True,
-    )
-    kept = Kept(folder, f"{model.name} {scale.examples} {scale.queries}")
-    truths = truths_of(problem, each, scale, kept)
+    problem = case.problem()
+    checkpoints = trained(problem, case.epochs)
+    said = case.sides.each.said(checkpoints[-1], case.sides.valid)
+    print(f"\n{case.name}: {problem.horizon} steps, {said}", flush=True)
+    kept = Kept(folder, f"{case.name} {scale.examples} {scale.queries}")
+    truths = truths_of(problem, case, scale, kept)
     print(f"{'':<48}" + "".join(f"{truth:>18}" for truth in truths) + f"{'CPU s':>9}", flush=True)
     begin = time.process_time()
-    for name, scores in told(model, scale, kept, sides, checkpoints):
+    for name, scores in told(case, scale, kept, checkpoints):
         row = "".join(f"{score(truth, scores):>18.2f}" for truth in truths.values())
         print(f"{name:<48}{row}{time.process_time() - begin:>9.0f}", flush=True)
         begin = time.process_time()
-    ceilings = "".join(f"{truth['ceiling']:>18.2f}" for truth in truths.values())
-    print(f"{'ceiling':<48}{ceilings}", flush=True)
+    for name in ("ceiling", "smoothness"):
+        row = "".join(f"{truth[name]:>18.2f}" for truth in truths.values())
+        print(f"{name:<48}{row}", flush=True)
 
 
 def truths_of(
-    problem: rfho.Problem, each: Losses, scale: Scale, kept: Kept
+    problem: rfho.Problem, case: Case, scale: Scale, kept: Kept
 ) -> dict[str, dict[str, np.ndarray]]:
     """What came of leaving out examples."""
     examples = examples_of(problem.train)
-    asked = Asked(problem.at(0), None, each, examples, problem.horizon)
+    asked = Asked(problem.at(0), None, case.sides.each, examples, problem.horizon)
 
     def truth(fraction: float, retrain: int, key: int) -> dict[str, np.ndarray]:
         def find() -> dict[str, Any]:
@@ -170,7 +122,7 @@ def truths_of(
                 retrain=retrain,
                 key=key,
             )
-            return {name: getattr(found, name) for name in ("left_out", "answers", "ceiling")}
+            return {name: getattr(found, name) for name in _FOUND}
 
         return kept(f"truth {scale.subsets} {fraction} {retrain}", find)
 
@@ -181,17 +133,18 @@ def truths_of(
     }
 
 
-def told(
-    model: Model, scale: Scale, kept: Kept, sides: Sides, checkpoints: list[Any]
-) -> Iterator[tuple[str, Any]]:
+def told(case: Case, scale: Scale, kept: Kept, checkpoints: list[Any]) -> Iterator[tuple[str, Any]]:
     """Every way to tell, and what it says: averages after 1, 4, 16, … runs, and rivals."""
-    problem, _ = problem_of(model, scale)
+    sides = case.sides
 
-    def averages(name: str, runs: int, **options: Any) -> Iterator[tuple[str, np.ndarray]]:
+    def averages(
+        name: str, runs: int, how: Gentler = Gentler(), **options: Any
+    ) -> Iterator[tuple[str, np.ndarray]]:
         counts = sorted({*(4**p for p in range(9) if 4**p < runs), runs})
 
         def find() -> dict[str, Any]:
-            found = influence(problem, queries=sides.each, runs=runs, **options)
+            problem = case.problem(how.slower)
+            found = influence(problem, queries=sides.each, runs=runs, weight=how.weight, **options)
             some = lambda k: found._replace(by_run=found.by_run[:k], drawn=found.drawn[:k])  # noqa: E731
             return {str(count): some(count).mean for count in counts}
 
@@ -201,16 +154,17 @@ def told(
     def by_curvature(checkpoints: list[Any]) -> np.ndarray:
         return implicit(sides, checkpoints[-1], damping=0.01, products=20)
 
-    for weight in (1.0, *GENTLER):
-        yield from averages(f"at weight {weight:g}", 1, weight=weight)
-    yield from averages("other orders, weight 0.125", min(scale.runs, 16), weight=1 / 8, key=1)
-    gentle = trained(problem_of(model, scale, rate=RATE / 8)[0], model.epochs)
+    for how in (Gentler(), *case.gentler):
+        yield from averages(f"at {how}", 1, how)
+    yield from averages(f"other orders, {case.averaged}", min(scale.runs, 16), case.averaged, key=1)
     rivals = {
         "implicit, damping 0.01": lambda: by_curvature(checkpoints),
-        "implicit, trained at rate / 8": lambda: by_curvature(gentle),
+        "implicit, trained at rate / 8": lambda: by_curvature(
+            trained(case.problem(slower=8), case.epochs)
+        ),
         "TracIn, each epoch": lambda: tracin(sides, checkpoints),
         "last gradient": lambda: one_step(sides, checkpoints[-1]),
-        "nearest neighbours": lambda: neighbours(sides),
+        "nearest neighbours": lambda: -case.similar(),
     }
     for name, find in rivals.items():
         yield name, kept(name, lambda find=find: {"scores": find()})["scores"]
@@ -222,31 +176,6 @@ def score(truth: dict[str, np.ndarray], scores: Any) -> float:
     return float(
         np.mean(correlations(-(truth["left_out"] @ np.asarray(scores).T), truth["answers"]))
     )
-
-
-def problem_of(model: Model, scale: Scale, rate: float = RATE) -> tuple[rfho.Problem, Losses]:
-    """Training on the first examples; queries are losses on the first of the test set."""
-    data, each = load_mnist(), Losses(model.activation)
-    train, valid = (
-        pixels(part, count, model.pixel) for part, count in zip(data, scale[:2], strict=True)
-    )
-    rng = np.random.default_rng(0)
-
-    def layer(i: int, o: int) -> tuple[jax.Array, jax.Array]:
-        draw = lambda *shape: jnp.asarray(rng.uniform(-1, 1, shape) / np.sqrt(i), jnp.float32)  # noqa: E731
-        return draw(i, o), draw(o)
-
-    init = [layer(i, o) for i, o in zip(model.sizes[:-1], model.sizes[1:], strict=True)]
-    loss = weighted(each)
-    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(rate, momentum=DECAY), init)
-    horizon = model.epochs * (scale.examples // BATCH)
-    return rfho.Problem(dynamics, loss, rfho.Stream(train, BATCH, key=0), valid, horizon), each
-
-
-def pixels(part: Any, count: int, size: float) -> tuple[jax.Array, jax.Array]:
-    """Centred images as rows, and their labels."""
-    x = np.asarray(part.images[:count], np.float32).reshape(count, -1)
-    return jnp.asarray((x - 0.1307) * size), jnp.asarray(part.labels[:count], jnp.int32)
 
 
 def trained(problem: rfho.Problem, epochs: int) -> list[Any]:

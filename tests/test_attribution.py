@@ -10,6 +10,7 @@ import pytest
 import rfho
 from rfho.attribution import influence, sweep, weighted
 from rfho.attribution.sweep import answered
+from rfho.attribution.validation import smoothness_of
 from rfho.checks import derivative
 
 EXAMPLES, SIZE, HORIZON, DRAWS = 6, 4, 7, 5
@@ -360,6 +361,57 @@ def test_what_leaving_out_a_few_does_is_predicted():
     assert report.left_out.sum(axis=1).tolist() == [6] * 20
     assert np.isnan(report.ceiling)
     assert "20 subsets of 6 of 120" in str(report)
+
+
+def test_where_answers_are_linear_in_the_weights_the_way_is_straight():
+    """One step of all the data, and a parameter for an answer."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=30))
+    loss = weighted(lambda w, hyper, batch: (w - batch) ** 2)
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(0.1), jnp.zeros(()))
+    problem = rfho.Problem(dynamics, loss, x, x, horizon=1)
+    found = influence(problem, queries=lambda w, hyper, batch: jnp.stack([w, -3 * w]))
+    report = found.validate(subsets=12, fraction=0.3)
+    assert report.smoothness == 1
+    assert report.score > 1 - 1e-12
+    assert "smoothness 1.00" in str(report)
+
+
+def test_where_training_is_chaotic_the_way_is_not_straight():
+    """Descent on a quartic at a rate beyond the edge of stability, for which half a weight is another course."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(40, 2)))
+    loss = weighted(lambda w, hyper, batch: jnp.sum((w**2 - 1 - 0.1 * batch) ** 2, axis=-1))
+    report = {}
+    for rate in (0.05, 0.37):
+        dynamics = rfho.Descent(loss, lambda hyper, rate=rate: optax.sgd(rate), jnp.ones(2) / 3)
+        problem = rfho.Problem(dynamics, loss, rfho.Stream(x, 40, key=0), x, horizon=80)
+        found = influence(problem, queries=lambda w, hyper, batch: w)
+        report[rate] = found.validate(subsets=40, fraction=0.05)
+    assert report[0.05].smoothness > 0.99
+    assert report[0.05].score > 0.99
+    assert abs(report[0.37].smoothness) < 0.8
+    assert report[0.37].score < 0.5
+
+
+@pytest.mark.parametrize(
+    ("halfway", "gone", "expected"),
+    [
+        ([[0.0], [1.0]], [[0.0], [2.0]], 1.0),
+        ([[0.0], [1.0]], [[0.0], [0.5]], -1.0),
+        # -3, -1, 1, 3 about their mean, and then -3, 1, 1, 1: the second turns round.
+        ([[0.0], [2.0], [4.0], [6.0]], [[-1.0], [5.0], [7.0], [9.0]], (3 - 1 + 1 + 3) / 8),
+        ([[1.0], [1.0]], [[0.0], [3.0]], 1.0),
+        ([[0.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [2.0, 0.5]], 0.0),
+    ],
+)
+def test_smoothness_is_what_the_formula_says(halfway, gone, expected):
+    assert smoothness_of(np.array(halfway), np.array(gone)) == expected
+
+
+def test_with_retraining_smoothness_is_that_of_the_order_of_the_run():
+    found = influence(many(), queries=squares)
+    same, retrained = (found.validate(subsets=12, retrain=r, key=3) for r in (0, 1))
+    assert same.smoothness == pytest.approx(retrained.smoothness, rel=1e-12)
+    assert not np.array_equal(same.answers, retrained.answers)
 
 
 def test_averages_over_random_halves_say_what_leaving_out_a_half_does():

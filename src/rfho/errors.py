@@ -7,7 +7,7 @@ Misuse is an exception before anything is traced. What goes wrong while running 
 import enum
 import importlib
 import math
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -104,16 +104,17 @@ def positive_int(value: Any, name: str, of: str) -> int:
     return int(value)
 
 
-def positive_number(value: Any, name: str, of: str, *, at_most: float = math.inf) -> None:
-    """Checks that ``value``, the argument ``name`` of ``of``, is a positive, finite number up to ``at_most``.
+def positive_number(value: Any, name: str, of: str, *, at_most: float = math.inf) -> float:
+    """``value``, the argument ``name`` of ``of``, if it is a positive, finite number of any kind up to ``at_most``.
 
     Raises:
         ValueError: it is not.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= at_most or value == math.inf:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 < number <= at_most or number == math.inf:
         bound = "" if at_most == math.inf else f" of at most {at_most:g}"
         raise ValueError(f"{of} got {name}={value!r}, but it must be a positive number{bound}")
+    return number
 
 
 def needed(module: str, *, by: str, extra: str) -> Any:

@@ -54,9 +54,7 @@ class _Grouped(BaseEstimator):
     def _fit(
         self, task: Task, x: Any, y: np.ndarray, *, outputs: int, groups: Any, weights: Any
     ) -> Fitted:
-        # A search over settings hands on NumPy's numbers.
-        spread = self.spread.item() if isinstance(self.spread, np.generic) else self.spread
-        positive_number(spread, "spread", type(self).__name__)
+        spread = positive_number(self.spread, "spread", type(self).__name__)
         names = getattr(self, "feature_names_in_", None)
         grouped = feature_groups(groups, None if names is None else list(names), x.shape[1])
         folds = self._folds(x, y)

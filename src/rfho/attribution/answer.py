@@ -106,7 +106,7 @@ class Influence(NamedTuple):
             key: a JAX key, or an integer.
 
         Cost:
-            ``subsets`` training runs, times ``retrain`` if that is not 0.
+            ``subsets`` training runs, times ``retrain`` if that is not 0; for smoothness 10 more, and 20 then.
 
         Returns:
             A `Validation`; its ``score`` is the linear datamodelling score.

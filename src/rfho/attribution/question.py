@@ -95,7 +95,7 @@ def influence(
         Ilyas and Engstrom, "MAGIC: near-optimal data attribution for deep learning", arXiv 2504.16430.
     """
     runs = positive_int(runs, "runs", "influence")
-    positive_number(weight, "weight", "influence")
+    weight = positive_number(weight, "weight", "influence")
     if chunk is not None:
         positive_int(chunk, "chunk", "influence")
     examples = examples_of(drawn(problem.train, 0))
@@ -113,7 +113,7 @@ def influence(
         order = jax.random.fold_in(for_orders, run)
         subset = jax.random.permutation(jax.random.fold_in(for_subsets, run), examples.number)
         chosen = jnp.sort(subset[:kept]) if anew else None
-        which = jnp.asarray(run), jnp.asarray(float(weight))
+        which = jnp.asarray(run), jnp.asarray(weight)
         return _of_one_run(
             asked, problem.train, which, (chosen, order), checkpoint, plan.chunk, horizon
         )

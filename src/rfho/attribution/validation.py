@@ -5,6 +5,14 @@ averaged over queries. Truth that was trained in random orders is noisy itself, 
 two independent halves of the trainings correlate by r, and by Spearman and Brown's formula
 
 .. math:: \text{ceiling} = \sqrt{2 r / (1 + r)}.
+
+A derivative draws a straight line, and training that is not smooth has none. The way from all examples to those
+that are kept is walked in two halves, by weights of ½ and 0 for the others, and what the halves do to an answer is
+compared over the subsets s, as metasmoothness compares two steps (arXiv 2503.13751):
+
+.. math:: \text{smoothness} = \frac{\sum_s \Delta^1_s \operatorname{sign} \Delta^2_s}{\sum_s |\Delta^1_s|},
+
+both without their means over the subsets, which do not count for the score either.
 """
 
 from collections.abc import Callable
@@ -21,6 +29,9 @@ from rfho._programs import trees as tree
 from rfho.attribution.sweep import Asked, answered
 from rfho.errors import positive_int
 
+_WAYS = 10
+"""Subsets whose way is walked."""
+
 
 class Validation(NamedTuple):
     """Predictions beside what came of them.
@@ -32,6 +43,8 @@ class Validation(NamedTuple):
             be told, 1 where the truth is not.
         slope: of the line that fits truth to prediction best: 1 if sizes are right as well as order; shape
             (q,).
+        smoothness: whether the second half of the way to weights of 0, in one order, does to an answer what the
+            first half did, from -1 to 1; the mean over the queries. Where it is low, no derivative predicts well.
         predicted: how each query was expected to change; shape (subsets, q).
         answers: what models trained without the subset answer, the mean over trainings; shape (subsets, q).
         left_out: which examples; shape (subsets, n).
@@ -41,6 +54,7 @@ class Validation(NamedTuple):
     by_query: Float[np.ndarray, " q"]
     ceiling: float
     slope: Float[np.ndarray, " q"]
+    smoothness: float
     predicted: Float[np.ndarray, "subsets q"]
     answers: Float[np.ndarray, "subsets q"]
     left_out: Bool[np.ndarray, "subsets n"]
@@ -51,7 +65,8 @@ class Validation(NamedTuple):
         ceiling = "" if np.isnan(self.ceiling) else f" (ceiling {self.ceiling:.2f})"
         return (
             f"linear datamodelling score {self.score:.2f}{ceiling}, {subsets} subsets of {out} of {examples} "
-            f"examples left out; truth = {np.median(self.slope):.2f} × prediction in the median"
+            f"examples left out; truth = {np.median(self.slope):.2f} × prediction in the median; smoothness "
+            f"{self.smoothness:.2f} (from -1 to 1)"
         )
 
 
@@ -73,13 +88,18 @@ def validated(
     )
     masks = np.zeros((subsets, number), bool)
     np.put_along_axis(masks, np.asarray(orders[:, :out]), True, axis=1)
+    few = masks[:_WAYS]
+    ways = few if retrain else masks
+    walked = _in_the_same_order(asked, jnp.asarray(1.0 - np.concatenate([ways, few / 2])))
+    gone, halfway = np.split(np.asarray(walked), [len(ways)])
     if retrain:
         keys = jax.random.split(for_orders, (subsets, retrain))
         horizon = asked.examples.steps(number - out, asked.horizon)
-        trained = _in_other_orders(asked, orders[:, out:], keys, horizon)
+        trained = np.asarray(_in_other_orders(asked, orders[:, out:], keys, horizon))
     else:
-        trained = _in_the_same_order(asked, jnp.asarray(1.0 - masks))[None]
-    return _compared(np.asarray(trained), np.asarray(predict(masks)), masks)
+        trained = gone[None]
+    smoothness = smoothness_of(halfway, gone[: len(few)])
+    return _compared(trained, np.asarray(predict(masks)), masks, smoothness)
 
 
 @eqx.filter_jit
@@ -137,6 +157,7 @@ def _compared(
     trained: Float[np.ndarray, "runs subsets q"],
     predicted: Float[np.ndarray, "subsets q"],
     masks: Bool[np.ndarray, "subsets n"],
+    smoothness: float,
 ) -> Validation:
     """Correlations over the subsets; what all subsets have in common does not count for them."""
     answers = trained.mean(axis=0)
@@ -145,8 +166,25 @@ def _compared(
     size = np.sum(moved**2, axis=0)
     slope = np.sum(centred * moved, axis=0) / np.where(size > 0, size, np.nan)
     return Validation(
-        float(np.mean(by_query)), by_query, _ceiling(trained), slope, predicted, answers, masks
+        float(np.mean(by_query)),
+        by_query,
+        _ceiling(trained),
+        slope,
+        smoothness,
+        predicted,
+        answers,
+        masks,
     )
+
+
+def smoothness_of(
+    halfway: Float[np.ndarray, "subsets q"], gone: Float[np.ndarray, "subsets q"]
+) -> float:
+    """Of the answers at the middle and at the end of the way; 1 where both halves agree, or nothing moves."""
+    first, whole = (side - side.mean(axis=0) for side in (halfway, gone))
+    size = np.sum(np.abs(first), axis=0)
+    agreed = np.sum(first * np.sign(whole - first), axis=0)
+    return float(np.mean(np.where(size > 0, agreed / np.where(size > 0, size, 1), 1.0)))
 
 
 def _ceiling(trained: Float[np.ndarray, "runs subsets q"]) -> float:

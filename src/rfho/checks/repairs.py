@@ -40,7 +40,7 @@ def clipped(limit: float) -> Repair:
         >>> round(float(rfho.hyper_gradient(clipped, 0.1).aux.params), 3)  # -9 without
         0.9
     """
-    positive_number(limit, "limit", "clipped")
+    limit = positive_number(limit, "limit", "clipped")
 
     def changed(update: _Update) -> _Update:
         def after(gradient: PyTree, *others: Any, **extra: Any) -> tuple[PyTree, PyTree]:
@@ -65,7 +65,7 @@ def rooted(epsilon: float) -> Repair:
         >>> import rfho
         >>> repairs = {"eps 1e-6": rfho.checks.rooted(1e-6), "eps 1e-4": rfho.checks.rooted(1e-4)}
     """
-    positive_number(epsilon, "epsilon", "rooted")
+    epsilon = positive_number(epsilon, "epsilon", "rooted")
 
     def changed(update: _Update) -> _Update:
         def after(
@@ -89,7 +89,7 @@ def slowed(factor: float) -> Repair:
         >>> import rfho
         >>> repair = rfho.checks.slowed(0.5)
     """
-    positive_number(factor, "factor", "slowed")
+    factor = positive_number(factor, "factor", "slowed")
 
     def changed(update: _Update) -> _Update:
         def after(*given: Any, **extra: Any) -> tuple[PyTree, PyTree]:
@@ -151,7 +151,7 @@ def shortened(share: float) -> Repair:
         >>> import rfho
         >>> repair = rfho.checks.shortened(0.5)
     """
-    positive_number(share, "share", "shortened", at_most=1.0)
+    share = positive_number(share, "share", "shortened", at_most=1.0)
 
     def repaired(problem: Problem) -> Problem:
         return _with(problem, horizon=max(1, round(share * problem.horizon)))
