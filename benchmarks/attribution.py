@@ -2,11 +2,12 @@
 
 MNIST (of the folder that RFHO_DATA names), plain momentum 0.9 at rate 0.01 on minibatches of 64. Three kinds of
 truth: weights at 0 in the same order of batches, with 2 % and with half of the examples left out; and retraining
-on the half in other orders. Without a flag it is 1000 examples, 16 queries and some ten minutes of one core;
-``--part`` is softmax by the published protocol (5000 examples, 50 epochs, 100 subsets, means of 5 retrainings) with
-16 queries; ``--full`` is all of it. Words choose other models; ``transformer`` is one of characters, on the 3921
-windows of tiny Shakespeare. ``--queries``, ``--subsets``, ``--runs`` and ``--retrain`` change how much is done, and
-``--keep FOLDER`` does it in pieces: what was found stays there.
+on the half in other orders. Halves come in pairs, one and the other. Without a flag it is 1000 examples, 16 queries
+and some ten minutes of one core; ``--part`` is softmax by the published protocol (5000 examples, 50 epochs, 100
+subsets, means of 5 retrainings) with 16 queries; ``--full`` is all of it. Words choose other models;
+``transformer`` is one of characters, on the 3921 windows of tiny Shakespeare. ``--queries``, ``--subsets``,
+``--runs`` and ``--retrain`` change how much is done, and ``--keep FOLDER`` does it in pieces: what was found stays
+there.
 `docs/explanation/influence.md` quotes what it prints.
 """
 
@@ -36,8 +37,8 @@ from rfho.attribution.validation import correlations, validated
 REDUCED = Scale(examples=1000, queries=16, subsets=30, runs=8, retrain=4)
 PART = Scale(examples=5000, queries=16, subsets=100, runs=64, retrain=5)
 FULL = Scale(examples=5000, queries=500, subsets=100, runs=64, retrain=5)
-WINDOWS = Scale(examples=3921, queries=8, subsets=30, runs=4, retrain=4)
-_FOUND = "left_out", "answers", "ceiling", "smoothness"
+WINDOWS = Scale(examples=3921, queries=8, subsets=30, runs=2, retrain=4)
+_FOUND = "left_out", "answers", "ceiling", "linear_ceiling", "smoothness"
 
 
 class Kept(NamedTuple):
@@ -100,9 +101,9 @@ def report(case: Case, scale: Scale, folder: Path | None) -> None:
         row = "".join(f"{score(truth, scores):>18.2f}" for truth in truths.values())
         print(f"{name:<48}{row}{time.process_time() - begin:>9.0f}", flush=True)
         begin = time.process_time()
-    for name in ("ceiling", "smoothness"):
+    for name in _FOUND[2:]:
         row = "".join(f"{truth[name]:>18.2f}" for truth in truths.values())
-        print(f"{name:<48}{row}", flush=True)
+        print(f"{name.replace('_', ' '):<48}{row}", flush=True)
 
 
 def truths_of(
@@ -120,6 +121,7 @@ def truths_of(
                 subsets=scale.subsets,
                 fraction=fraction,
                 retrain=retrain,
+                antithetic=fraction == 0.5,
                 key=key,
             )
             return {name: getattr(found, name) for name in _FOUND}

@@ -197,7 +197,7 @@ def text(scale: Scale, epochs: int) -> Case:
         16,
         lambda slower: rfho.optim.adam(0.01 / slower, eps=1e-4),
         init,
-        (Gentler(slower=4), Gentler(slower=16)),
+        (),
         Gentler(slower=4),
         similar,
     )

@@ -392,6 +392,54 @@ def test_where_training_is_chaotic_the_way_is_not_straight():
     assert report[0.37].score < 0.5
 
 
+def test_halves_in_pairs_tell_what_no_score_reaches():
+    """One step of all the data: w is odd about its middle, its squared distance from there even."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=30))
+    loss = weighted(lambda w, hyper, batch: (w - batch) ** 2)
+    dynamics = rfho.Descent(loss, lambda hyper: optax.sgd(0.1), jnp.zeros(()))
+    problem = rfho.Problem(dynamics, loss, x, x, horizon=1)
+    middle = 0.1 * jnp.mean(x)
+
+    def answers(w, hyper, batch):
+        away = w - middle
+        return jnp.stack([w, away**2, away / 100 + away**2])
+
+    report = influence(problem, queries=answers).validate(subsets=40, antithetic=True)
+    np.testing.assert_array_equal(report.left_out[0::2], ~report.left_out[1::2])
+    alone = [
+        influence(problem, queries=lambda *args, j=j: answers(*args)[j : j + 1]) for j in range(3)
+    ]
+    linear, even, both = (f.validate(subsets=40, antithetic=True) for f in alone)
+    assert linear.linear_ceiling == pytest.approx(1)
+    assert even.linear_ceiling < 0.05
+    assert 0.2 < both.linear_ceiling < 0.95
+    assert report.linear_ceiling == pytest.approx(
+        np.mean([linear.linear_ceiling, even.linear_ceiling, both.linear_ceiling])
+    )
+    for one in (linear, even, both):
+        assert one.score <= one.linear_ceiling + 1e-9
+    assert "linear ceiling" in str(report)
+    assert np.isnan(influence(problem, queries=answers).validate(subsets=4).linear_ceiling)
+
+
+def test_with_retraining_the_noise_does_not_count_as_what_could_be_told():
+    found = influence(many(), queries=squares, weight=0.5)
+    report = found.validate(subsets=20, retrain=4, antithetic=True, key=3)
+    assert report.score < report.linear_ceiling + 0.05
+    assert report.linear_ceiling < np.sqrt((1 + report.ceiling**2) / 2) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("subsets", "fraction", "remedy"), [(4, 0.3, (4, 0.5)), (5, 0.5, (6, 0.5))]
+)
+def test_only_halves_come_in_pairs(subsets, fraction, remedy):
+    found = influence(many(), queries=squares)
+    with pytest.raises(ValueError, match=r"give fraction=0\.5 and an even number"):
+        found.validate(subsets=subsets, fraction=fraction, antithetic=True)
+    subsets, fraction = remedy
+    found.validate(subsets=subsets, fraction=fraction, antithetic=True)
+
+
 @pytest.mark.parametrize(
     ("halfway", "gone", "expected"),
     [

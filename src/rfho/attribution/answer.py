@@ -94,7 +94,13 @@ class Influence(NamedTuple):
         return Prediction(change, np.sqrt((runs - 1) / runs * spread))
 
     def validate(
-        self, *, subsets: int = 50, fraction: float = 0.5, retrain: int = 0, key: Any = 0
+        self,
+        *,
+        subsets: int = 50,
+        fraction: float = 0.5,
+        retrain: int = 0,
+        antithetic: bool = False,
+        key: Any = 0,
     ) -> Validation:
         """Whether `predict` is right: models are trained without random subsets, and compared.
 
@@ -103,6 +109,8 @@ class Influence(NamedTuple):
             fraction: of the examples in each of them.
             retrain: the truth is the mean over so many trainings in other orders, on what is kept; 0 for
                 this run's own order, with the weights of what is left out at 0.
+            antithetic: subsets come in pairs, a random half and the other half, from which `Validation` tells
+                the score that no prediction by a number for each example can pass.
             key: a JAX key, or an integer.
 
         Cost:
@@ -117,6 +125,7 @@ class Influence(NamedTuple):
             subsets=subsets,
             fraction=fraction,
             retrain=retrain,
+            antithetic=antithetic,
             key=key,
         )
 

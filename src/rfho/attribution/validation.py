@@ -6,6 +6,12 @@ two independent halves of the trainings correlate by r, and by Spearman and Brow
 
 .. math:: \text{ceiling} = \sqrt{2 r / (1 + r)}.
 
+A prediction has one number for each example, and leaving out a half and the other half moves their sum by opposite
+amounts. What both halves do alike it cannot tell: if p is the part of the variance of the truth's ranks that is of
+opposite sign in such pairs, no score passes √p, and without its noise none is expected to pass
+
+.. math:: \text{linear ceiling} = \sqrt{p - (1 - \text{ceiling}^2) / 2}.
+
 A derivative draws a straight line, and training that is not smooth has none. The way from all examples to those
 that are kept is walked in two halves, by weights of ½ and 0 for the others, and what the halves do to an answer is
 compared over the subsets s, as metasmoothness compares two steps (arXiv 2503.13751):
@@ -41,6 +47,8 @@ class Validation(NamedTuple):
         by_query: Spearman's rank correlation over the subsets; shape (q,).
         ceiling: the score that a perfect prediction would have, as the truth is noisy; NaN where it cannot
             be told, 1 where the truth is not.
+        linear_ceiling: the score that the best number for each example would have; NaN where halves were not left
+            out in pairs.
         slope: of the line that fits truth to prediction best: 1 if sizes are right as well as order; shape
             (q,).
         smoothness: whether the second half of the way to weights of 0, in one order, does to an answer what the
@@ -53,6 +61,7 @@ class Validation(NamedTuple):
     score: float
     by_query: Float[np.ndarray, " q"]
     ceiling: float
+    linear_ceiling: float
     slope: Float[np.ndarray, " q"]
     smoothness: float
     predicted: Float[np.ndarray, "subsets q"]
@@ -62,7 +71,9 @@ class Validation(NamedTuple):
     def __str__(self) -> str:
         subsets, examples = self.left_out.shape
         out = int(self.left_out[0].sum())
-        ceiling = "" if np.isnan(self.ceiling) else f" (ceiling {self.ceiling:.2f})"
+        ceilings = {"ceiling": self.ceiling, "linear ceiling": self.linear_ceiling}
+        told = ", ".join(f"{n} {c:.2f}" for n, c in ceilings.items() if not np.isnan(c))
+        ceiling = f" ({told})" if told else ""
         return (
             f"linear datamodelling score {self.score:.2f}{ceiling}, {subsets} subsets of {out} of {examples} "
             f"examples left out; truth = {np.median(self.slope):.2f} × prediction in the median; smoothness "
@@ -77,15 +88,23 @@ def validated(
     subsets: int,
     fraction: float,
     retrain: int,
+    antithetic: bool,
     key: Any,
 ) -> Validation:
     """Predictions of ``predict(masks)`` beside models trained without the subsets."""
     number = asked.examples.number
     out = _checked(number, subsets=subsets, fraction=fraction, retrain=retrain)
+    if antithetic and (fraction != 0.5 or subsets % 2):
+        raise ValueError(
+            f"validate got antithetic=True, subsets={subsets}, fraction={fraction!r}, but only halves have another "
+            "half, and both are left out: give fraction=0.5 and an even number of subsets"
+        )
     for_subsets, for_orders = jax.random.split(tree.as_key(key, "validate"))
     orders = jax.vmap(lambda k: jax.random.permutation(k, number))(
-        jax.random.split(for_subsets, subsets)
+        jax.random.split(for_subsets, subsets // 2 if antithetic else subsets)
     )
+    if antithetic:
+        orders = jnp.stack([orders, orders[:, ::-1]], axis=1).reshape(-1, number)
     masks = np.zeros((subsets, number), bool)
     np.put_along_axis(masks, np.asarray(orders[:, :out]), True, axis=1)
     few = masks[:_WAYS]
@@ -99,7 +118,9 @@ def validated(
     else:
         trained = gone[None]
     smoothness = smoothness_of(halfway, gone[: len(few)])
-    return _compared(trained, np.asarray(predict(masks)), masks, smoothness)
+    return _compared(
+        trained, np.asarray(predict(masks)), masks, smoothness=smoothness, antithetic=antithetic
+    )
 
 
 @eqx.filter_jit
@@ -157,7 +178,9 @@ def _compared(
     trained: Float[np.ndarray, "runs subsets q"],
     predicted: Float[np.ndarray, "subsets q"],
     masks: Bool[np.ndarray, "subsets n"],
+    *,
     smoothness: float,
+    antithetic: bool,
 ) -> Validation:
     """Correlations over the subsets; what all subsets have in common does not count for them."""
     answers = trained.mean(axis=0)
@@ -165,10 +188,12 @@ def _compared(
     centred, moved = answers - answers.mean(axis=0), predicted - predicted.mean(axis=0)
     size = np.sum(moved**2, axis=0)
     slope = np.sum(centred * moved, axis=0) / np.where(size > 0, size, np.nan)
+    ceiling = _ceiling(trained)
     return Validation(
         float(np.mean(by_query)),
         by_query,
-        _ceiling(trained),
+        ceiling,
+        _linear_ceiling(answers, ceiling) if antithetic else float("nan"),
         slope,
         smoothness,
         predicted,
@@ -194,6 +219,18 @@ def _ceiling(trained: Float[np.ndarray, "runs subsets q"]) -> float:
     halves = trained[0::2].mean(axis=0), trained[1::2].mean(axis=0)
     alike = max(0.0, float(np.mean(correlations(*halves))))
     return float(np.sqrt(2 * alike / (1 + alike)))
+
+
+def _linear_ceiling(answers: Float[np.ndarray, "subsets q"], ceiling: float) -> float:
+    """Of answers to one half and the other, one after another; truth in one order is taken as free of noise."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(answers, axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    size = np.sum(ranks**2, axis=0)
+    odd = np.sum((ranks[0::2] - ranks[1::2]) ** 2, axis=0) / 2 / np.where(size > 0, size, np.inf)
+    noise = 0.0 if np.isnan(ceiling) else 1 - ceiling**2
+    return float(np.mean(np.sqrt(np.maximum(odd - noise / 2, 0.0))))
 
 
 def correlations(
