@@ -58,7 +58,7 @@ def influence(
         fraction: of the examples, that each run leaves out at random; it then takes as many epochs on what is
             left. 0 for none.
         weight: ε of all examples that are trained on, where the derivative is taken. If half of the examples
-            will be left out, 0.5 has the sizes of changes right. Less is gentler training, as a smaller rate
+            will be left out, 0.5 comes nearest to the sizes of changes. Less is gentler training, as a smaller rate
             would be: where training is not smooth its derivatives rank subsets better, in sizes of their own.
             An optimiser that divides by the size of gradients, as Adam does, sees no difference.
         key: a JAX key or an integer, for orders and subsets.
