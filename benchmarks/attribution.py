@@ -5,9 +5,9 @@ truth: weights at 0 in the same order of batches, with 2 % and with half of the 
 on the half in other orders. Halves come in pairs, one and the other. Without a flag it is 1000 examples, 16 queries
 and some ten minutes of one core; ``--part`` is softmax by the published protocol (5000 examples, 50 epochs, 100
 subsets, means of 5 retrainings) with 16 queries; ``--full`` is all of it. Words choose other models;
-``transformer`` is one of characters, on the 3921 windows of tiny Shakespeare. ``--queries``, ``--subsets``,
-``--runs`` and ``--retrain`` change how much is done, and ``--keep FOLDER`` does it in pieces: what was found stays
-there.
+``transformer`` is one of characters at two rates, on the 3921 windows of tiny Shakespeare. ``--queries``,
+``--subsets``, ``--runs`` and ``--retrain`` change how much is done, and ``--keep FOLDER`` does it in pieces: what
+was found stays there.
 `docs/explanation/influence.md` quotes what it prints.
 """
 
@@ -84,7 +84,8 @@ def cases(words: list[str], scale: Scale, changed: dict[str, int]) -> Iterator[t
             yield digits(model, asked, epochs), asked
     if wanted("transformer"):
         asked = WINDOWS._replace(**changed)
-        yield text(asked, epochs=3), asked
+        for rate in (0.01, 0.003):
+            yield text(asked, epochs=3, rate=rate), asked
 
 
 def report(case: Case, scale: Scale, folder: Path | None) -> None:

@@ -173,7 +173,7 @@ class Windows(eqx.Module):
         return f"{float(jnp.mean(self(params, None, windows))) / np.log(2):.2f} bits for a character of a query"
 
 
-def text(scale: Scale, epochs: int) -> Case:
+def text(scale: Scale, epochs: int, rate: float) -> Case:
     """Tiny Shakespeare in windows, its first nine tenths to learn from and the rest to ask about."""
     whole = load_tiny_shakespeare()
     cut = len(whole.codes) * 9 // 10
@@ -191,11 +191,11 @@ def text(scale: Scale, epochs: int) -> Case:
         return _cosines(pairs(np.asarray(valid)), pairs(np.asarray(train)))
 
     return Case(
-        "transformer",
+        f"transformer, rate {rate:g}",
         Sides(Windows(rest), jnp.asarray(train), jnp.asarray(valid), piece=16, curved=8),
         epochs,
         16,
-        lambda slower: rfho.optim.adam(0.01 / slower, eps=1e-4),
+        lambda slower: rfho.optim.adam(rate / slower, eps=1e-4),
         init,
         (),
         Gentler(slower=4),
