@@ -455,6 +455,11 @@ def test_smoothness_is_what_the_formula_says(halfway, gone, expected):
     assert smoothness_of(np.array(halfway), np.array(gone)) == expected
 
 
+def test_smoothness_of_chance_is_what_the_page_says():
+    halfway, gone = np.random.default_rng(0).normal(size=(2, 2000, 50))
+    assert smoothness_of(halfway, gone) == pytest.approx(-np.sqrt(0.5), abs=0.01)
+
+
 def test_with_retraining_smoothness_is_that_of_the_order_of_the_run():
     found = influence(many(), queries=squares)
     same, retrained = (found.validate(subsets=12, retrain=r, key=3) for r in (0, 1))

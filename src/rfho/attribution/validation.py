@@ -52,7 +52,8 @@ class Validation(NamedTuple):
         slope: of the line that fits truth to prediction best: 1 if sizes are right as well as order; shape
             (q,).
         smoothness: whether the second half of the way to weights of 0, in one order, does to an answer what the
-            first half did, from -1 to 1; the mean over the queries. Where it is low, no derivative predicts well.
+            first half did, from -1 to 1; the mean over the queries. It is -1/√2 where both ends are chance, and
+            where it is low no derivative predicts well.
         predicted: how each query was expected to change; shape (subsets, q).
         answers: what models trained without the subset answer, the mean over trainings; shape (subsets, q).
         left_out: which examples; shape (subsets, n).
