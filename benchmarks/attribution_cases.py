@@ -13,10 +13,10 @@ import rfho
 from benchmarks.rivals import Sides
 from rfho.attribution import weighted
 from rfho.datasets import load_mnist, load_tiny_shakespeare
-from rfho.experiments.parts.transformer import Transformer
+from rfho.experiments.parts.transformer import Losses, Transformer
 
-LONGEST = 256
-"""Characters of a window; the last is never seen, the first never asked for."""
+WINDOW = 256
+"""Characters of a piece of text."""
 
 
 class Scale(NamedTuple):
@@ -155,18 +155,15 @@ def _pixels(part: Any, count: int, size: float) -> tuple[jax.Array, jax.Array]:
 
 
 class Windows(eqx.Module):
-    """The mean cross-entropy of a character, window by window; ``rest`` are no parameters of the transformer."""
+    """The mean cross-entropy of a character, window by window."""
 
-    rest: Any
+    losses: Losses
 
     def __call__(self, params: Any, hyper: Any, windows: jax.Array) -> jax.Array:
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            self.logits(params, windows), windows[:, 1:]
-        )
-        return jnp.mean(losses, axis=1)
+        return self.losses(params, windows)
 
     def logits(self, params: Any, windows: jax.Array) -> jax.Array:
-        return jax.vmap(eqx.combine(params, self.rest))(windows[:, :-1])
+        return jax.vmap(eqx.combine(params, self.losses.rest))(windows[:, :-1])
 
     def said(self, params: Any, windows: jax.Array) -> str:
         """How good the model is."""
@@ -182,7 +179,7 @@ def text(scale: Scale, epochs: int, rate: float) -> Case:
     train = train[: scale.examples]
     valid = valid[rng.choice(len(valid), min(scale.queries, len(valid)), replace=False)]
     model = Transformer(
-        len(whole.alphabet), LONGEST - 1, width=32, heads=2, layers=1, key=jax.random.key(0)
+        len(whole.alphabet), WINDOW - 1, width=32, heads=2, layers=1, key=jax.random.key(0)
     )
     init, rest = eqx.partition(model, eqx.is_array)
 
@@ -192,7 +189,13 @@ def text(scale: Scale, epochs: int, rate: float) -> Case:
 
     return Case(
         f"transformer, rate {rate:g}",
-        Sides(Windows(rest), jnp.asarray(train), jnp.asarray(valid), piece=16, curved=8),
+        Sides(
+            Windows(Losses(rest, WINDOW)),
+            jnp.asarray(train),
+            jnp.asarray(valid),
+            piece=16,
+            curved=8,
+        ),
         epochs,
         16,
         lambda slower: rfho.optim.adam(rate / slower, eps=1e-4),
@@ -204,7 +207,7 @@ def text(scale: Scale, epochs: int, rate: float) -> Case:
 
 
 def _windows(codes: np.ndarray) -> np.ndarray:
-    return codes[: len(codes) // LONGEST * LONGEST].reshape(-1, LONGEST)
+    return codes[: len(codes) // WINDOW * WINDOW].reshape(-1, WINDOW)
 
 
 def _pairs(window: np.ndarray, letters: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Does the hypergradient change smoothly from point to point?
 
-    S_h = Σ_i |g_i| sgn(g_i) sgn(g'_i) / Σ_i |g_i|,    g = ∇f(λ - h d),  g' = ∇f(λ + h d),
+    S_h = Σ_i (|g_i| + |g'_i|) sgn(g_i) sgn(g'_i) / Σ_i (|g_i| + |g'_i|),  g = ∇f(λ - h d),  g' = ∇f(λ + h d),
 
 is 1 where the two point the same way and -1 where they are opposite. It is the metasmoothness of
 arXiv 2503.13751 (2025), with hypergradients in the place of differences of trained parameters. A
